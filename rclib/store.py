@@ -47,6 +47,7 @@ __all__ = [
     "Experiment",
     "code_digest",
     "fetch",
+    "keep",
     "lookup",
     "run_key",
     "seconds_spent",
@@ -229,18 +230,34 @@ def fetch(
     if found is not None:
         return found
     # The key comes first: a run may change the thread count, on which the key depends.
-    path = _path(function, run_key(function, config, data=data), root)
+    key = run_key(function, config, data=data)
     begin = time.monotonic()
     arrays = {name: np.asarray(value) for name, value in function(data, **config).items()}
+    keep(function, config, arrays, key=key, seconds=time.monotonic() - begin, root=root)
+    return arrays
+
+
+def keep(
+    function: Experiment,
+    config: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    key: str,
+    seconds: float,
+    root: Path | None = None,
+) -> None:
+    """Write a finished run as one file, whole or not at all.
+
+    key: `run_key` of the run, taken before it ran; seconds: what it took to compute.
+    """
+    arrays = {name: np.asarray(value, order="C") for name, value in arrays.items()}
     meta = {
-        "seconds": f"{time.monotonic() - begin:.3f}",
+        "seconds": f"{seconds:.3f}",
         "sha256": _digest(arrays),
         "function": f"{function.__module__}.{function.__qualname__}",
         "config": json.dumps(dict(config), sort_keys=True),
     }
-    payload = save({n: np.asarray(a, order="C") for n, a in arrays.items()}, metadata=meta)
-    write_atomically(path, payload)
-    return arrays
+    write_atomically(_path(function, key, root), save(arrays, metadata=meta))
 
 
 def seconds_spent(
