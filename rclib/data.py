@@ -5,15 +5,17 @@ statistics over all its images and pixels, x ← (x - mean_c) / std_c (populatio
 papers train on CIFAR-10; digits is the small set that needs no file.
 
 CIFAR-10 comes from `$RCLIB_DATA` (default `data/` in the project); `rclib.cifar10` says in
-which forms and how they are checked.
+which forms and how they are checked. Text for language models is in `rclib.text`.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +27,13 @@ from rclib.paths import data_dir
 __all__ = ["DATASETS", "DataError", "Dataset", "load"]
 
 DATASETS = ("cifar10", "digits")
+
+
+def __getattr__(name: str) -> Any:
+    """`rclib.data.text` is `rclib.text`, which needs this module."""
+    if name == "text":
+        return importlib.import_module("rclib.text")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass(frozen=True, eq=False)

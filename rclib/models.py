@@ -10,9 +10,11 @@ Under mean field (MF) m_l = 1/N_{l-1} for every layer after the first, which for
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +32,17 @@ ACTIVATIONS = {
     "identity": lambda z: z,
 }
 BIASES = ("none", "constant", "random")
+
+
+def __getattr__(name: str) -> Any:
+    """`rclib.models.GPT`, which lives in `rclib.gpt` and needs this module's `Init`.
+
+    Experiments import it from `rclib.gpt`: the store's key follows the import statements, and
+    fully connected networks' results do not depend on the transformer's code.
+    """
+    if name == "GPT":
+        return importlib.import_module("rclib.gpt").GPT
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,374 @@
+"""A decoder-only transformer of which the width alone varies, under SP, MF or μP.
+
+With tokens t_1 ... t_T, stream x ∈ R^N per position, L blocks and multipliers m of
+`rclib.parametrization` (1/fan-in for every hidden matrix under mean field),
+
+    x_s    = m E[:, t_s] + P[:, s]                       (P only with learned positions)
+    x_s   += m Wo · attention(norm(x))_s + Bo
+    x_s   += m Wdown · gelu(m Wup · norm(x_s) + Bup) + Bdown
+    f(t)_s = m W · norm(x_s) + B
+
+The norm stands before each branch (pre-norm), the output matrix is its own (untied). Heads
+have a fixed size d_h, so N / d_h of them grow with the width, and attention is
+softmax(q·k / d_h): the factor is a constant in N, and 1/d_h rather than 1/√d_h is what μP
+takes for products of trained vectors (Yang and Hu, arXiv 2203.03466).
+
+Axes (`rclib.axes`): `stream`, `head.<l>` (whole heads), `query.<l>` and `value.<l>` (neurons
+inside a head, kept in order), `mlp.<l>`, `vocabulary`, `position`. The fan-in that grows is the
+last axis of every tensor, which is what `rclib.transfer` scales by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rclib.models import BIASES, Init
+from rclib.parametrization import Parametrization
+from rclib.parametrization import parametrization as lookup
+
+__all__ = ["GPT", "Block", "gpt_axes"]
+
+NORMS = ("layer", "rms")
+POSITIONS = ("learned", "rotary")
+GAUSSIAN = Init("gaussian")
+EPS = 1e-5  # inside the norms
+MLP_RATIO = 4  # hidden neurons of the MLP branch per stream neuron, as in the paper's N x 4N
+
+
+def gpt_axes(
+    blocks: int, *, norm: str = "layer", positions: str = "learned", bias: bool = True
+) -> dict[str, tuple[str, ...]]:
+    """Axes of `GPT`'s tensors, output axis first (paper A, Definition 3.1)."""
+    table: dict[str, tuple[str, ...]] = {"embedding": ("stream", "vocabulary")}
+    if positions == "learned":
+        table["position"] = ("stream", "position")
+    for l in range(blocks):
+        head, query, value, mlp = (f"{index}.{l}" for index in ("head", "query", "value", "mlp"))
+        block: dict[str, tuple[str, ...]] = {
+            "gain1": ("stream",),
+            "shift1": ("stream",),
+            "Wq": (head, query, "stream"),
+            "Bq": (head, query),
+            "Wk": (head, query, "stream"),
+            "Bk": (head, query),
+            "Wv": (head, value, "stream"),
+            "Bv": (head, value),
+            "Wo": ("stream", value, head),
+            "Bo": ("stream",),
+            "gain2": ("stream",),
+            "shift2": ("stream",),
+            "Wup": (mlp, "stream"),
+            "Bup": (mlp,),
+            "Wdown": ("stream", mlp),
+            "Bdown": ("stream",),
+        }
+        table |= {
+            f"blocks.{l}.{name}": axes
+            for name, axes in block.items()
+            if _kept(name, norm=norm, bias=bias)
+        }
+    last = {"gain": ("stream",), "shift": ("stream",), "W": ("vocabulary", "stream")}
+    last["B"] = ("vocabulary",)
+    return table | {name: axes for name, axes in last.items() if _kept(name, norm=norm, bias=bias)}
+
+
+def _kept(name: str, *, norm: str, bias: bool) -> bool:
+    if name.startswith("shift"):
+        return norm == "layer" and bias
+    return bias or not name.startswith("B")
+
+
+class GPT(nn.Module):
+    """A language model of `blocks` blocks over `vocabulary` tokens and `context` positions.
+
+    Parameters
+    ----------
+    width : N, a multiple of `head_size`; the MLP branch has 4 N neurons.
+    parametrization : "SP", "MF", "muP" or a `Parametrization`. Layer types: embedding and
+        positions are "input" (their input is one-hot, so their fan-in counts as 1), the matrices
+        of the blocks "hidden", W "output", B "output_bias", all else "bias".
+    norm : "layer" or "rms" (root mean square, which keeps the mean). Gains start at 1.
+    positions : "learned" (added to the stream) or "rotary" (in the query-key product).
+    init : law of the weights; a mapping from layer type to law overrides single layer types
+        ("input", "hidden", "output").
+    bias : "none", "constant" (every entry `bias_init.mean`) or "random" (`bias_init`), for the
+        neurons inside the branches (queries, keys, values, MLP). The biases of the stream and of
+        the output start at zero.
+    seed : initial weights are a function of the seed and the shapes alone.
+
+    Raises ValueError naming the argument for sizes below one, unknown names, a width that the
+    head size does not divide and an odd head size with rotary positions.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        blocks: int = 4,
+        context: int = 64,
+        vocabulary: int = 256,
+        head_size: int = 16,
+        parametrization: str | Parametrization = "MF",
+        norm: str = "layer",
+        positions: str = "learned",
+        init: Init | Mapping[str, Init] = GAUSSIAN,
+        bias: str = "random",
+        bias_init: Init = GAUSSIAN,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "width": width,
+            "blocks": blocks,
+            "context": context,
+            "vocabulary": vocabulary,
+            "head_size": head_size,
+        }
+        for name, value in sizes.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        if width % head_size:
+            raise ValueError(f"width must be a multiple of head_size = {head_size}, got {width}")
+        for name, choice, known in (
+            ("norm", norm, NORMS),
+            ("positions", positions, POSITIONS),
+            ("bias", bias, BIASES),
+        ):
+            if choice not in known:
+                raise ValueError(f"{name} must be one of {known}, got {choice!r}")
+        if positions == "rotary" and head_size % 2:
+            raise ValueError(f"head_size must be even with rotary positions, got {head_size}")
+        laws = dict(init) if isinstance(init, Mapping) else dict.fromkeys(_WEIGHT_TYPES, init)
+        unknown = sorted(set(laws) - set(_WEIGHT_TYPES))
+        if unknown:
+            raise ValueError(f"init must name layer types {_WEIGHT_TYPES}, got {unknown}")
+        self.width, self.context, self.vocabulary = width, context, vocabulary
+        self.head_size, self.norm, self.positions, self.bias = head_size, norm, positions, bias
+        self.laws, self.bias_init = laws, bias_init
+        self.parametrization = lookup(parametrization)
+        self.axes = gpt_axes(blocks, norm=norm, positions=positions, bias=bias != "none")
+        self.blocks = nn.ModuleList(Block(self) for _ in range(blocks))
+        generator = torch.Generator().manual_seed(int(seed))
+        for name in self.axes:
+            owner, _, own = name.rpartition(".")
+            self.get_submodule(owner).register_parameter(
+                own, nn.Parameter(self._start(name, generator))
+            )
+        if positions == "rotary":
+            angles = _angles(context, head_size)
+            self.register_buffer("cosine", angles.cos(), persistent=False)
+            self.register_buffer("sine", angles.sin(), persistent=False)
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        sizes = {
+            "stream": self.width,
+            "vocabulary": self.vocabulary,
+            "position": self.context,
+            "head": self.width // self.head_size,
+            "query": self.head_size,
+            "value": self.head_size,
+            "mlp": MLP_RATIO * self.width,
+        }
+        return tuple(sizes[index.partition(".")[0]] for index in self.axes[name])
+
+    def _start(self, name: str, generator: torch.Generator) -> Tensor:
+        shape, kind, own = self._shape(name), self.layer_type(name), name.rpartition(".")[2]
+        if kind in _WEIGHT_TYPES:
+            scale = self.parametrization[kind].init(*self._fans(name))
+            return scale * self.laws.get(kind, GAUSSIAN).sample(shape, generator)
+        if own.startswith("gain"):
+            return torch.ones(shape)
+        if own not in ("Bq", "Bk", "Bv", "Bup"):
+            return torch.zeros(shape)
+        if self.bias == "constant":
+            return torch.full(shape, float(self.bias_init.mean))
+        return self.bias_init.sample(shape, generator)
+
+    def layer_type(self, name: str) -> str:
+        """Layer type of a parameter: "input", "hidden", "output", "bias" or "output_bias"."""
+        return _LAYER_TYPES.get(name, "hidden" if name.rpartition(".")[2][0] == "W" else "bias")
+
+    def _fans(self, name: str) -> tuple[int, int]:
+        """(fan-in, fan-out) as the parametrisation counts them."""
+        shape, own = self._shape(name), name.rpartition(".")[2]
+        if own in ("Wq", "Wk", "Wv"):
+            return shape[2], shape[0] * shape[1]
+        if own == "Wo":
+            return shape[1] * shape[2], shape[0]
+        if self.layer_type(name) in ("hidden", "output"):
+            return shape[1], shape[0]
+        if self.layer_type(name) == "input":
+            return 1, shape[0]  # the input is one-hot: one entry is active, and it is 1
+        size = 1
+        for n in shape:
+            size *= n
+        return 1, size
+
+    def multiplier(self, name: str) -> float:
+        """m, the factor in front of a weight matrix, by parameter name."""
+        return self.parametrization[self.layer_type(name)].multiplier(*self._fans(name))
+
+    def lr_factors(self, optimizer: str = "adam") -> dict[str, float]:
+        """Learning-rate factor of each parameter, by name."""
+        return {
+            name: self.parametrization[self.layer_type(name)].lr(optimizer)(*self._fans(name))
+            for name in self.axes
+        }
+
+    def fan_in_exponents(self) -> dict[str, float]:
+        """Exponent a of each weight's multiplier `fan_in ** -a`, for `rclib.transfer`.
+
+        Embedding and positions are copied as they are (a = 1), since their input is one-hot.
+        """
+        return {
+            name: 1.0
+            if self.layer_type(name) == "input"
+            else -self.parametrization[self.layer_type(name)].multiplier.fan_in_exponent
+            for name in self.axes
+            if self.layer_type(name) in _WEIGHT_TYPES
+        }
+
+    def index_sizes(self, width: int) -> dict[str, int]:
+        """Sizes at another width of all indices that grow: the `target` of `rclib.transfer`.
+
+        Raises ValueError for a width that the head size does not divide.
+        """
+        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+            raise ValueError(f"width must be a positive integer, got {width!r}")
+        if width % self.head_size:
+            raise ValueError(
+                f"width must be a multiple of head_size = {self.head_size}, got {width}"
+            )
+        sizes = {"stream": width}
+        for l in range(len(self.blocks)):
+            sizes |= {f"head.{l}": width // self.head_size, f"mlp.{l}": MLP_RATIO * width}
+        return sizes
+
+    def matrices(self, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Every weight matrix as (fan-out, fan-in), heads laid side by side; by name.
+
+        `state` : tensors of the same names (e.g. of a snapshot); default the model's own.
+        """
+        tensors = dict(self.named_parameters()) if state is None else state
+        out = {}
+        for name in self.axes:
+            if self.layer_type(name) in _WEIGHT_TYPES:
+                w = tensors[name].detach()
+                if name.endswith(".Wo"):
+                    w = w.transpose(1, 2).flatten(1)
+                out[name] = w.flatten(0, 1) if w.ndim == 3 else w
+        return out
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits (batch, T, vocabulary) for tokens (batch, T), integers, T ≤ context.
+
+        Position s sees tokens 1 ... s. Raises ValueError for more tokens than positions.
+        """
+        return self.forward_all(tokens)[-1]
+
+    def forward_all(self, tokens: Tensor) -> list[Tensor]:
+        """[stream after the embedding, after block 1, ..., after block L, logits]."""
+        length = tokens.shape[-1]
+        if length > self.context:
+            raise ValueError(f"tokens must be at most context = {self.context} long, got {length}")
+        p = self._own()
+        # The table is stored output axis first; its transpose is the look-up table.
+        x = functional.embedding(tokens, (p["embedding"] * self.multiplier("embedding")).t())
+        if self.positions == "learned":
+            x = x + (p["position"] * self.multiplier("position")).t()[:length]
+        streams = [x]
+        for l, block in enumerate(self.blocks):
+            streams.append(block(streams[-1], self, f"blocks.{l}."))
+        h = _norm(streams[-1], self.norm, p["gain"], p.get("shift"))
+        logits = functional.linear(h, p["W"] * self.multiplier("W"), p.get("B"))
+        return [*streams, logits]
+
+    def _own(self) -> dict[str, Tensor]:
+        return {name: p for name, p in self._parameters.items() if p is not None}
+
+    def like(self, width: int, state: Mapping[str, Tensor] | None = None, *, seed: int = 0) -> GPT:
+        """The same architecture at another width, of the same dtype and on the same device.
+
+        It holds `state` if given, else a fresh draw from the same laws with `seed`.
+        """
+        other = GPT(
+            width,
+            blocks=len(self.blocks),
+            context=self.context,
+            vocabulary=self.vocabulary,
+            head_size=self.head_size,
+            parametrization=self.parametrization,
+            norm=self.norm,
+            positions=self.positions,
+            init=self.laws,
+            bias=self.bias,
+            bias_init=self.bias_init,
+            seed=seed,
+        )
+        first = next(self.parameters())
+        other.to(device=first.device, dtype=first.dtype)
+        if state is not None:
+            other.load_state_dict(dict(state))
+        return other
+
+
+class Block(nn.Module):
+    """Attention and MLP, each behind its norm and added to the stream. `GPT` owns the options."""
+
+    def __init__(self, model: GPT) -> None:
+        super().__init__()
+        self.head_size, self.norm = model.head_size, model.norm
+
+    def forward(self, x: Tensor, model: GPT, prefix: str) -> Tensor:
+        """Stream (batch, T, N) after the block."""
+        p = {name: q for name, q in self._parameters.items() if q is not None}
+        m = {name: model.multiplier(prefix + name) for name in p if name[0] == "W"}
+        x = x + self._attention(_norm(x, self.norm, p["gain1"], p.get("shift1")), p, m, model)
+        h = _norm(x, self.norm, p["gain2"], p.get("shift2"))
+        h = functional.gelu(functional.linear(h, p["Wup"] * m["Wup"], p.get("Bup")))
+        return x + functional.linear(h, p["Wdown"] * m["Wdown"], p.get("Bdown"))
+
+    def _attention(
+        self, h: Tensor, p: Mapping[str, Tensor], m: Mapping[str, float], model: GPT
+    ) -> Tensor:
+        batch, length, width = h.shape
+        # One matrix product for queries, keys and values. Scaling the weights costs N² a step,
+        # scaling the products would cost tokens times N.
+        w = torch.cat([p[n].flatten(0, 1) * m[n] for n in ("Wq", "Wk", "Wv")])
+        b = torch.cat([p[n].flatten() for n in ("Bq", "Bk", "Bv")]) if "Bq" in p else None
+        qkv = functional.linear(h, w, b).view(batch, length, 3, -1, self.head_size)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (batch, heads, T, d_h) each
+        if model.positions == "rotary":
+            turn = [model.get_buffer(n)[:length].to(q.dtype) for n in ("cosine", "sine")]
+            q, k = _rotate(q, *turn), _rotate(k, *turn)
+        out = functional.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=1.0 / self.head_size
+        )
+        w = p["Wo"].transpose(1, 2).flatten(1) * m["Wo"]  # (N, heads · d_h), head by head
+        return functional.linear(out.transpose(1, 2).reshape(batch, length, width), w, p.get("Bo"))
+
+
+_WEIGHT_TYPES = ("input", "hidden", "output")
+_LAYER_TYPES = {"embedding": "input", "position": "input", "W": "output", "B": "output_bias"}
+
+
+def _norm(x: Tensor, kind: str, gain: Tensor, shift: Tensor | None) -> Tensor:
+    if kind == "layer":
+        return functional.layer_norm(x, gain.shape, gain, shift, EPS)
+    return functional.rms_norm(x, list(gain.shape), gain, EPS)
+
+
+def _angles(context: int, head_size: int) -> Tensor:
+    """Rotation angles s · 10000^(-2 i / d_h), shape (context, d_h / 2)."""
+    frequency = 10_000.0 ** (-torch.arange(0, head_size, 2, dtype=torch.float64) / head_size)
+    return (torch.arange(context, dtype=torch.float64)[:, None] * frequency).float()
+
+
+def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Turn the pairs (x_i, x_{i + d_h/2}) by their angles (rotary positions, arXiv 2104.09864)."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cosine - b * sine, b * cosine + a * sine], dim=-1)
