@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
+import shutil
 import signal
 import sys
 import threading
@@ -119,8 +121,7 @@ def test_a_killed_worker_loses_no_run(runs: Any, client: Any, tmp_path: Path) ->
         torch.testing.assert_close(torch.from_numpy(result["singular"]), torch.linalg.svdvals(w))
         assert int(result["threads"]) == 1
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == len(configs)
-    # The second time nothing is asked of the cluster.
-    client.shutdown()
+    # The second time nothing runs, here or there.
     again = sweep.sweep(runs.noise, configs)
     assert all((a["singular"] == b["singular"]).all() for a, b in zip(found, again, strict=True))
     assert len(events(tmp_path, "done")) == len(done)
@@ -132,3 +133,21 @@ def test_a_failed_run_on_the_cluster_is_named(runs: Any, client: Any, tmp_path: 
     with pytest.raises(sweep.SweepError, match=r"noise\(seed=2, fail=True\): .*seed 2 is broken"):
         sweep.sweep(runs.noise, configs, client.get_executor(pure=False))
     assert [store.lookup(runs.noise, c) is not None for c in configs] == [True, False, True]
+
+
+def test_the_readme_goes_from_laptop_to_cluster(client: Any) -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    section = text.split("## From laptop to cluster in one argument")[1].split("\n## ")[0]
+    here, there = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(here, names)
+    serial = names["records"]
+    shutil.rmtree(os.environ["RCLIB_CACHE"])
+    address = client.scheduler.address
+    assert '"tcp://scheduler:8786"' in there
+    exec(there.replace("tcp://scheduler:8786", address), names)
+    names["client"].close()
+    assert len(serial) == len(names["records"]) == 4
+    for one, two in zip(serial, names["records"], strict=True):
+        assert one.keys() == two.keys()
+        assert all(one[k].tobytes() == two[k].tobytes() for k in one)
