@@ -21,6 +21,8 @@ last axis of every tensor, which is what `rclib.transfer` scales by.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +32,7 @@ from rclib.models import BIASES, Init
 from rclib.parametrization import Parametrization
 from rclib.parametrization import parametrization as lookup
 
-__all__ = ["GPT", "Block", "gpt_axes"]
+__all__ = ["GPT", "Block", "build_gpt", "gpt_axes"]
 
 NORMS = ("layer", "rms")
 POSITIONS = ("learned", "rotary")
@@ -148,16 +150,18 @@ class GPT(nn.Module):
             raise ValueError(f"init must name layer types {_WEIGHT_TYPES}, got {unknown}")
         self.width, self.context, self.vocabulary = width, context, vocabulary
         self.head_size, self.norm, self.positions, self.bias = head_size, norm, positions, bias
-        self.laws, self.bias_init = laws, bias_init
+        self.laws, self.bias_init, self.seed = laws, bias_init, int(seed)
         self.parametrization = lookup(parametrization)
         self.axes = gpt_axes(blocks, norm=norm, positions=positions, bias=bias != "none")
-        self.blocks = nn.ModuleList(Block(self) for _ in range(blocks))
-        generator = torch.Generator().manual_seed(int(seed))
+        self.blocks = nn.ModuleList(Block(head_size, norm) for _ in range(blocks))
+        self.multipliers: dict[str, float] = {}
+        generator = torch.Generator().manual_seed(self.seed)
         for name in self.axes:
             owner, _, own = name.rpartition(".")
-            self.get_submodule(owner).register_parameter(
-                own, nn.Parameter(self._start(name, generator))
-            )
+            module = self.get_submodule(owner)
+            module.register_parameter(own, nn.Parameter(self._start(name, generator)))
+            assert isinstance(module, GPT | Block)
+            module.multipliers[own] = self.multiplier(name)
         if positions == "rotary":
             angles = _angles(context, head_size)
             self.register_buffer("cosine", angles.cos(), persistent=False)
@@ -275,40 +279,44 @@ class GPT(nn.Module):
         length = tokens.shape[-1]
         if length > self.context:
             raise ValueError(f"tokens must be at most context = {self.context} long, got {length}")
-        p = self._own()
+        p, m = _parameters(self), self.multipliers
         # The table is stored output axis first; its transpose is the look-up table.
-        x = functional.embedding(tokens, (p["embedding"] * self.multiplier("embedding")).t())
+        x = functional.embedding(tokens, (p["embedding"] * m["embedding"]).t())
+        turn = None
         if self.positions == "learned":
-            x = x + (p["position"] * self.multiplier("position")).t()[:length]
+            x = x + (p["position"] * m["position"]).t()[:length]
+        else:
+            turn = (self.get_buffer("cosine")[:length], self.get_buffer("sine")[:length])
         streams = [x]
-        for l, block in enumerate(self.blocks):
-            streams.append(block(streams[-1], self, f"blocks.{l}."))
+        for block in self.blocks:
+            streams.append(block(streams[-1], turn))
         h = _norm(streams[-1], self.norm, p["gain"], p.get("shift"))
-        logits = functional.linear(h, p["W"] * self.multiplier("W"), p.get("B"))
-        return [*streams, logits]
+        return [*streams, functional.linear(h, p["W"] * m["W"], p.get("B"))]
 
-    def _own(self) -> dict[str, Tensor]:
-        return {name: p for name, p in self._parameters.items() if p is not None}
+    def options(self) -> dict[str, Any]:
+        """The arguments this network was built with, as plain values; see `build_gpt`."""
+        return {
+            "width": self.width,
+            "blocks": len(self.blocks),
+            "context": self.context,
+            "vocabulary": self.vocabulary,
+            "head_size": self.head_size,
+            "parametrization": self.parametrization.name,
+            "norm": self.norm,
+            "positions": self.positions,
+            "init": {kind: asdict(law) for kind, law in self.laws.items()},
+            "bias": self.bias,
+            "bias_init": asdict(self.bias_init),
+            "seed": self.seed,
+        }
 
     def like(self, width: int, state: Mapping[str, Tensor] | None = None, *, seed: int = 0) -> GPT:
         """The same architecture at another width, of the same dtype and on the same device.
 
         It holds `state` if given, else a fresh draw from the same laws with `seed`.
         """
-        other = GPT(
-            width,
-            blocks=len(self.blocks),
-            context=self.context,
-            vocabulary=self.vocabulary,
-            head_size=self.head_size,
-            parametrization=self.parametrization,
-            norm=self.norm,
-            positions=self.positions,
-            init=self.laws,
-            bias=self.bias,
-            bias_init=self.bias_init,
-            seed=seed,
-        )
+        options = self.options() | {"width": width, "seed": seed}
+        other = build_gpt(options | {"parametrization": self.parametrization})
         first = next(self.parameters())
         other.to(device=first.device, dtype=first.dtype)
         if state is not None:
@@ -317,39 +325,60 @@ class GPT(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind its norm and added to the stream. `GPT` owns the options."""
+    """Attention and MLP, each behind its norm and added to the stream; `GPT` fills it."""
 
-    def __init__(self, model: GPT) -> None:
+    def __init__(self, head_size: int, norm: str) -> None:
         super().__init__()
-        self.head_size, self.norm = model.head_size, model.norm
+        self.head_size, self.norm = head_size, norm
+        self.multipliers: dict[str, float] = {}
 
-    def forward(self, x: Tensor, model: GPT, prefix: str) -> Tensor:
-        """Stream (batch, T, N) after the block."""
-        p = {name: q for name, q in self._parameters.items() if q is not None}
-        m = {name: model.multiplier(prefix + name) for name in p if name[0] == "W"}
-        x = x + self._attention(_norm(x, self.norm, p["gain1"], p.get("shift1")), p, m, model)
+    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Stream (batch, T, N) after the block; `turn` holds cos and sin of rotary positions."""
+        p, m = _parameters(self), self.multipliers
+        h = _norm(x, self.norm, p["gain1"], p.get("shift1"))
+        x = x + self._attention(h, p, turn)
         h = _norm(x, self.norm, p["gain2"], p.get("shift2"))
         h = functional.gelu(functional.linear(h, p["Wup"] * m["Wup"], p.get("Bup")))
         return x + functional.linear(h, p["Wdown"] * m["Wdown"], p.get("Bdown"))
 
     def _attention(
-        self, h: Tensor, p: Mapping[str, Tensor], m: Mapping[str, float], model: GPT
+        self, h: Tensor, p: Mapping[str, Tensor], turn: tuple[Tensor, Tensor] | None
     ) -> Tensor:
         batch, length, width = h.shape
         # One matrix product for queries, keys and values. Scaling the weights costs N² a step,
         # scaling the products would cost tokens times N.
-        w = torch.cat([p[n].flatten(0, 1) * m[n] for n in ("Wq", "Wk", "Wv")])
+        w = torch.cat([p[n].flatten(0, 1) * self.multipliers[n] for n in ("Wq", "Wk", "Wv")])
         b = torch.cat([p[n].flatten() for n in ("Bq", "Bk", "Bv")]) if "Bq" in p else None
         qkv = functional.linear(h, w, b).view(batch, length, 3, -1, self.head_size)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (batch, heads, T, d_h) each
-        if model.positions == "rotary":
-            turn = [model.get_buffer(n)[:length].to(q.dtype) for n in ("cosine", "sine")]
-            q, k = _rotate(q, *turn), _rotate(k, *turn)
+        if turn is not None:
+            cosine, sine = (t.to(q.dtype) for t in turn)
+            q, k = _rotate(q, cosine, sine), _rotate(k, cosine, sine)
         out = functional.scaled_dot_product_attention(
             q, k, v, is_causal=True, scale=1.0 / self.head_size
         )
-        w = p["Wo"].transpose(1, 2).flatten(1) * m["Wo"]  # (N, heads · d_h), head by head
+        w = p["Wo"].transpose(1, 2).flatten(1) * self.multipliers["Wo"]  # (N, heads · d_h)
         return functional.linear(out.transpose(1, 2).reshape(batch, length, width), w, p.get("Bo"))
+
+
+def build_gpt(options: Mapping[str, Any]) -> GPT:
+    """A `GPT` from a JSON-able description: its arguments, with laws as {"kind", "mean", "scale"}
+    and `init` optionally as {layer type: {...}}."""
+    arguments = dict(options)
+    if "width" not in arguments:
+        raise ValueError(f"options must give a width, got {arguments}")
+    law = arguments.get("init")
+    if isinstance(law, Mapping):
+        by_type = any(isinstance(one, Mapping) for one in law.values())
+        arguments["init"] = {k: Init(**one) for k, one in law.items()} if by_type else Init(**law)
+    if isinstance(arguments.get("bias_init"), Mapping):
+        arguments["bias_init"] = Init(**arguments["bias_init"])
+    return GPT(arguments.pop("width"), **arguments)
+
+
+def _parameters(module: nn.Module) -> dict[str, Tensor]:
+    """A module's own parameters by name."""
+    return {name: p for name, p in module._parameters.items() if p is not None}
 
 
 _WEIGHT_TYPES = ("input", "hidden", "output")
