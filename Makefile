@@ -1,6 +1,7 @@
 # Two commands are enough: `make figures` and `make test`. `make` alone prints help.
 #
-# PROFILE=quick (default) runs offline on small data; PROFILE=paper runs at the papers' scale.
+# PROFILE=quick (default) runs offline on small data; PROFILE=paper runs at the papers' scale;
+# PROFILE=laptop runs the notebooks that have a file in notebooks/laptop, at a scale between.
 # JOBS notebooks run side by side. At the paper's scale one notebook runs at a time and
 # spreads its own training runs over the cores instead (RCLIB_WORKERS).
 
@@ -27,10 +28,14 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 BUILD  := build/$(PROFILE)
 NAMES  := $(patsubst notebooks/%.ipynb,%,$(sort $(wildcard notebooks/[0-9]*.ipynb)))
+ifeq ($(filter quick paper,$(PROFILE)),)
+  # Another profile holds the notebooks that have a parameters file for it.
+  NAMES := $(filter $(patsubst notebooks/$(PROFILE)/%.yaml,%,$(wildcard notebooks/$(PROFILE)/*.yaml)),$(NAMES))
+endif
 DONE   := $(NAMES:%=$(BUILD)/%.ipynb)
 OVERVIEW := $(BUILD)/00_overview.ipynb
 MISSING  := $(foreach n,$(NAMES),$(if $(wildcard results/$(PROFILE)/$(n).json),,$(BUILD)/$(n).ipynb))
-LIB    := $(wildcard rclib/*.py rclib/*/*.py rclib/*.mplstyle)
+LIB    := $(filter-out rclib/site/%,$(wildcard rclib/*.py rclib/*/*.py rclib/*.mplstyle))
 
 export RCLIB_WORKERS
 # One thread a run: results repeat bit for bit whatever the number of cores.
@@ -40,10 +45,10 @@ export OPENBLAS_NUM_THREADS := 1
 export PYTHONUNBUFFERED := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: help setup figures _figures test lint lab bench lock notebooks clean distclean FORCE
+.PHONY: help setup figures _figures test lint lab bench lock notebooks site dist clean distclean FORCE
 
 help: ## Print this help
-	@echo 'Usage: make TARGET [PROFILE=quick|paper] [JOBS=n]'
+	@echo 'Usage: make TARGET [PROFILE=quick|laptop|paper] [JOBS=n]'
 	@echo
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -59,7 +64,7 @@ $(STAMP): requirements.lock
 	@$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-figures: $(STAMP) ## Execute every notebook (PROFILE=quick or paper), draw every figure
+figures: $(STAMP) ## Execute every notebook (PROFILE=quick, laptop or paper), draw every figure
 	@+$(MAKE) $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS)) --keep-going _figures || failed=1; \
 	$(PY) -m rclib.scoreboard --profile $(PROFILE); exit $${failed:-0}
 
@@ -92,6 +97,13 @@ lint: $(STAMP) ## ruff and mypy alone
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m ruff format --check --quiet rclib tests benchmarks
 	@$(PY) -m mypy
+
+site: $(STAMP) ## Build the gallery in site/ from the results and the executed notebooks
+	@$(PY) -m rclib.site
+
+dist: $(STAMP) ## Build wheel and sdist in dist/ and check them (no network needed)
+	@rm -rf dist && $(PY) -P -m build --no-isolation --outdir dist . >dist.log 2>&1 || { cat dist.log; exit 1; }
+	@rm -f dist.log && $(PY) -P -m twine check --strict dist/*
 
 lab: $(STAMP) ## Open JupyterLab in this environment
 	@$(PY) -m jupyter lab notebooks

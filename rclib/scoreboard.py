@@ -8,14 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rclib import paths
 from rclib.claims import VERDICTS
 
-__all__ = ["load_results", "main", "score", "scoreboard"]
+__all__ = ["load_results", "main", "score", "scoreboard", "tally"]
 
 
 def load_results(profile: str) -> list[dict[str, Any]]:
@@ -51,6 +51,12 @@ def score(record: dict[str, Any]) -> tuple[int, int]:
     return verdicts.count("reproduced"), len(verdicts)
 
 
+def tally(verdicts: Iterable[str]) -> dict[str, int]:
+    """How often each verdict occurs, in the order of `rclib.claims.VERDICTS`; none with 0."""
+    found = list(verdicts)
+    return {verdict: found.count(verdict) for verdict in VERDICTS if verdict in found}
+
+
 def scoreboard(records: Sequence[dict[str, Any]]) -> str:
     """One line a claim, then the totals."""
     lines = []
@@ -61,9 +67,9 @@ def scoreboard(records: Sequence[dict[str, Any]]) -> str:
                 "" if c["value"] is None else f"{c['value']:.3g} [{c['low']:.3g}, {c['high']:.3g}]"
             )
             lines.append(f"  {c['verdict']:18s} {c['key']:28s} {c['criterion']:16s} {value}")
-    verdicts = [c["verdict"] for r in records for c in r["claims"]]
-    totals = ", ".join(f"{verdicts.count(v)} {v}" for v in VERDICTS if v in verdicts)
-    lines.append(f"{len(verdicts)} claims: {totals or 'none'}")
+    counts = tally(c["verdict"] for r in records for c in r["claims"])
+    totals = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    lines.append(f"{sum(counts.values())} claims: {totals or 'none'}")
     return "\n".join(lines)
 
 

@@ -17,9 +17,10 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONDA_NAMES = {"build": "python-build", "huggingface-hub": "huggingface_hub", "torch": "pytorch"}  # the others have one name in both worlds
-MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+MODULES = {"beautifulsoup4": "bs4", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 # What is used without an import of its own: the file and the text that show it.
 EVIDENCE = {
+    "build": ("Makefile", "-m build"),
     "ipykernel": ("rclib/runner.py", 'KERNEL = "python3"'),
     "jupyter": ("Makefile", "-m jupyter lab"),
     "jupyterlab": ("Makefile", "-m jupyter lab"),
@@ -28,9 +29,10 @@ EVIDENCE = {
     "pytest-xdist": ("Makefile", "--dist"),
     "ruff": ("Makefile", "-m ruff"),
     "setuptools": ("pyproject.toml", 'build-backend = "setuptools.build_meta"'),
+    "twine": ("Makefile", "-m twine"),
     "types-pyyaml": ("rclib/runner.py", "import yaml"),
 }
-FOR_PEOPLE = {"nbconvert", "pytest-cov"}  # export of notebooks, coverage: called by hand
+FOR_PEOPLE = {"pytest-cov"}  # coverage: called by hand
 
 
 def declared() -> dict[str, Requirement]:

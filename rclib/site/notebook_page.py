@@ -1,0 +1,236 @@
+"""One notebook as the body of a page, by nbconvert with a template of our own.
+
+Pictures of the outputs become files, mathematics becomes MathML, every cell has an anchor
+(`#cell-<id>`), and nothing is loaded from elsewhere: scripts and widgets of outputs are left
+out.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from bs4 import BeautifulSoup
+from jinja2 import pass_context
+from nbconvert.exporters import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbformat import NotebookNode
+from traitlets.config import Config
+
+from rclib.site.content import first_sentence
+from rclib.site.images import size_of
+from rclib.site.mathml import mathml
+
+__all__ = ["Page", "declaring_cells", "markdown", "read_notebook", "render"]
+
+TEMPLATE = """\
+{%- extends 'base/display_priority.j2' -%}
+{%- block codecell -%}
+<div class="cell code{% if not cell.outputs %} quiet{% endif %}" id="cell-{{ cell.id }}">
+{{ super() }}
+</div>
+{%- endblock codecell -%}
+{%- block input -%}{{ cell.source | highlight_code(metadata=cell.metadata) }}{%- endblock input -%}
+{%- block output -%}<div class="output">{{ super() }}</div>{%- endblock output -%}
+{%- block stream_stdout -%}<pre tabindex="0">{{ output.text | ansi2html }}</pre>{%- endblock -%}
+{%- block stream_stderr -%}<pre tabindex="0">{{ output.text | ansi2html }}</pre>{%- endblock -%}
+{%- block traceback_line -%}<pre tabindex="0">{{ line | ansi2html }}</pre>{%- endblock -%}
+{%- block execute_result -%}
+{%- block data_priority scoped -%}{{ super() }}{%- endblock -%}
+{%- endblock execute_result -%}
+{%- block data_png -%}
+{%- set picture = output.metadata.rclib -%}
+<figure><img src="{{ picture.file }}" alt="{{ picture.alt | escape }}"
+ width="{{ picture.width }}" height="{{ picture.height }}" loading="lazy">
+{%- if picture.caption %}<figcaption>{{ picture.caption | escape }}</figcaption>{% endif -%}
+</figure>
+{%- endblock data_png -%}
+{%- block data_html -%}
+<div class="scroll" tabindex="0">{{ output.data['text/html'] }}</div>
+{%- endblock data_html -%}
+{%- block data_markdown -%}{{ output.data['text/markdown'] | markdown2html }}{%- endblock -%}
+{%- block data_latex -%}{{ output.data['text/latex'] | markdown2html }}{%- endblock -%}
+{%- block data_text -%}
+<pre tabindex="0">{{ output.data['text/plain'] | ansi2html }}</pre>
+{%- endblock data_text -%}
+{%- block markdowncell -%}
+<div class="cell prose" id="cell-{{ cell.id }}">{{ cell.source | markdown2html }}</div>
+{%- endblock markdowncell -%}
+"""
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PRIORITY = ["text/html", "text/markdown", "image/png", "text/latex", "text/plain"]
+
+
+@dataclass(frozen=True)
+class Page:
+    """HTML of a notebook's cells and the pictures it shows: file name -> bytes."""
+
+    html: str
+    pictures: Mapping[str, bytes]
+
+
+class _Renderer(IPythonRenderer):
+    """Markdown whose formulas become MathML."""
+
+    def multiline_math(self, text: str) -> str:
+        return mathml(re.sub(r"^\$\$|\$\$$|^\\\\\[|\\\\\]$", "", text.strip()), block=True)
+
+    def block_math(self, body: str) -> str:
+        return mathml(body, block=True)
+
+    def latex_environment(self, name: str, body: str) -> str:
+        return mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", block=True)
+
+    def inline_math(self, body: str) -> str:
+        return mathml(body)
+
+
+class _Exporter(HTMLExporter):
+    """HTML of the cells alone."""
+
+    @pass_context
+    def markdown2html(self, context: Any, source: str) -> str:
+        """The filter that the template calls."""
+        return markdown(source)
+
+
+def markdown(source: str) -> str:
+    """HTML of Markdown text; formulas become MathML."""
+    renderer = _Renderer(escape=False, exclude_anchor_links=True)
+    return str(MarkdownWithMath(renderer=renderer).render(source))
+
+
+def read_notebook(path: Path) -> NotebookNode:
+    """The notebook in a file; ValueError naming the file if it holds none."""
+    try:
+        notebook: NotebookNode = nbformat.read(path, as_version=4)
+    except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} is not a notebook that can be read: {line}") from None
+    return notebook
+
+
+def render(notebook: NotebookNode, *, pictures: str) -> Page:
+    """The notebook's cells as HTML.
+
+    pictures : folder, relative to the page, in which the page's pictures will lie.
+    """
+    node = nbformat.from_dict(notebook)
+    found = _take_pictures(node, pictures)
+    exporter = _Exporter(
+        raw_template=TEMPLATE,
+        config=Config({"NbConvertBase": {"display_data_priority": PRIORITY}}),
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
+    html, _ = exporter.from_notebook_node(node)
+    return Page(_tidy(html), found)
+
+
+def _take_pictures(notebook: NotebookNode, folder: str) -> dict[str, bytes]:
+    """Pictures of the outputs, which are told where they will lie and what they show.
+
+    The caption that a cell returns stands below its picture instead of above it. Widgets, which
+    need a kernel, are left out.
+    """
+    found: dict[str, bytes] = {}
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
+        pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+        captions = [o for o in outputs if pictures and _is_caption(o)]
+        cell.outputs = [o for o in outputs if o not in captions]
+        caption = ast.literal_eval(captions[-1].data["text/plain"]) if captions else ""
+        for output in pictures:
+            payload = base64.b64decode(output.data["image/png"])
+            name = hashlib.sha256(payload).hexdigest()[:16] + ".png"
+            found[name] = payload
+            width, height = size_of(payload)
+            output.metadata["rclib"] = {
+                "file": f"{folder}/{name}",
+                "alt": first_sentence(caption) or "Picture drawn by the cell above.",
+                "caption": caption,
+                "width": width,
+                "height": height,
+            }
+    return found
+
+
+def _is_caption(output: NotebookNode) -> bool:
+    """Whether a cell returned text, as `Study.save_figure` does."""
+    text = output.get("data", {}).get("text/plain", "")
+    return output.output_type == "execute_result" and text[:1] in ("'", '"')
+
+
+def _tidy(html: str) -> str:
+    """The HTML without scripts and event handlers, and made for reading aloud: names of
+    regions, scopes of table heads."""
+    soup = BeautifulSoup(html, "html.parser")
+    for element in soup(["script", "link", "style", "iframe", "object", "embed"]):
+        element.decompose()
+    for element in soup.find_all(True):
+        for name in [a for a in element.attrs if a.startswith("on")]:
+            del element[name]
+    for table in soup.find_all("table"):
+        for name in ("border", "style"):
+            table.attrs.pop(name, None)
+        for row in table.find_all("tr"):
+            row.attrs.pop("style", None)
+        for cell in table.find_all("th"):
+            cell["scope"] = "col" if cell.find_parent("thead") else "row"
+    for number, region in enumerate(soup.select("div.scroll, pre[tabindex]"), 1):
+        region["role"] = "region"
+        region["aria-label"] = f"Output {number}"
+    for code in soup.select("div.highlight pre"):
+        code["tabindex"] = "0"
+    return str(soup)
+
+
+def declaring_cells(notebook: NotebookNode, keys: list[str]) -> dict[str, str]:
+    """The code cell that declares each claim: key -> id of the cell.
+
+    A key may be written out or put together (`f"{name}_stable"`). Keys that no cell declares
+    are left out.
+    """
+    cells: list[tuple[str, set[str], list[str]]] = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and "declare(" in cell.source:
+            literals, patterns = _strings(cell.source)
+            cells.append((cell.id, literals, patterns))
+    found = {}
+    for key in keys:
+        exact = [identity for identity, literals, _ in cells if key in literals]
+        built = [i for i, _, patterns in cells if any(re.fullmatch(p, key) for p in patterns)]
+        if exact or built:
+            found[key] = (exact + built)[0]
+    return found
+
+
+def _strings(source: str) -> tuple[set[str], list[str]]:
+    """String literals of a cell, and patterns of its f-strings that begin or end in text."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # a cell with IPython's own commands
+        return set(), []
+    literals: set[str] = set()
+    patterns = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            literals.add(node.value)
+        elif isinstance(node, ast.JoinedStr):
+            parts = [
+                re.escape(str(part.value)) if isinstance(part, ast.Constant) else r"\w+"
+                for part in node.values
+            ]
+            if any(part != r"\w+" for part in parts):
+                patterns.append("".join(parts))
+    return literals, patterns
