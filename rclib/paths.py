@@ -12,7 +12,7 @@ from pathlib import Path
 
 __all__ = ["cache_dir", "data_dir", "figures_dir", "project_root", "results_dir"]
 
-PROFILES = ("quick", "paper")
+PROFILES = ("quick", "laptop", "paper")
 
 
 def project_root() -> Path:

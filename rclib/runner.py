@@ -44,7 +44,14 @@ def notebook_names() -> list[str]:
 
 
 def profile_parameters(name: str, profile: str) -> dict[str, Any]:
-    """Parameters that a profile sets: none for quick, `notebooks/paper/<name>.yaml` for paper."""
+    """Parameters that a profile sets: none for quick, else `notebooks/<profile>/<name>.yaml`.
+
+    Its entry `needs` says what the machine must have and is no parameter; see `lacking`.
+    """
+    return {k: v for k, v in _profile_file(name, profile).items() if k != "needs"}
+
+
+def _profile_file(name: str, profile: str) -> dict[str, Any]:
     import yaml
 
     if profile not in paths.PROFILES:
@@ -65,7 +72,31 @@ def profile_parameters(name: str, profile: str) -> dict[str, Any]:
             f"parameters file notebooks/{profile}/{path.name} must set profile: {profile}, "
             f"got {parameters.get('profile')!r}"
         )
+    if parameters.get("needs") not in (None, "gpu"):
+        raise RunError(
+            f"parameters file notebooks/{profile}/{path.name}: needs can only be gpu, "
+            f"got {parameters['needs']!r}"
+        )
     return parameters
+
+
+def profile_names(profile: str) -> list[str]:
+    """Notebooks of a profile: all, but in profiles other than quick and paper only those with a
+    parameters file."""
+    if profile in ("quick", "paper"):
+        return notebook_names()
+    folder = paths.project_root() / "notebooks" / profile
+    return [name for name in notebook_names() if (folder / f"{name}.yaml").is_file()]
+
+
+def lacking(name: str, profile: str) -> str:
+    """What this machine lacks for a notebook at a profile's scale ("" if nothing): a parameters
+    file with `needs: gpu` describes runs that would take a CPU months."""
+    if _profile_file(name, profile).get("needs") != "gpu":
+        return ""
+    import torch
+
+    return "" if torch.cuda.is_available() else "a GPU"
 
 
 def default_parameters(name: str) -> dict[str, Any]:
@@ -217,7 +248,17 @@ def refresh() -> list[str]:
 
 
 def run_one(name: str, profile: str, overrides: dict[str, Any]) -> None:
-    """Execute a notebook and print its line: name, seconds, claims reproduced of claims made."""
+    """Execute a notebook and print its line: name, seconds, claims reproduced of claims made.
+
+    A notebook for which this machine lacks something is left out, with what is in the results
+    folder as it was.
+    """
+    missing = lacking(name, profile)
+    if missing:
+        have = (paths.results_dir(profile) / f"{name}.json").is_file()
+        left = "results made elsewhere stay" if have else "there are no results yet"
+        print(f"{name:44s}  not run: needs {missing}; {left}", flush=True)
+        return
     begin = time.monotonic()
     execute(name, profile=profile, overrides=overrides)
     record = {r["notebook"]: r for r in load_results(profile)}.get(name)
@@ -255,7 +296,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             overrides = dict(_override(text) for text in arguments.overrides)
             run_one(arguments.name, arguments.profile, overrides)
         elif arguments.command == "check":
-            for name in notebook_names():
+            for name in profile_names(arguments.profile):
                 check_parameters(name, profile_parameters(name, arguments.profile))
         else:
             print("\n".join(refresh()) or "all notebooks are current")

@@ -86,5 +86,5 @@ def test_variable_moves_its_folders_alone(
 
 @pytest.mark.parametrize("folder", [paths.results_dir, paths.figures_dir])
 def test_unknown_profile_is_named_with_the_known_ones(folder: Callable[[str], Path]) -> None:
-    with pytest.raises(ValueError, match=r"one of quick, paper, got '\.\./x'"):
+    with pytest.raises(ValueError, match=r"one of quick, laptop, paper, got '\.\./x'"):
         folder("../x")

@@ -11,6 +11,7 @@ from typing import Any
 
 import nbformat
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from rclib import runner
@@ -177,7 +178,7 @@ def test_wrong_parameters_file_stops_the_run_before_it_begins(
     ("arguments", "message"),
     [
         (["11_none"], f"no notebook '11_none'; there are {GOOD}"),
-        ([GOOD, "--profile", "big"], "profile must be one of quick, paper, got 'big'"),
+        ([GOOD, "--profile", "big"], "profile must be one of quick, laptop, paper, got 'big'"),
         ([GOOD, "--set", "size=3"], "unknown parameter 'size'"),
         ([GOOD, "--set", "flag=3"], "parameter 'flag' must be of type bool"),
         ([GOOD, "--set", "flag"], "--set needs NAME=VALUE, got 'flag'"),
@@ -312,6 +313,41 @@ def test_nbval_compares_the_refreshed_outputs() -> None:
     assert done.returncode == 1
     assert "1 failed, 2 passed" in done.stdout  # the parameters, 42 and not 47
     assert "47" in done.stdout
+
+
+def test_profile_between_holds_the_notebooks_with_a_file_for_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write("10_good", PRINT)
+    write("11_other", PRINT)
+    Path("notebooks/laptop").mkdir()
+    Path("notebooks/laptop/11_other.yaml").write_text("profile: laptop\nlr: 0.5\n")
+    assert runner.profile_names("laptop") == ["11_other"]
+    assert runner.profile_names("quick") == ["10_good", "11_other"]
+    assert runner.main(["check", "--profile", "laptop"]) == 0
+    assert runner.profile_parameters("11_other", "laptop") == {"profile": "laptop", "lr": 0.5}
+    assert "10_good.yaml is missing" in fails(capsys, "check", "--profile", "paper")
+
+
+def test_notebook_that_needs_a_gpu_is_left_out_without_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(GOOD, "raise SystemError('it ran')")
+    Path(f"notebooks/paper/{GOOD}.yaml").write_text("profile: paper\nneeds: gpu\n")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    command = ("run", GOOD, "--profile", "paper")
+    assert runner.main(command) == 0
+    assert "not run: needs a GPU; there are no results yet" in capsys.readouterr().out
+    Path("results/paper").mkdir(parents=True)
+    Path(f"results/paper/{GOOD}.json").write_text("kept")
+    assert runner.main(command) == 0
+    assert "results made elsewhere stay" in capsys.readouterr().out
+    assert Path(f"results/paper/{GOOD}.json").read_text() == "kept"
+    assert files("build") == []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert "it ran" in fails(capsys, *command)
+    Path(f"notebooks/paper/{GOOD}.yaml").write_text("profile: paper\nneeds: luck\n")
+    assert "needs can only be gpu, got 'luck'" in fails(capsys, *command)
 
 
 def test_message_of_several_lines_is_one_line() -> None:
