@@ -4,9 +4,11 @@ Compared with
 (a) the bare matrix products that it cannot do without, same shapes, types and threads: forward
     and gradient of every step, and of every evaluation the features, the Gram matrix of the
     refit and that of W;
+(a+) the same and the two factorisations that every evaluation needs as well: the eigenvalues of
+    the d x d Gram matrix (LAPACK, float64) and the Cholesky factor of the refit (float32);
 (b) the usual way: autograd, torch.optim, full singular value decompositions, a matrix inverse,
     the n x n kernel, a Python loop over the cuts of the KS scan.
-(a) and the library take turns, round after round, and medians are printed; (b) is slow, so it
+(a), (a+) and the library take turns, round after round, and medians are printed; (b) is slow, so it
 runs `--usual` runs (default one) of ten steps, scaled to the number of runs. Use an otherwise
 idle machine.
 """
@@ -21,6 +23,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from scipy.linalg import cho_factor
 from threadpoolctl import threadpool_limits
 
 from rclib.teacher import Problem, make_problem
@@ -38,8 +41,11 @@ def library(sizes: Sizes, optimizers: list[str], rates: list[float], steps: int)
             train(problem, optimizer=name, rate=rate, steps=steps, ridge=RIDGE, keep_diverged=True)
 
 
-def bare_products(sizes: Sizes, runs: int, steps: int) -> None:
-    """The matrix products of these runs. Loss and gradient at the start are shared by all."""
+def bare_products(sizes: Sizes, runs: int, steps: int, *, factorise: bool = False) -> None:
+    """The matrix products of these runs, and the factorisations if asked for.
+
+    Loss and gradient at the start are shared by all runs.
+    """
     n, d, h, n_test = (sizes[k] for k in ("n", "d", "h", "n_test"))
     rng = np.random.default_rng(0)
     X, W, H = (rng.standard_normal(s, dtype=np.float32) for s in ((n, d), (h, d), (n, h)))
@@ -50,8 +56,12 @@ def bare_products(sizes: Sizes, runs: int, steps: int) -> None:
         _ = H.T @ X
     for _ in range(1 + runs * steps):
         _ = X_all @ W.T
-        _ = H.T @ H
-        _ = double.T @ double
+        system = H.T @ H
+        gram = double.T @ double
+        if factorise:
+            system[np.diag_indices_from(system)] += n
+            cho_factor(system.T, lower=True, overwrite_a=True, check_finite=False)
+            np.linalg.eigvalsh(gram)
 
 
 def usual_run(problem: Problem, optimizer: str, rate: float, steps: int) -> None:
@@ -121,6 +131,9 @@ def main() -> None:
     ways: dict[str, Callable[[], None]] = {
         "rclib": lambda: library(sizes, optimizers, options.rates, options.steps),
         "bare matrix products (a)": lambda: bare_products(sizes, runs, options.steps),
+        "... and factorised (a+)": lambda: bare_products(
+            sizes, runs, options.steps, factorise=True
+        ),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
     with threadpool_limits(limits=options.threads):
@@ -137,7 +150,7 @@ def main() -> None:
                 for _ in range(options.usual)
             ]
             times["the usual way (b)"] = usual
-    ours, bare = (statistics.median(times[name]) for name in ways)
+    ours, bare, _ = (statistics.median(times[name]) for name in ways)
     print(
         f"d = {options.d}, h = {options.h}, n = {options.n}: {runs} runs of {options.steps} steps, "
         f"{options.threads} threads, {options.rounds} rounds"
