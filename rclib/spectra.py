@@ -140,11 +140,15 @@ def overlaps(W: Any, M: Any, *, top: int | None = None) -> Overlaps:
 
     top: keep the leading `top` directions of each; default all min(h, d).
     Source: paper B, "Quantities", with M = W_{t+1} - W_t.
-    Raises ValueError for shapes that differ, a bad `top`, or values that are not finite.
+    Raises ValueError for shapes that differ, W = 0 or M = 0, a bad `top`, or values that are
+    not finite.
     """
     W, M = _matrix("W", W), _matrix("M", M)
     if W.shape != M.shape:
         raise ValueError(f"M must have the shape of W, {W.shape}, got {M.shape}")
+    for name, matrix in (("W", W), ("M", M)):
+        if not matrix.any():
+            raise ValueError(f"{name} must not be zero, got shape {matrix.shape} of zeros")
     return vector_overlaps(singular_vectors(W, top=top), singular_vectors(M, top=top))
 
 
@@ -217,8 +221,12 @@ def _eigenvalues(W: Any) -> Floats:
 def _array(name: str, value: Any) -> Floats:
     """NumPy or torch input as a float64 array with finite values."""
     if hasattr(value, "detach"):  # a torch tensor: NumPy knows neither bfloat16 nor devices
-        value = value.detach().cpu().double().numpy()
-    array: Floats = np.asarray(value, dtype=np.float64)
+        value = value.detach().cpu()
+        value = (value if value.is_complex() else value.double()).numpy()
+    raw = np.asarray(value)
+    if raw.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must hold real numbers, got values of type {raw.dtype}")
+    array: Floats = raw.astype(np.float64, copy=False)
     if not np.isfinite(array).all():
         bad = array[~np.isfinite(array)]
         raise ValueError(f"{name} must be finite, got {bad[0]} ({bad.size} such values)")

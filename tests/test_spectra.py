@@ -155,6 +155,14 @@ def test_bad_matrices(function: object) -> None:
     for shape in ((0, 3), (2, 3, 4)):
         with pytest.raises(ValueError, match="W must be a matrix"):
             function(np.ones(shape))  # type: ignore[operator]
+    for values, kind in (
+        (np.ones((4, 3)) * 1j, "complex128"),
+        (torch.ones(4, 3) * 1j, "complex64"),
+    ):
+        with pytest.raises(
+            ValueError, match=f"W must hold real numbers, got values of type {kind}"
+        ):
+            function(values)  # type: ignore[operator]
     with pytest.raises(ValueError, match=r"W must have its largest entry.*got 1e\+200"):
         function(np.full((4, 3), 1e200))  # type: ignore[operator]
 
@@ -169,6 +177,8 @@ def test_bad_matrices(function: object) -> None:
         lambda W: spectra.kernel_target_alignment(np.ones((4, 3)), np.zeros(4)),
         lambda W: spectra.kernel_target_alignment(W, np.ones(4)),
         lambda W: spectra.alignment(np.ones((4, 3)), np.zeros(3)),
+        lambda W: spectra.overlaps(W, np.ones((4, 3))),
+        lambda W: spectra.overlaps(np.ones((4, 3)), W),
     ],
 )
 def test_zero_has_no_direction(function: object) -> None:
