@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -181,3 +182,19 @@ def dangling(site: Path, *, below: str = "") -> list[str]:
             ):
                 bad.append(f"{path.relative_to(site)} -> {target}")
     return bad
+
+
+def copy_of_this_project(root: Path, source: Path) -> Path:
+    """What is committed of this project's results, figures and notebooks, in a folder of its own:
+    the quick profile of a checkout may be half made, or made by another test right now."""
+    root.mkdir(parents=True)
+    (root / "pyproject.toml").touch()
+    for name in ("results", "figures"):
+        for folder in sorted((source / name).iterdir()):
+            if folder.is_dir() and folder.name != "quick":
+                shutil.copytree(folder, root / name / folder.name)
+    (root / "notebooks").mkdir()
+    for path in (source / "notebooks").glob("[0-9]*.ipynb"):
+        shutil.copyfile(path, root / "notebooks" / path.name)
+    shutil.copyfile(source / "replication.md", root / "replication.md")
+    return root
