@@ -191,10 +191,8 @@ def _row(item: Item, run: Run | None, claims: Sequence[Record]) -> str:
         done = f"code: {', '.join(f'`{path.strip()}`' for path in item.code.split(','))}"
         cells = [item.item, item.shows + left_open, done, tests, "implemented, tested"]
     elif run is None:
-        names = sorted((paths.project_root() / "notebooks").glob(f"{item.notebook}_*.ipynb"))
-        where = f"[{item.notebook}](notebooks/{names[0].name})" if names else item.notebook
-        state = "no results beyond the quick profile" if names else "not here yet"
-        cells = [item.item, item.shows + left_open, f"notebook {where}: {state}", "", "not run yet"]
+        where = f"notebook {item.notebook}: no results beyond the quick profile yet"
+        cells = [item.item, item.shows + left_open, where, "", "not run yet"]
     else:
         cells = [item.item, item.shows + left_open, _what(run), _measured(claims), _verdict(claims)]
     return _cells(cells)
