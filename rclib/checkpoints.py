@@ -48,6 +48,9 @@ class Reader(Protocol):
     def read(self, name: str, start: int, stop: int, buffer: Tensor | None) -> Tensor:
         """Entries start to stop of the flattened tensor, in `buffer` (bytes) if that helps."""
 
+    def view(self, name: str, start: int, stop: int, buffer: Tensor) -> Tensor:
+        """As `read`, for entries that are used once and dropped: mapped where that is faster."""
+
     def close(self) -> None:
         """Give back what is held."""
 
@@ -75,6 +78,15 @@ class FileReader:
             self._file.read_into(name, start * size, part.numpy())
         return part.view(dtype)
 
+    def view(self, name: str, start: int, stop: int, buffer: Tensor) -> Tensor:
+        """Entries in pages of the file, mapped for as long as the result lives."""
+        dtype = _torch_dtype(name, self.tensors[name].dtype)
+        size = dtype.itemsize
+        mapped = self._file.map(name, start * size, stop * size, alignment=size)
+        if mapped is None:
+            return self.read(name, start, stop, buffer)
+        return torch.from_numpy(mapped).view(dtype)
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -97,9 +109,14 @@ class MemoryReader:
             raise CheckpointError(f"tensor {brief(name)} holds no plain dense values")
         if tensor.is_contiguous():
             return tensor.view(-1)[start:stop].cpu()
-        if tensor.ndim < 2 or start % (width := math.prod(tensor.shape[1:])) or stop % width:
-            return tensor.flatten()[start:stop].cpu()
-        return tensor[start // width : stop // width].flatten().cpu()
+        width = max(1, math.prod(tensor.shape[1:]))
+        first = start // width  # only the rows that hold these entries are copied
+        rows = tensor[first : -(-stop // width)].flatten()
+        return rows[start - first * width : stop - first * width].cpu()
+
+    def view(self, name: str, start: int, stop: int, buffer: Tensor) -> Tensor:
+        """The same as `read`."""
+        return self.read(name, start, stop, buffer)
 
     def close(self) -> None:
         """Let go of the tensors."""
@@ -119,6 +136,7 @@ class Checkpoint:
         self.source = source
         self.config = config
         self._readers = readers
+        self._closed = False
         self._home = {name: reader for reader in readers for name in reader.tensors}
         self.tensors: Mapping[str, TensorInfo] = {
             name: info for reader in readers for name, info in reader.tensors.items()
@@ -134,6 +152,8 @@ class Checkpoint:
 
     def info(self, name: str) -> TensorInfo:
         """Shape, type and size of a tensor. Raises CheckpointError for an unknown name."""
+        if self._closed:
+            raise CheckpointError(f"{self.source}: the checkpoint is closed")
         if name not in self.tensors:
             raise CheckpointError(f"{self.source}: no tensor {brief(name)}")
         return self.tensors[name]
@@ -145,13 +165,25 @@ class Checkpoint:
         copied; the result is valid until the buffer is used again. Thread-safe.
         Raises CheckpointError for unknown names, bad ranges and reading errors.
         """
+        self._range(name, start, stop)
+        return self._home[name].read(name, start, stop, buffer)
+
+    def _range(self, name: str, start: int, stop: int) -> None:
         count = math.prod(self.info(name).shape)
         if not 0 <= start <= stop <= count:
             raise CheckpointError(
                 f"{self.source}: tensor {brief(name)} has {count} entries, "
                 f"{start} to {stop} were asked for"
             )
-        return self._home[name].read(name, start, stop, buffer)
+
+    def view(self, name: str, start: int, stop: int, buffer: Tensor) -> Tensor:
+        """`entries` for one use: may be pages of the file, which go when the result goes.
+
+        Faster than `entries` for large ranges. Not to be written to; a file that another
+        process cuts short while its pages are in use ends this process, as with any mapping.
+        """
+        self._range(name, start, stop)
+        return self._home[name].view(name, start, stop, buffer)
 
     def tensor(self, name: str) -> Tensor:
         """A whole tensor in its own type; of a live module it shares the memory."""
@@ -192,6 +224,7 @@ class Checkpoint:
 
     def close(self) -> None:
         """Close all files; tensors that were handed out stay valid."""
+        self._closed = True
         for reader in self._readers:
             reader.close()
 

@@ -8,17 +8,18 @@ and the tensors' bytes, row-major and little-endian, without holes or overlaps. 
 is checked before any tensor is read: lengths against the size of the file, offsets against
 shapes and types, tensors against each other. Every refusal is a `CheckpointError` of one line.
 
-Tensors are read by position into memory that the caller owns. A mapped file would be shorter
-to write, but its pages count as resident memory until they are unmapped, and a file cut short
-by another process would end this one with a bus error.
+Tensors are read by position into memory that the caller owns, or mapped a window at a time:
+pages count as resident memory for as long as they are mapped, so no mapping lives long.
 
 Source of the format: the documentation of the safetensors library.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import mmap
 import os
 import stat
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["CheckpointError", "SafetensorsFile", "TensorInfo", "brief", "parse_json", "read_json"]
@@ -35,6 +37,8 @@ MAX_HEADER = 100_000_000
 # Python objects are larger than their text: what parsing may need at most.
 MAX_PARSE_MEMORY = 600_000_000
 MAX_AXES = 32
+# Below this, mapping costs more than copying.
+MAP_FROM = 1 << 20
 
 # Name in the file: (name in torch, bits an entry).
 DTYPES: dict[str, tuple[str, int]] = {
@@ -100,7 +104,7 @@ def parse_json(text: bytes, *, where: str) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
             keys = sorted(key for key, _ in pairs)
-            twice = next(a for a, b in zip(keys, keys[1:], strict=False) if a == b)
+            twice = next(a for a, b in itertools.pairwise(keys) if a == b)
             raise CheckpointError(f"{where}: key {brief(twice)} is there twice")
         return found
 
@@ -223,6 +227,29 @@ class SafetensorsFile:
                     f"{self.path}: ends inside tensor {brief(name)}; it was cut after opening"
                 )
             done += got
+
+    def map(self, name: str, start: int, stop: int, *, alignment: int) -> NDArray[np.uint8] | None:
+        """Bytes start to stop of a tensor as pages of the file, unmapped with the last reference.
+
+        None where mapping does not pay (short ranges, bytes that are not aligned for their type)
+        or is not possible, so that they must be read. Writing to them changes no file. Raises
+        CheckpointError if the file was cut since it was opened.
+        """
+        begin, end = self._starts[name] + start, self._starts[name] + stop
+        if stop - start < MAP_FROM or begin % alignment:
+            return None
+        if os.fstat(self._handle).st_size < end:
+            raise CheckpointError(
+                f"{self.path}: ends inside tensor {brief(name)}; it was cut after opening"
+            )
+        base = begin // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        try:
+            pages = mmap.mmap(self._handle, end - base, access=mmap.ACCESS_COPY, offset=base)
+        except (OSError, ValueError):  # a file system that cannot map
+            return None
+        if hasattr(pages, "madvise"):
+            pages.madvise(mmap.MADV_SEQUENTIAL)
+        return np.frombuffer(pages, dtype=np.uint8, offset=begin - base)
 
     def close(self) -> None:
         """Close the file; closing twice does no harm."""

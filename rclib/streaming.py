@@ -11,8 +11,14 @@ for each pair (row block, column block) the submatrix W[rows][:, columns] gives
     rows[i]    = mean over the block's columns of W[row i]          (the paper's `.C`)
     columns[j] = mean over the block's rows of W[:, column j]       (the paper's `.R`)
 
-together with the mean and the mean square of its entries. A vector has rows only: its entries.
-All results are float64; NaN and infinite weights are refused by name.
+together with the mean and, if asked for, the mean square of its entries. A vector has rows
+only: its entries. All results are float64; NaN and infinite weights are refused by name.
+
+How it is fast: windows of a few MB go to worker threads, each of which cuts its window into
+tiles that stay in its core's cache, so that a weight is fetched from memory once, whatever is
+done with it. Sums within a tile are float32 (at most 4096 terms), sums over tiles float64: the
+error of a mean is below 1e-6 of the root mean square of the entries, usually below 1e-8. The
+results do not depend on the number of workers, bit for bit.
 
 Source: paper A, Section 4 (the mean vectors of Figures 4.2 and 4.4).
 """
@@ -20,14 +26,21 @@ Source: paper A, Section 4 (the mean vectors of Figures 4.2 and 4.4).
 from __future__ import annotations
 
 import math
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rclib.checkpoints import Checkpoint, CheckpointError
 from rclib.safetensors_file import brief
+from rclib.tiles import Part, Selection, Tiler, Window, windows
+from rclib.widen import FLOATING
 
 __all__ = [
     "AxisMeans",
@@ -41,13 +54,20 @@ __all__ = [
 
 Block = slice | Sequence[int] | Tensor
 
+# Means that are kept of one tensor, 512 MB as float64.
+MAX_MEANS = 1 << 26
+
+
+def _all() -> dict[str, Block]:
+    return {"": slice(None)}
+
 
 @dataclass(frozen=True)
 class Blocks:
-    """Named blocks of the rows and of the columns of a matrix; one block "" of all by default."""
+    """Named blocks of the rows and of the columns of a matrix; by default one of all, ""."""
 
-    rows: Mapping[str, Block] = field(default_factory=lambda: {"": slice(None)})
-    columns: Mapping[str, Block] = field(default_factory=lambda: {"": slice(None)})
+    rows: Mapping[str, Block] = field(default_factory=_all)
+    columns: Mapping[str, Block] = field(default_factory=_all)
 
 
 @dataclass(frozen=True)
@@ -55,39 +75,56 @@ class BlockMeans:
     """Means of one block of a matrix.
 
     rows : (r,) float64, mean of each row; columns : (c,) float64, mean of each column;
-    mean, square : mean of the entries and of their squares; count : number of entries.
+    mean : of all entries; square : mean of their squares, None unless asked for;
+    count : number of entries.
     """
 
     rows: Tensor
     columns: Tensor
     mean: float
-    square: float
+    square: float | None
     count: int
 
 
 @dataclass(frozen=True)
 class AxisMeans:
-    """means[a] : (size of axis a,) float64, mean over all other axes; mean, square, count as
-    in `BlockMeans`."""
+    """means[a] : (size of axis a,) float64, the mean over all other axes; others as BlockMeans."""
 
     means: tuple[Tensor, ...]
     mean: float
-    square: float
+    square: float | None
     count: int
 
 
-def axis_means(checkpoint: Checkpoint, name: str, *, workers: int | None = None) -> AxisMeans:
+Means = dict[tuple[str, str], BlockMeans]
+Places = NDArray[np.int64]
+
+
+def axis_means(
+    checkpoint: Checkpoint, name: str, *, squares: bool = False, workers: int | None = None
+) -> AxisMeans:
     """Mean over all other axes, for each axis of a tensor of any number of axes.
 
-    A vector is its own mean. Raises CheckpointError for unknown names, types without
-    fractions, empty tensors, and NaN or infinite weights.
+    A vector is its own mean. squares, workers and errors as in `stream_means`.
     """
-    tensor = _floating(checkpoint, name).double()
-    means = tuple(
-        tensor.mean(dim=[b for b in range(tensor.ndim) if b != a]) if tensor.ndim > 1 else tensor
-        for a in range(tensor.ndim)
+    shape = _usable(checkpoint, name)
+    # Seen as the matrix whose two vectors of sums are shortest; an axis is a part of one.
+    split = min(
+        range(len(shape) + 1), key=lambda k: (math.prod(shape[:k]) + math.prod(shape[k:]), -k)
     )
-    return AxisMeans(means, float(tensor.mean()), float(tensor.square().mean()), tensor.numel())
+    height, width = math.prod(shape[:split]), math.prod(shape[split:])
+    plan = _Plan(checkpoint, name, (height, width), Blocks(), squares)
+    [(_, found)] = _stream([plan], workers, None)
+    block = found["", ""]
+    means: list[Tensor] = []
+    for axis in range(len(shape)):
+        vector, sizes = (
+            (block.rows, shape[:split]) if axis < split else (block.columns, shape[split:])
+        )
+        kept = axis if axis < split else axis - split
+        others = [a for a in range(len(sizes)) if a != kept]
+        means.append(vector.view(sizes).mean(dim=others) if others else vector)
+    return AxisMeans(tuple(means), block.mean, block.square, block.count)
 
 
 def block_means(
@@ -96,28 +133,16 @@ def block_means(
     *,
     row_blocks: Mapping[str, Block] | None = None,
     column_blocks: Mapping[str, Block] | None = None,
+    squares: bool = False,
     workers: int | None = None,
-) -> dict[tuple[str, str], BlockMeans]:
-    """Means of every (row block, column block) of a matrix or vector, in one pass.
+) -> Means:
+    """{(row block, column block): BlockMeans} of a matrix or vector, in one pass.
 
-    The keys are pairs of block names; "" is all rows or all columns where none are given.
-    Raises CheckpointError as `axis_means`, and ValueError for blocks that do not fit the shape.
+    "" is the name of all rows or all columns where no blocks are given. squares, workers and
+    errors as in `stream_means`.
     """
-    tensor = _floating(checkpoint, name).double()
-    matrix = tensor.unsqueeze(1) if tensor.ndim == 1 else tensor
-    found = {}
-    for r, rows in (row_blocks or {"": slice(None)}).items():
-        for c, columns in (column_blocks or {"": slice(None)}).items():
-            part = matrix[_positions(rows, matrix.shape[0])][
-                :, _positions(columns, matrix.shape[1])
-            ]
-            found[r, c] = BlockMeans(
-                part.mean(1),
-                part.mean(0),
-                float(part.mean()),
-                float(part.square().mean()),
-                part.numel(),
-            )
+    blocks = Blocks(row_blocks or _all(), column_blocks or _all())
+    [(_, found)] = stream_means(checkpoint, {name: blocks}, squares=squares, workers=workers)
     return found
 
 
@@ -125,32 +150,185 @@ def stream_means(
     checkpoint: Checkpoint,
     requests: Mapping[str, Blocks],
     *,
+    squares: bool = False,
     workers: int | None = None,
     progress: Callable[[int], object] | None = None,
-) -> Iterator[tuple[str, dict[tuple[str, str], BlockMeans]]]:
-    """(name, block_means) for many matrices and vectors, in the order of `requests`.
+) -> Iterator[tuple[str, Means]]:
+    """(name, as `block_means`) of many matrices and vectors, in the order of `requests`.
 
-    progress : called with the number of bytes read since its last call.
+    Fastest in the order of `checkpoint.tensors`. Small tensors keep all workers busy too.
+
+    squares : also the mean squares, for some 10 percent more time.
+    workers : threads that read and sum; default as many as torch uses. Each needs about 5 MB
+        beside the 16 MB window that it looks at. torch's own threads are held back meanwhile.
+    progress : called with the number of bytes that were done since its last call.
+    Raises ValueError (before anything is read) for blocks that do not fit, and CheckpointError
+    for unknown names, tensors of other than one or two axes, types without fractions, empty
+    tensors, and NaN or infinite weights.
     """
+    plans = []
     for name, blocks in requests.items():
-        yield (
-            name,
-            block_means(checkpoint, name, row_blocks=blocks.rows, column_blocks=blocks.columns),
+        shape = _usable(checkpoint, name)
+        if not 1 <= len(shape) <= 2:
+            raise CheckpointError(
+                f"{checkpoint.source}: tensor {brief(name)} of shape {shape} is neither vector "
+                "nor matrix"
+            )
+        matrix = (shape[0], shape[1] if len(shape) == 2 else 1)
+        plans.append(_Plan(checkpoint, name, matrix, blocks, squares))
+    return _stream(plans, workers, progress)
+
+
+class _Plan:
+    """What is asked of one tensor, and the sums that have been collected."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        name: str,
+        shape: tuple[int, int],
+        blocks: Blocks,
+        squares: bool,
+    ) -> None:
+        self.checkpoint, self.name, self.shape = checkpoint, name, shape
+        self.squares = squares
+        self.itemsize = checkpoint.info(name).nbytes // math.prod(shape)
+        where = f"tensor {brief(name)}"
+        self.row_places = _places(blocks.rows, shape[0], f"row block of {where}")
+        self.column_places = _places(blocks.columns, shape[1], f"column block of {where}")
+        if shape[0] * len(blocks.columns) + shape[1] * len(blocks.rows) > MAX_MEANS:
+            raise CheckpointError(
+                f"{checkpoint.source}: {where} has too many rows or columns: means of "
+                f"{shape[0]} x {len(blocks.columns)} and {shape[1]} x {len(blocks.rows)}, at "
+                f"most {MAX_MEANS} are kept"
+            )
+
+    def start(self) -> None:
+        """Make room for the sums: NumPy arrays, since torch would wake its threads for them."""
+        rows = _marks(self.row_places, self.shape[0])
+        columns = _marks(self.column_places, self.shape[1])
+        self.selection = Selection(rows, None if columns is None else columns.t())
+        kinds = len(self.row_places), len(self.column_places)
+        self.rows = np.zeros((self.shape[0], kinds[1]))
+        self.columns = np.zeros((kinds[0], self.shape[1]))
+        self.square_sums = np.zeros(kinds)
+
+    def add(self, part: Part) -> int:
+        """Add the sums of a window; its number of bytes."""
+        window = part.window
+        self.rows[window.top : window.bottom] += part.rows.numpy()
+        self.columns[:, window.left : window.right] += part.columns.numpy()
+        if part.squares is not None:
+            self.square_sums += part.squares.numpy()
+        return (window.bottom - window.top) * (window.right - window.left) * self.itemsize
+
+    def finish(self) -> Means:
+        """Means from the sums."""
+        found: Means = {}
+        for a, (row_block, rows) in enumerate(self.row_places.items()):
+            for b, (column_block, columns) in enumerate(self.column_places.items()):
+                sums = self.rows[rows, b]
+                count = len(rows) * len(columns)
+                found[row_block, column_block] = BlockMeans(
+                    torch.from_numpy(sums / len(columns)),
+                    torch.from_numpy(self.columns[a, columns] / len(rows)),
+                    float(sums.sum()) / count,
+                    float(self.square_sums[a, b]) / count if self.squares else None,
+                    count,
+                )
+        return found
+
+
+def _stream(
+    plans: Sequence[_Plan], workers: int | None, progress: Callable[[int], object] | None
+) -> Iterator[tuple[str, Means]]:
+    if workers is None:
+        workers = torch.get_num_threads()
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    threads = torch.get_num_threads()
+    tilers = threading.local()
+
+    def prepare() -> None:
+        # A tile is too small to be shared by threads; the windows are what runs side by side.
+        torch.set_num_threads(1)
+        tilers.own = Tiler()
+
+    def work(plan: _Plan, window: Window) -> Part:
+        tiler: Tiler = tilers.own
+        return tiler.sums(
+            plan.checkpoint,
+            plan.name,
+            plan.shape,
+            window,
+            plan.selection,
+            squares=plan.squares,
         )
+
+    # Windows are handed out a few at a time and collected in their order, so that the sums do
+    # not depend on which thread was faster and waiting results need little memory.
+    pending: deque[tuple[_Plan, bool, Future[Part]]] = deque()
+
+    def collect() -> Iterator[tuple[str, Means]]:
+        plan, last, future = pending.popleft()
+        done = plan.add(future.result())
         if progress is not None:
-            progress(checkpoint.tensors[name].nbytes)
+            progress(done)
+        if last:
+            yield plan.name, plan.finish()
+
+    pool = ThreadPoolExecutor(workers, initializer=prepare)
+    try:
+        for plan in plans:
+            plan.start()
+            todo = list(windows(*plan.shape, plan.itemsize))
+            for window in todo:
+                if len(pending) > 2 * workers:
+                    yield from collect()
+                pending.append((plan, window == todo[-1], pool.submit(work, plan, window)))
+        while pending:
+            yield from collect()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
-def _positions(block: Block, size: int) -> Tensor:
-    if isinstance(block, slice):
-        return torch.arange(size)[block]
-    return torch.as_tensor(block, dtype=torch.int64)
+def _usable(checkpoint: Checkpoint, name: str) -> tuple[int, ...]:
+    """Shape of a tensor that has means."""
+    info = checkpoint.info(name)
+    where = f"{checkpoint.source}: tensor {brief(name)}"
+    if info.dtype not in FLOATING:
+        raise CheckpointError(f"{where} is {info.dtype}; means are taken of floating types only")
+    if not math.prod(info.shape):
+        raise CheckpointError(f"{where} of shape {info.shape} is empty")
+    return info.shape
 
 
-def _floating(checkpoint: Checkpoint, name: str) -> Tensor:
-    tensor = checkpoint.tensor(name)
-    if not tensor.is_floating_point() or not math.prod(tensor.shape):
-        raise CheckpointError(f"tensor {brief(name)} has no means")
-    if not bool(torch.isfinite(tensor.double()).all()):
-        raise CheckpointError(f"tensor {brief(name)} holds NaN or infinity")
-    return tensor
+def _places(blocks: Mapping[str, Block], size: int, where: str) -> dict[str, Places]:
+    """Positions of each block, checked: at least one, inside the axis, none twice."""
+    if not blocks:
+        raise ValueError(f"{where}: at least one is needed")
+    found: dict[str, Places] = {}
+    for label, block in blocks.items():
+        if isinstance(block, slice):
+            if max(block.start or 0, block.stop or 0) > size:
+                raise ValueError(f"{where}: {label!r} reaches beyond {size} positions")
+            places = np.arange(size)[block]
+        else:
+            places = np.asarray(block)
+        if places.ndim != 1 or not len(places) or places.dtype.kind not in "iu":
+            raise ValueError(f"{where}: {label!r} must be a slice or a list of positions")
+        if not 0 <= places.min() <= places.max() < size or len(np.unique(places)) != len(places):
+            raise ValueError(f"{where}: {label!r} must name positions below {size} once each")
+        found[label] = places.astype(np.int64)
+    return found
+
+
+def _marks(places: Mapping[str, Places], size: int) -> Tensor | None:
+    """(blocks, size) of zeros and ones; None for one block of everything."""
+    if len(places) == 1 and len(next(iter(places.values()))) == size:
+        return None
+    marks = np.zeros((len(places), size))
+    for row, positions in zip(marks, places.values(), strict=True):
+        row[positions] = 1.0
+    return torch.from_numpy(marks)
