@@ -27,6 +27,7 @@ from PIL import Image
 from rclib import paths, plots, sweep
 from rclib.claims import Claims
 from rclib.data import Dataset
+from rclib.scoreboard import times_path
 from rclib.store import write_atomically
 
 __all__ = ["Study"]
@@ -104,7 +105,10 @@ class Study:
         return whole
 
     def close(self) -> Path:
-        """Write the results file and return its path. All claims must have been measured."""
+        """Write the results file and return its path. All claims must have been measured.
+
+        The times that it took go to `times/<notebook>.json` beside it.
+        """
         record = {
             "notebook": self.name,
             "title": self.title,
@@ -118,13 +122,22 @@ class Study:
             "figures": self.figures,
             "tables": self.tables,
             "environment": environment(),
+        }
+        # Times never repeat, so they have a file of their own: the results file has the same
+        # bytes whenever the same numbers come out. It is written last, as the sign of the end.
+        times = {
             "core_seconds": round(sweep.core_seconds(), 1),
             "seconds": round(time.monotonic() - self._begin, 1),
         }
         path = self._results / f"{self.name}.json"
-        text = json.dumps(_plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        write_atomically(path, text.encode())
+        write_atomically(times_path(path), _text(times))
+        write_atomically(path, _text(record))
         return path
+
+
+def _text(record: dict[str, Any]) -> bytes:
+    text = json.dumps(_plain(record), indent=1, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode()
 
 
 def _fewer_colours(png: bytes) -> bytes:

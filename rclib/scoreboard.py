@@ -15,18 +15,42 @@ from typing import Any
 from rclib import paths
 from rclib.claims import VERDICTS
 
-__all__ = ["load_results", "main", "score", "scoreboard", "tally"]
+__all__ = [
+    "load_results",
+    "main",
+    "score",
+    "scoreboard",
+    "tally",
+    "times_path",
+]
 
 
 def load_results(profile: str) -> list[dict[str, Any]]:
-    """Results files of a profile, in the order of the notebooks.
+    """Results files of a profile, in the order of the notebooks, each with its times.
 
     Raises ValueError naming the file when one is not valid.
     """
     records = []
     for path in sorted(paths.results_dir(profile).glob("[0-9]*.json")):
-        records.append(_read(path))
+        records.append(_times(times_path(path)) | _read(path))
     return records
+
+
+def times_path(results: Path) -> Path:
+    """Where the times of a results file are."""
+    return results.parent / "times" / results.name
+
+
+def _times(path: Path) -> dict[str, float]:
+    """Seconds of all runs on one core and of the notebook itself; zero where unknown."""
+    times = {"core_seconds": 0.0, "seconds": 0.0}
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            times = {key: float(found[key]) for key in times}
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(f"times file {path} is not valid: {error!r}") from None
+    return times
 
 
 def _read(path: Path) -> dict[str, Any]:

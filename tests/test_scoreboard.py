@@ -116,9 +116,31 @@ def test_invalid_results_file_is_named(
     assert str(path) in printed.err
 
 
+def test_times_are_read_from_their_own_file(folder: Path) -> None:
+    write(folder, record("10_a", 1.0))
+    write(folder, record("20_b", 1.0))
+    (folder / "times").mkdir()
+    times = {"core_seconds": 12.5, "seconds": 3.0}
+    (folder / "times" / "20_b.json").write_text(json.dumps(times))
+    first, second = scoreboard.load_results("quick")
+    assert (first["core_seconds"], first["seconds"]) == (0.0, 0.0)  # unknown
+    assert {key: second[key] for key in times} == times
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"core_seconds": "x", "seconds": 1}', "[" * 9999]
+)
+def test_invalid_times_are_named(folder: Path, content: str) -> None:
+    write(folder, record("10_a", 1.0))
+    (folder / "times").mkdir()
+    (folder / "times" / "10_a.json").write_text(content)
+    with pytest.raises(ValueError, match=r"times file .*10_a\.json is not valid"):
+        scoreboard.load_results("quick")
+
+
 def test_unknown_profile_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert scoreboard.main(["--profile", "big"]) == 2
-    assert "quick, paper, got 'big'" in capsys.readouterr().err
+    assert "quick, laptop, paper, got 'big'" in capsys.readouterr().err
 
 
 def test_starts_with_the_standard_library_alone(folder: Path) -> None:
