@@ -1,4 +1,4 @@
-"""The README's table of figures, written from the results files of the paper profile.
+"""The README's table of figures, written from the committed results files.
 
 `python -m rclib.readme` replaces what stands between the two markers; a test checks that the
 committed README is current.
@@ -11,55 +11,42 @@ from collections.abc import Sequence
 from typing import Any
 
 from rclib import paths
-from rclib.claims import VERDICTS
-from rclib.scoreboard import load_results
+from rclib.replication import committed_runs
+from rclib.scoreboard import tally
 from rclib.store import write_atomically
 
-__all__ = ["BEGIN", "END", "figure_table", "main", "with_table"]
+__all__ = ["BEGIN", "END", "committed_records", "figure_table", "main", "with_table"]
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 
 def figure_table(records: Sequence[dict[str, Any]]) -> str:
-    """Markdown: one row a notebook (figure, notebook, data, minutes, verdicts), then the claims
-    that did not come out as stated, each with its value."""
+    """Markdown: one row a notebook (figure, notebook, scale, data, minutes, verdicts)."""
     lines = [
-        "| figure | notebook | data | core-minutes | claims |",
-        "|---|---|---|---|---|",
+        "| figure | notebook | profile | data | core-minutes | claims |",
+        "|---|---|---|---|---|---|",
     ]
-    rest = []
     for record in records:
         if not record["claims"]:
             continue
-        verdicts = [c["verdict"] for c in record["claims"]]
-        counted = ", ".join(f"{verdicts.count(v)} {v}" for v in VERDICTS if v in verdicts)
-        notebook = f"[{record['notebook'][:2]}](notebooks/{record['notebook']}.ipynb)"
-        lines.append(
-            f"| {record['title']} | {notebook} | {record['data']['description']} "
-            f"| {record['core_seconds'] / 60:.1f} | {counted} |"
-        )
-        for c in record["claims"]:
-            if c["verdict"] != "reproduced":
-                value = (
-                    "not measured"
-                    if c["value"] is None
-                    else f"{c['value']:.2g} [{c['low']:.2g}, {c['high']:.2g}]"
-                )
-                rest.append(
-                    f"| {record['notebook'][:2]} | {c['statement']} | {c['quantity']} "
-                    f"| {c['criterion']} | {value} | {c['verdict']} |"
-                )
-    if rest:
-        lines += [
-            "",
-            "Claims that did not come out as stated (mean and interval over repeats; the last "
-            "section of each notebook says why):",
-            "",
-            "| notebook | statement | quantity | criterion | measured | verdict |",
-            "|---|---|---|---|---|---|",
-            *rest,
+        counts = tally(c["verdict"] for c in record["claims"])
+        cells = [
+            record["title"],
+            f"[{record['notebook'][:2]}](notebooks/{record['notebook']}.ipynb)",
+            record["profile"],
+            record["data"]["description"],
+            f"{record['core_seconds'] / 60:.1f}",
+            ", ".join(f"{count} {verdict}" for verdict, count in counts.items()),
         ]
+        # A bar inside a cell would end it.
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def committed_records() -> list[dict[str, Any]]:
+    """The results that the table shows: of every notebook those at the largest scale that is in
+    the repository."""
+    return [dict(run.record) for run in committed_runs().values()]
 
 
 def with_table(text: str, table: str) -> str:
@@ -71,10 +58,10 @@ def with_table(text: str, table: str) -> str:
 
 
 def main() -> int:
-    """Rewrite the table in README.md from results/paper."""
+    """Rewrite the table in README.md from the committed results."""
     path = paths.project_root() / "README.md"
     text = path.read_text(encoding="utf-8")
-    new = with_table(text, figure_table(load_results("paper")))
+    new = with_table(text, figure_table(committed_records()))
     if new != text:
         write_atomically(path, new.encode())
     print("README.md is current" if new == text else "README.md updated")

@@ -53,6 +53,7 @@ class Item:
     claims: tuple[str, ...] = ()  # sources or keys; empty: all that name the paper
     code: str = ""
     tests: tuple[str, ...] = ()
+    verdict: str = "implemented, tested"  # of what code and tests stand for
     open: str = ""
 
     def owns(self, claim: Record) -> bool:
@@ -141,10 +142,11 @@ def replication(papers: Papers, runs: Mapping[str, Run]) -> str:
         "# What was replicated, item by item",
         "",
         "Written by `python -m rclib.replication` from the committed results and from",
-        "`rclib/papers.yaml`; do not edit. Criteria were written before the values were looked at",
-        "(the README says what was known then). A claim is *reproduced* when its whole interval",
-        "meets the criterion, *not reproduced* when no part does, *undecided* when the interval",
-        "straddles it. Minutes are those of the training runs on one core.",
+        "`rclib/papers.yaml`; do not edit. A notebook declares its criteria before it computes",
+        "anything; what was known when they were written stands in the README under *Limits*.",
+        "A claim is *reproduced* when its whole interval meets the criterion, *not reproduced*",
+        "when no part does, *undecided* when the interval straddles it. Minutes are those of the",
+        "training runs on one core.",
     ]
     owned: set[tuple[str, str]] = set()
     for paper, title in PAPER_TITLES.items():
@@ -189,7 +191,7 @@ def _row(item: Item, run: Run | None, claims: Sequence[Record]) -> str:
     if not item.notebook:
         tests = "<br>".join(f"`{test.partition('::')[2]}`" for test in item.tests)
         done = f"code: {', '.join(f'`{path.strip()}`' for path in item.code.split(','))}"
-        cells = [item.item, item.shows + left_open, done, tests, "implemented, tested"]
+        cells = [item.item, item.shows + left_open, done, tests, item.verdict]
     elif run is None:
         where = f"notebook {item.notebook}: no results beyond the quick profile yet"
         cells = [item.item, item.shows + left_open, where, "", "not run yet"]
