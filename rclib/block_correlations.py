@@ -17,22 +17,20 @@ Sources: paper A, Figure 4.4. The model's weights are read once, a window at a t
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import special, stats
 from torch import Tensor
 
 from rclib import measure
-from rclib.axis_notation import TensorAxes, cut
-from rclib.checkpoints import Checkpoint, TensorInfo
-from rclib.families import Layout, Weight, base
+from rclib.checkpoints import Checkpoint
+from rclib.families import Layout, base
+from rclib.matrix_view import MatrixView, as_matrices, matrix_view
 from rclib.streaming import BlockMeans, Blocks, stream_means
 
 __all__ = [
@@ -131,7 +129,7 @@ def block_correlations(
     blocks : which ones (None: tensors outside the blocks); default all. progress, workers : as
     in `rclib.streaming.stream_means`. Sets of fewer than two comparable vectors or fewer than
     4 neurons give no row. Raises CheckpointError for weights that cannot be read or hold NaN,
-    ValueError when nothing can be compared.
+    ValueError for blocks that are not there and when nothing can be compared.
     """
     vectors = block_vectors(checkpoint, layout, blocks=blocks, progress=progress, workers=workers)
     names: dict[tuple[int | None, str], int] = {}
@@ -226,88 +224,50 @@ def block_vectors(
     A set of several indices runs over their product, the first index slowest. Labels are the
     tensor's name inside its block, the part of a fused tensor, and `.C` or `.R`.
     """
+    layout.check_blocks(blocks)
     wanted = [
         weight
         for name, weight in layout.weights.items()
         if (blocks is None or weight.block in blocks) and name in checkpoint.tensors
     ]
-    views = {w.name: _View(w, layout) for w in wanted}
+    views = {w.name: matrix_view(w, layout) for w in wanted}
     # In the order of the file, which is the fastest.
-    ordered = {name: views[name] for name in checkpoint.tensors if name in views}
-    flat = _as_matrices(checkpoint, {name: view.shape for name, view in ordered.items()})
-    requests = {name: view.blocks() for name, view in ordered.items()}
+    views = {name: views[name] for name in checkpoint.tensors if name in views}
+    requests = {name: _blocks(view) for name, view in views.items()}
     vectors: Vectors = {}
-    with flat:
+    with as_matrices(checkpoint, views) as flat:
         for name, means in stream_means(flat, requests, progress=progress, workers=workers):
-            for key, label, vector in views[name].vectors(means):
+            for key, label, vector in _vectors(views[name], means, layout.sets):
                 vectors.setdefault(key, {})[label] = vector
     return vectors
 
 
-class _View:
-    """A tensor as a matrix of two groups of axes, and the vectors that its sets give."""
+def _blocks(view: MatrixView) -> Blocks:
+    everything: dict[str, Any] = {"": slice(None)}
+    rows, columns = view.positions()
+    return Blocks(dict(rows) or everything, dict(columns) or everything)
 
-    def __init__(self, weight: Weight, layout: Layout) -> None:
-        self.weight, self.sizes, self.sets = weight, layout.sizes, layout.sets
-        axes = weight.axes
-        count = len(axes.axes)
-        if axes.arrow:
-            split = len(axes.inputs) if 0 in axes.inputs else count - len(axes.inputs)
-        else:
-            split = 1
-        self.sides = (axes.side(0), axes.side(count - 1)) if count > 1 else ("", "")
-        if not axes.arrow and self._spanned(axes):
-            split, self.sides = count, ("", "")
-        self.groups = (TensorAxes(axes.axes[:split]), TensorAxes(axes.axes[split:]))
 
-    def _spanned(self, axes: TensorAxes) -> bool:
-        """Whether a set needs indices of several axes together (biases stored by head)."""
-        own = [{base(i) for i in axis.names()} for axis in axes.axes]
-        return any(
-            set(members) <= set().union(*own) and not any(set(members) <= one for one in own)
-            for members in self.sets.values()
-        )
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        sizes = [self._size(group) for group in self.groups if group.axes]
-        return tuple(sizes)
-
-    def _size(self, group: TensorAxes) -> int:
-        return math.prod(axis.size(self.sizes) for axis in group.axes)
-
-    def blocks(self) -> Blocks:
-        rows, columns = (self._parts(group) for group in self.groups)
-        return Blocks(rows, columns)
-
-    def _parts(self, group: TensorAxes) -> dict[str, Any]:
-        """Positions of the parts of a cut group; one of everything if it is not cut."""
-        if not any(axis.parts for axis in group.axes):
-            return {"": slice(None)}
-        shape = [axis.size(self.sizes) for axis in group.axes]
-        places = torch.arange(math.prod(shape)).view(shape)
-        return {label: p.flatten() for label, p in cut(places, group, self.sizes).items()}
-
-    def vectors(self, means: Mapping[tuple[str, str], BlockMeans]) -> list[tuple[Key, str, Tensor]]:
-        """(key, label, vector) of every set that lies within one of the groups."""
-        found: list[tuple[Key, str, Tensor]] = []
-        for (first, second), block in means.items():
-            part = first or second
-            for group, own, side, vector in (
-                (self.groups[0], first, self.sides[0], block.rows),
-                (self.groups[1], second, self.sides[1], block.columns),
-            ):
-                if not group.axes:
-                    continue
-                indices = group.indices(own)
-                tensor = vector.view([self.sizes[i] for i in indices])
-                label = ".".join(filter(None, (self.weight.label, part, side)))
-                for name, members in self.sets.items():
-                    reduced = _over(tensor, indices, members)
-                    if reduced is not None:
-                        key = (self.weight.block, name, reduced[0])
-                        found.append((key, label, reduced[1]))
-        return found
+def _vectors(
+    view: MatrixView,
+    means: Mapping[tuple[str, str], BlockMeans],
+    sets: Mapping[str, tuple[str, ...]],
+) -> Iterator[tuple[Key, str, Tensor]]:
+    """(key, label, vector) of every set that lies within one of the two groups of axes."""
+    for (first, second), block in means.items():
+        for group, part, side, vector in (
+            (view.first, first, view.sides[0], block.rows),
+            (view.second, second, view.sides[1], block.columns),
+        ):
+            if not group.axes:
+                continue
+            indices = group.indices(part)
+            tensor = vector.view([view.sizes[i] for i in indices])
+            label = ".".join(filter(None, (view.weight.label, first or second, side)))
+            for name, members in sets.items():
+                reduced = _over(tensor, indices, members)
+                if reduced is not None:
+                    yield (view.weight.block, name, reduced[0]), label, reduced[1]
 
 
 def _over(
@@ -322,26 +282,3 @@ def _over(
     moved = tensor.permute(*kept, *rest).flatten(len(kept)) if rest else tensor.permute(*kept)
     mean = moved.mean(-1) if rest else moved
     return tuple(indices[a] for a in kept), mean.flatten()
-
-
-class _Reshaped:
-    """A checkpoint's tensors under other shapes of the same entries."""
-
-    def __init__(self, checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self.checkpoint = checkpoint
-        self.tensors: Mapping[str, TensorInfo] = {
-            name: replace(checkpoint.tensors[name], shape=shape) for name, shape in shapes.items()
-        }
-
-    def read(self, name: str, start: int, stop: int, buffer: Tensor | None) -> Tensor:
-        return self.checkpoint.entries(name, start, stop, buffer)
-
-    def view(self, name: str, start: int, stop: int, buffer: Tensor) -> Tensor:
-        return self.checkpoint.view(name, start, stop, buffer)
-
-    def close(self) -> None:
-        """The checkpoint stays open: it is its owner's."""
-
-
-def _as_matrices(checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]) -> Checkpoint:
-    return Checkpoint(checkpoint.source, [_Reshaped(checkpoint, shapes)], checkpoint.config)

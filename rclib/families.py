@@ -22,7 +22,7 @@ resized, with the reason) and `tied` (head and embedding that are one tensor).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -120,6 +120,12 @@ class Layout:
     def blocks(self) -> tuple[int, ...]:
         """Numbers of the blocks, ascending."""
         return tuple(sorted({w.block for w in self.weights.values() if w.block is not None}))
+
+    def check_blocks(self, blocks: Collection[int | None] | None) -> None:
+        """ValueError for block numbers that the model does not have; None is always there."""
+        missing = sorted(set(blocks or ()) - {None} - set(self.blocks))  # type: ignore[type-var]
+        if missing:
+            raise ValueError(f"the model has no block {missing[0]}, it has {list(self.blocks)}")
 
     def cut(self, name: str, tensor: Tensor) -> dict[str, Tensor]:
         """Pieces of one tensor by piece name: views with one axis an index."""

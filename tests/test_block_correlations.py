@@ -281,5 +281,7 @@ def test_weights_that_cannot_be_compared() -> None:
     alone = {"wpe.weight": torch.randn(9, N)}
     with pytest.raises(ValueError, match="state dict: no index set has two vectors"):
         measured(alone)
+    with pytest.raises(ValueError, match=r"no block 5, it has \[0, 1\]"):
+        measured(gpt2_state(), blocks=[0, 5])
     with pytest.raises(ValueError, match="n must be at least 3"):
         expected_largest(2)
