@@ -50,7 +50,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 help: ## Print this help
 	@echo 'Usage: make TARGET [PROFILE=quick|laptop|paper] [JOBS=n]'
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Build .venv from requirements.lock (the other targets do it when needed)
 
@@ -116,6 +116,12 @@ notebooks: $(STAMP) ## Refresh the stored outputs of the notebooks' check cells
 
 lock: $(STAMP) ## Write requirements.lock anew from pyproject.toml (needs uv)
 	@uv pip compile --universal --python-version 3.11 --all-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade pyproject.toml -o requirements.lock
+
+cache-info: $(STAMP) ## List the store of finished runs: current, stale, left over
+	@$(PY) -m rclib.cache info
+
+cache-clean: $(STAMP) ## Remove from the store what no run will ask for again
+	@$(PY) -m rclib.cache clean
 
 clean: ## Remove generated notebooks and the quick profile's figures and results
 	rm -rf build figures/quick results/quick

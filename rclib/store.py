@@ -5,12 +5,13 @@ The key of a run is the SHA-256 of
 - the code: the syntax trees, without docstrings, of the function's module and of every
   `rclib` module that it imports, directly or not. Editing `rclib/plots.py` therefore changes
   no training run's key, editing `rclib/train.py` changes all;
-- the checksum of the data set, the versions of torch and numpy, and the thread count, on
+- the checksum of the data set, the versions of torch, numpy and scipy, and the thread count, on
   which the last bits of a result depend.
 
 A result is a flat dictionary of numpy arrays in one safetensors file, written under a
-temporary name and renamed, with a checksum that is verified on reading. A damaged entry is set
-aside with a warning and computed again.
+temporary name and renamed. Its metadata hold its own key and a checksum, both verified on
+reading: an entry that is damaged, truncated or another run's is set aside with a warning and
+computed again. `rclib.cache` lists and cleans the store.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -48,6 +50,7 @@ __all__ = [
     "code_digest",
     "fetch",
     "keep",
+    "key_of",
     "lookup",
     "run_key",
     "seconds_spent",
@@ -162,19 +165,34 @@ def run_key(
 
     `config` must be JSON-able; raises TypeError naming the function otherwise.
     """
+    return key_of(
+        f"{function.__module__}.{function.__qualname__}",
+        config,
+        code=code or _code_digest_once(function.__module__),
+        checksum=data.checksum if data is not None else None,
+        threads=torch.get_num_threads(),
+    )
+
+
+def key_of(
+    function: str, config: Mapping[str, Any], *, code: str, checksum: str | None, threads: int
+) -> str:
+    """`run_key` from the names and checksums alone: what `code_digest` and a data set give."""
     record = {
-        "function": f"{function.__module__}.{function.__qualname__}",
+        "function": function,
         "config": dict(config),
-        "code": code or _code_digest_once(function.__module__),
-        "data": data.checksum if data is not None else None,
+        "code": code,
+        "data": checksum,
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "threads": torch.get_num_threads(),
+        "scipy": scipy.__version__,
+        "threads": threads,
     }
     try:
         text = json.dumps(record, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"config of {function.__qualname__} must be plain JSON: {error}") from None
+        name = function.rpartition(".")[2]
+        raise TypeError(f"config of {name} must be plain JSON: {error}") from None
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -199,7 +217,8 @@ def lookup(
     root: Path | None = None,
 ) -> Arrays | None:
     """The stored result of a run, or None. A damaged entry is set aside with a warning."""
-    path = _path(function, run_key(function, config, data=data), root)
+    key = run_key(function, config, data=data)
+    path = _path(function, key, root)
     if not path.is_file():
         return None
     try:
@@ -208,6 +227,8 @@ def lookup(
             arrays: Arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
         if _digest(arrays) != meta.get("sha256"):
             raise ValueError("checksum does not match")
+        if meta.get("key") != key:
+            raise ValueError("it is the entry of another run")
     except (SafetensorError, OSError, ValueError) as error:
         aside = path.with_suffix(".damaged")
         warnings.warn(
@@ -233,7 +254,8 @@ def fetch(
     key = run_key(function, config, data=data)
     begin = time.monotonic()
     arrays = {name: np.asarray(value) for name, value in function(data, **config).items()}
-    keep(function, config, arrays, key=key, seconds=time.monotonic() - begin, root=root)
+    seconds = time.monotonic() - begin
+    keep(function, config, arrays, key=key, seconds=seconds, data=data, root=root)
     return arrays
 
 
@@ -244,6 +266,7 @@ def keep(
     *,
     key: str,
     seconds: float,
+    data: Dataset | None = None,
     root: Path | None = None,
 ) -> None:
     """Write a finished run as one file, whole or not at all.
@@ -256,6 +279,9 @@ def keep(
         "sha256": _digest(arrays),
         "function": f"{function.__module__}.{function.__qualname__}",
         "config": json.dumps(dict(config), sort_keys=True),
+        "key": key,
+        "data": data.checksum if data is not None else "",
+        "threads": str(torch.get_num_threads()),
     }
     write_atomically(_path(function, key, root), save(arrays, metadata=meta))
 

@@ -182,7 +182,7 @@ def _sweep(
         except Exception as error:
             errors[key] = error
         else:
-            store.keep(function, of_key[key], arrays, key=key, seconds=seconds)
+            store.keep(function, of_key[key], arrays, key=key, seconds=seconds, data=data)
             results[key] = arrays
         bar.update()
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy
 import torch
 
 import rclib
@@ -245,11 +246,11 @@ def test_key_depends_on_all_that_a_result_depends_on(runs: Any) -> None:
 
 def test_key_depends_on_the_versions(runs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {store.run_key(runs.scaled, {}, data=None)}
-    for library in (torch, np):
+    for library in (torch, np, scipy):
         with monkeypatch.context() as patch:
             patch.setattr(library, "__version__", "0.0.1")
             keys.add(store.run_key(runs.scaled, {}, data=None))
-    assert len(keys) == 3
+    assert len(keys) == 4
 
 
 def test_key_depends_on_the_code(package: Package) -> None:
@@ -359,6 +360,16 @@ def test_truncated_and_foreign_entries_are_set_aside_and_computed_again(
             found = store.lookup(runs.scaled, config)
         assert found is not None
         assert same(found, right)
+
+
+def test_the_entry_of_another_run_is_set_aside(runs: Any, tmp_path: Path) -> None:
+    store.fetch(runs.scaled, {"factor": 2.0})
+    (entry,) = entries(tmp_path)
+    key = store.run_key(runs.scaled, {"factor": 3.0}, data=None)
+    entry.rename(entry.with_name(f"{key}.safetensors"))  # whole, but not what its name says
+    with pytest.warns(UserWarning, match="it is the entry of another run"):
+        found = store.fetch(runs.scaled, {"factor": 3.0})
+    assert found["scalar"] == 4.0
 
 
 def test_no_flipped_bit_changes_a_result(runs: Any, tmp_path: Path) -> None:
