@@ -60,7 +60,8 @@ def mlp_axes(depth: int, *, bias: bool = True) -> dict[str, tuple[str, ...]]:
     """Axes of a fully connected network with `depth` weight matrices W1 ... W{depth}.
 
     Indices: `x` (inputs), `h1` ... `h{depth-1}` (hidden neurons), `y` (outputs).
-    Source: paper A, Example 3.3 (depth 3).
+    Source: paper A, Example 3.3 (depth 3). Raises ValueError for a depth that is no positive
+    integer.
     """
     if not isinstance(depth, int) or depth < 1:
         raise ValueError(f"depth must be a positive integer, got {depth!r}")

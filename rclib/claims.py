@@ -167,7 +167,10 @@ class Claims:
         return claim.verdict
 
     def not_testable(self, key: str, reason: str) -> None:
-        """Close a claim that cannot be measured here, with the reason."""
+        """Close a claim that cannot be measured here, with the reason.
+
+        Raises ValueError without a reason, for an unknown key or a claim that is measured already.
+        """
         claim = self._open(key)
         if not reason:
             raise ValueError(f"claim {key!r} needs a reason to be not testable")

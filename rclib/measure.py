@@ -193,6 +193,7 @@ def row_column_share(w: Tensor) -> Share:
 
     Two-way analysis of variance without interaction: Σ (r_i + c_j)² / Σ (W_ij - W̄)², with r, c
     the centred row and column means. I.i.d. entries give (m + n - 2) / (m n - 1) on average.
+    Raises ValueError for what is no matrix of finite numbers, and for one that does not vary.
     """
     _matrix("w", w)
     w = w.detach().double()
@@ -209,7 +210,8 @@ def leading_share(w: Tensor, k: int) -> Share:
     """Share of ‖W‖² in the k leading outer products, Σ_{i≤k} s_i² / Σ s_i² (s: singular values).
 
     The chance value is the Marchenko-Pastur share of the k largest of min(m, n) eigenvalues,
-    i.e. what a matrix of i.i.d. zero-mean entries gives as m, n grow.
+    i.e. what a matrix of i.i.d. zero-mean entries gives as m, n grow. Raises ValueError for a k
+    outside 1 ... min(m, n), and for a matrix that is zero or not finite.
     """
     _matrix("w", w)
     m, n = w.shape
@@ -219,7 +221,10 @@ def leading_share(w: Tensor, k: int) -> Share:
 
 
 def leading_shares(w: Tensor) -> Tensor:
-    """`leading_share` for every k = 1 ... min(m, n) of a matrix (m, n), float64."""
+    """`leading_share` for every k = 1 ... min(m, n) of a matrix (m, n), float64.
+
+    Raises ValueError for a matrix that is zero or not finite.
+    """
     _matrix("w", w)
     s2 = torch.linalg.svdvals(w.detach().double()).square()
     if not float(s2.sum()) > 0:

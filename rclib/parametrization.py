@@ -67,7 +67,7 @@ class Scaling:
     adam: Power = ONE
 
     def lr(self, optimizer: str) -> Power:
-        """Learning-rate factor for `optimizer`, one of "sgd", "adam"."""
+        """Learning-rate factor for `optimizer`: "sgd" or "adam", else ValueError."""
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer must be one of {OPTIMIZERS}, got {optimizer!r}")
         return self.sgd if optimizer == "sgd" else self.adam
@@ -167,7 +167,8 @@ def first_step_exponents(name: str | Parametrization, depth: int, optimizer: str
     N^w_L at the last hidden layer and gains w_l + 1/2 at each layer below (a sum over N
     independent terms). SGD then moves z_l by N^(2 mult + lr + error + 1), Adam, whose step does
     not depend on the size of the gradient, by N^(mult + lr + 1); the + 1 is the coherent sum
-    over a fan-in that grows. Biases add N^(lr + error), and N^lr for Adam.
+    over a fan-in that grows. Biases add N^(lr + error), and N^lr for Adam. Raises ValueError for
+    a depth below 2 and for an unknown parametrisation or optimizer.
     """
     table = parametrization(name)
     kinds = ["input", *["hidden"] * (depth - 2), "output"]

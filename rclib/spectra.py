@@ -125,7 +125,8 @@ def alignment(W: Any, beta: Any) -> float:
 
 
 def vector_alignment(v: Floats, beta: Any) -> float:
-    """|<v, β>| / ‖β‖ for a unit vector v (d,)."""
+    """|<v, β>| / ‖β‖ for a unit vector v (d,). Raises ValueError for a β of another shape or of
+    length zero."""
     beta = _array("beta", beta)
     if beta.shape != v.shape:
         raise ValueError(f"beta must have shape {v.shape}, as W has columns, got {beta.shape}")
@@ -153,7 +154,10 @@ def overlaps(W: Any, M: Any, *, top: int | None = None) -> Overlaps:
 
 
 def singular_vectors(W: Any, *, top: int | None = None) -> tuple[Floats, Floats]:
-    """Left (h, k) and right (d, k) singular vectors as columns, the largest first."""
+    """Left (h, k) and right (d, k) singular vectors of W (h, d) as columns, the largest first.
+
+    top : k, all by default. Raises ValueError for a top outside 1 ... min(h, d).
+    """
     W = _matrix("W", W)
     k = min(W.shape) if top is None else top
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= min(W.shape):

@@ -50,7 +50,10 @@ class History:
 def evaluate(
     model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = 2000
 ) -> tuple[float, float]:
-    """Mean cross-entropy (nats) and accuracy (share) of `model` on x (n, d), y (n,)."""
+    """Mean cross-entropy (nats) and accuracy (share) of `model` on x (n, d), y (n,).
+
+    Raises ValueError if they are empty or differ in length.
+    """
     if len(x) == 0 or len(x) != len(y):
         raise ValueError(f"x and y must be equally long and not empty, got {len(x)} and {len(y)}")
     loss = correct = 0.0

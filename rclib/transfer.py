@@ -92,7 +92,8 @@ def gather(
     """Apply index maps to every tensor of the table and rescale; other tensors are copied.
 
     The last axis of a tensor with two or more axes is its fan-in. `fan_in_exponents` gives a
-    by tensor name; tensors not named have no multiplier (a = 0).
+    by tensor name; tensors not named have no multiplier (a = 0). Raises ValueError for a norm rate
+    that is not positive, and for maps or tensors that do not fit the table.
     """
     if not (math.isfinite(norm_rate) and norm_rate > 0):
         raise ValueError(f"norm_rate must be positive and finite, got {norm_rate!r}")

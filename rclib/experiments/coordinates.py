@@ -37,7 +37,8 @@ def coordinate_check(
     """Returns `start` (L,) = rms z_l(0); `change` and `update` (len(steps), L), see above.
 
     Runs in float64, so that a single small step is resolved. The probe inputs are the first
-    `probes` of a seeded order of the test set; batches are drawn from the training set.
+    `probes` of a seeded order of the test set; batches are drawn from the training set. Raises
+    ValueError unless the steps are increasing and positive.
     """
     if not steps or list(steps) != sorted(set(steps)) or steps[0] < 1:
         raise ValueError(f"steps must be increasing and positive, got {list(steps)}")
@@ -74,7 +75,10 @@ def _rms(z: torch.Tensor) -> float:
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """Least-squares slope of log y against log x; both must be positive."""
+    """Least-squares slope of log y against log x.
+
+    Raises ValueError unless there are at least two pairs, all of them positive.
+    """
     a, b = np.asarray(x, float), np.asarray(y, float)
     if len(a) != len(b) or len(a) < 2 or not (np.all(a > 0) and np.all(b > 0)):
         raise ValueError(f"need at least two positive pairs, got x = {list(x)}, y = {list(y)}")

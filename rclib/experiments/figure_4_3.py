@@ -234,6 +234,7 @@ def pooled_exponent(frame: pd.DataFrame, *, x: str, y: str) -> tuple[float, floa
 
     The mean is over everything but `x`; it must be positive. Returns (slope, low, high), the
     95 percent interval slope ± t · standard error with t of (seeds - 1) degrees of freedom.
+    Raises ValueError for fewer than two seeds.
     """
     seeds = list(frame.seed.unique())
     if len(seeds) < 2:

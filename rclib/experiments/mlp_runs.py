@@ -28,6 +28,7 @@ def build(data: Dataset, network: Mapping[str, Any], *, seed: int) -> MLP:
 
     network : arguments of `MLP`, with `init` and `bias_init` as {"kind", "mean", "scale"} and
         `init` optionally as {layer type: {...}}.
+    Raises ValueError if it gives no width.
     """
     options = dict(network)
     if "width" not in options:
@@ -114,7 +115,10 @@ def train_mlp(
 
 
 def restore(data: Dataset, source: Mapping[str, Any], epoch: int) -> tuple[MLP, Arrays]:
-    """The network of a `train_mlp` run (kept whole) as it was after `epoch`, and the run."""
+    """The network of a `train_mlp` run (kept whole) as it was after `epoch`, and the run.
+
+    Raises ValueError if the run kept nothing of that epoch.
+    """
     run = store.fetch(train_mlp, source, data=data)
     model = build(data, source["network"], seed=int(source["seed"]))
     state: dict[str, Tensor] = {}
@@ -142,6 +146,7 @@ def transferred_run(
     (epochs - epoch + 1,); entry 0 is right after the transfer (zero-shot). `copy_spread` is how
     far apart the rows of W1 are at the end that were copies of one neuron: their root mean
     square distance from the first copy, over the root mean square of the entries.
+    Raises ValueError for a last epoch before the transfer.
     """
     if epochs < epoch:
         raise ValueError(f"epochs must be at least the transfer epoch {epoch}, got {epochs}")

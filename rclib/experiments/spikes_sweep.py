@@ -136,7 +136,10 @@ def alpha_uncertainty(
 
 
 def spread_interval(spread: float, count: int) -> tuple[float, float]:
-    """95 percent interval of a standard deviation measured from `count` normal values."""
+    """95 percent interval of a standard deviation measured from `count` normal values.
+
+    Raises ValueError for a count below two.
+    """
     if count < 2:
         raise ValueError(f"count must be at least 2, got {count}")
     df = count - 1
