@@ -65,7 +65,9 @@ $(STAMP): requirements.lock
 	@touch $@
 
 figures: $(STAMP) ## Execute every notebook (PROFILE=quick, laptop or paper), draw every figure
-	@+$(MAKE) $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS)) --keep-going _figures || failed=1; \
+	@+RCLIB_TODO=$$($(MAKE) -n _figures 2>/dev/null | sed -n 's/.*rclib\.runner run \([^ ]*\) .*/\1/p' | tr '\n' ' ' || true); \
+	export RCLIB_TODO RCLIB_BEGIN=$$(date +%s); $(PY) -m rclib.progress --profile $(PROFILE) --jobs $(JOBS); \
+	$(MAKE) $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS)) --keep-going _figures || failed=1; \
 	$(PY) -m rclib.scoreboard --profile $(PROFILE); exit $${failed:-0}
 
 _figures: $(DONE)
@@ -116,6 +118,9 @@ notebooks: $(STAMP) ## Refresh the stored outputs of the notebooks' check cells
 
 lock: $(STAMP) ## Write requirements.lock anew from pyproject.toml (needs uv)
 	@uv pip compile --universal --python-version 3.11 --all-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade pyproject.toml -o requirements.lock
+
+chaos: $(STAMP) ## Kill make figures at 20 random moments and compare the results (half an hour)
+	@$(PY) tests/chaos.py
 
 cache-info: $(STAMP) ## List the store of finished runs: current, stale, left over
 	@$(PY) -m rclib.cache info

@@ -30,7 +30,7 @@ from rclib.data import Dataset
 from rclib.scoreboard import times_path
 from rclib.store import write_atomically
 
-__all__ = ["Study"]
+__all__ = ["Study", "environment"]
 
 
 MAX_PNG = 400_000  # bytes; maps of noise do not compress

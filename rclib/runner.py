@@ -17,10 +17,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rclib import paths
+from rclib import paths, progress
 from rclib.scoreboard import load_results, score
 
-__all__ = ["RunError", "check_parameters", "execute", "main", "refresh"]
+__all__ = [
+    "RunError",
+    "check_parameters",
+    "default_parameters",
+    "execute",
+    "lacking",
+    "main",
+    "notebook_names",
+    "notebook_path",
+    "profile_names",
+    "profile_parameters",
+    "refresh",
+    "run_one",
+]
 
 KERNEL = "python3"
 
@@ -102,7 +115,8 @@ def lacking(name: str, profile: str) -> str:
 def default_parameters(name: str) -> dict[str, Any]:
     """Names and values of a notebook's parameters cell, which may hold `name = literal` alone.
 
-    papermill guesses them from the text and loses a value with "=" or "#" in it.
+    papermill guesses them from the text and loses a value with "=" or "#" in it. RunError for a
+    file that is no notebook or whose parameters cell holds anything else.
     """
     import nbformat
 
@@ -260,7 +274,8 @@ def run_one(name: str, profile: str, overrides: dict[str, Any]) -> None:
         print(f"{name:44s}  not run: needs {missing}; {left}", flush=True)
         return
     begin = time.monotonic()
-    execute(name, profile=profile, overrides=overrides)
+    with progress.running(name, profile):
+        execute(name, profile=profile, overrides=overrides)
     record = {r["notebook"]: r for r in load_results(profile)}.get(name)
     got, made = score(record) if record else (0, 0)
     seconds = time.monotonic() - begin

@@ -23,9 +23,10 @@ from site_project import (
 )
 
 from rclib import paths
+from rclib.progress import duration
 from rclib.site import build as builder
 from rclib.site import content, images, notebook_page
-from rclib.site.build import build, duration
+from rclib.site.build import build
 from rclib.site.mathml import mathml
 
 ROOT = Path(__file__).parents[1]

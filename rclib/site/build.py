@@ -22,6 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rclib import __version__, paths
 from rclib.claims import VERDICTS
+from rclib.progress import duration
 from rclib.scoreboard import tally
 from rclib.site import images, notebook_page
 from rclib.site.content import PAPERS, ClaimRow, Figure, Gallery, Notebook, load_gallery
@@ -252,13 +253,6 @@ def _from_root(text: str, site: _Site) -> str:
         if page:
             text = text.replace(f"](notebooks/{notebook}.ipynb)", f"]({page})")
     return text
-
-
-def duration(seconds: float) -> str:
-    """A time in words, e.g. "26 s", "3.7 min", "1.2 h"."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
