@@ -149,6 +149,7 @@ class Tiler:
         for left in range(0, width, side):
             strip = matrix[:, left : left + side]
             right = left + strip.shape[1]
+            square: Tensor | float
             if chosen.rows is None and chosen.columns is None:
                 square = self._strip(strip, across[:, 0], down[0, left:right], squares, to)
             else:
@@ -162,27 +163,25 @@ class Tiler:
 
     def _strip(
         self, strip: Tensor, across: Tensor, down: Tensor, squares: bool, to: torch.dtype
-    ) -> Tensor:
+    ) -> float:
         """Add the sums of one block of all: few calls a tile, since a tile takes 50 µs."""
         height, width = strip.shape
         step = _tile_height(width)
-        rows = torch.empty(height, dtype=to)
-        columns = torch.empty(math.ceil(height / step), width, dtype=to)
-        ones = torch.ones(step, dtype=to)
-        room = torch.empty(step if squares else 0, width, dtype=to)
-        totals = []
-        tiles = zip(strip.split(step), rows.split(step), columns.unbind(), strict=True)
         widen = self._widener(strip.dtype, to)
-        for block, row_sums, column_sums in tiles:
+        ones = torch.ones(step, dtype=to)
+        rows, columns = torch.empty(height, dtype=to), torch.zeros(width, dtype=to)
+        room = torch.empty(step if squares else 0, width, dtype=to)
+        total = 0.0
+        for block, row_sums in zip(strip.split(step), rows.split(step), strict=True):
             tile = widen(block) if widen else block
             torch.sum(tile, 1, out=row_sums)
-            torch.mv(tile.t(), ones[: len(tile)], out=column_sums)
+            torch.addmv(columns, tile.t(), ones[: len(tile)], out=columns)
             if squares:
                 # A dot product would be faster, but adds up all entries in a few float32 sums.
-                totals.append(torch.mul(tile, tile, out=room[: len(tile)]).sum())
+                total += torch.mul(tile, tile, out=room[: len(tile)]).sum().item()
         across += rows
-        down += columns.sum(0, dtype=torch.float64)
-        return torch.stack(totals).sum(dtype=torch.float64) if totals else torch.zeros(())
+        down += columns
+        return total
 
     def _blocks(
         self,
@@ -224,7 +223,7 @@ def _tile_height(width: int) -> int:
 
 def _finite(part: Part) -> bool:
     sums = [part.rows, part.columns] + ([] if part.squares is None else [part.squares])
-    return all(bool(torch.isfinite(s).all()) for s in sums)
+    return all(math.isfinite(s.sum().item()) for s in sums)
 
 
 def _not_finite(
