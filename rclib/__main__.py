@@ -1,0 +1,52 @@
+"""`python -m rclib COMMAND SOURCE`: the library's measurements on any checkpoint.
+
+Exit codes: 0 when all went well, 2 for an input that is refused (one line says why), 130 when
+interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from rclib import command_correlations, command_spectra
+
+__all__ = ["main"]
+
+COMMANDS = {"correlations": command_correlations, "spectra": command_spectra}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors are one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {' '.join(message.split())}; see {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure the weights of a trained network from a file, a folder or a Hugging Face id."""
+    parser = _Parser(prog="python -m rclib", description=main.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        module.add_arguments(commands.add_parser(name, help=module.HELP))
+    arguments = parser.parse_args(argv)
+    try:
+        status: int = COMMANDS[arguments.command].run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as error:  # CheckpointError and FamilyError are ValueErrors
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
