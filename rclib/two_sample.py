@@ -1,0 +1,199 @@
+"""Distances between two samples of numbers, and what sampling alone would give.
+
+With empirical distribution functions F and G of samples of n and m values,
+
+    Wasserstein           ∫ |F(t) - G(t)| dt      (in units of the values)
+    Kolmogorov-Smirnov    max_t |F(t) - G(t)|     (a number in [0, 1])
+
+Both are positive for two samples of one law, of order √(1/n + 1/m). So a distance means
+something only beside a *floor*: here that of two samples from either side. With the mean
+distances d_aa and d_bb inside two groups of samples,
+
+    floor = √((d_aa² + d_bb²) / 2),
+
+which is the expected distance between the groups, up to higher orders, when all samples come
+from one law: √(1/n + 1/m) is the root mean square of √(2/n) and √(2/m).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from rclib.claims import interval_of
+
+__all__ = [
+    "DISTANCES",
+    "Distance",
+    "Interval",
+    "PairDistances",
+    "bootstrap_interval",
+    "floor",
+    "jackknife",
+    "kolmogorov_smirnov",
+    "pair_distances",
+    "sampling_distance",
+    "wasserstein",
+]
+
+Distance = Callable[[np.ndarray, np.ndarray], float]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with the ends of its 95 percent interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def wasserstein(x: np.ndarray, y: np.ndarray) -> float:
+    """∫ |F - G| dt of samples x (n,) and y (m,); ValueError for an empty or non-finite one."""
+    gaps, lengths = _gaps(x, y)
+    return float(gaps[:-1] @ lengths)
+
+
+def kolmogorov_smirnov(x: np.ndarray, y: np.ndarray) -> float:
+    """max |F - G| of samples x (n,) and y (m,); ValueError for an empty or non-finite one."""
+    return float(_gaps(x, y)[0].max())
+
+
+DISTANCES: Mapping[str, Distance] = MappingProxyType(
+    {"Wasserstein": wasserstein, "Kolmogorov-Smirnov": kolmogorov_smirnov}
+)
+
+
+def _gaps(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """|F - G| right of every value of either sample, and the lengths between these values."""
+    a, b = (np.sort(_sample(name, v)) for name, v in (("x", x), ("y", y)))
+    both = np.sort(np.concatenate([a, b]))
+    f = np.searchsorted(a, both, side="right") / len(a)
+    g = np.searchsorted(b, both, side="right") / len(b)
+    return np.abs(f - g), np.diff(both)
+
+
+def _sample(name: str, values: np.ndarray) -> np.ndarray:
+    out = np.asarray(values, dtype=np.float64)
+    if out.ndim != 1 or len(out) == 0 or not np.isfinite(out).all():
+        raise ValueError(
+            f"{name} must be a list of finite numbers, got shape {out.shape} with "
+            f"{int((~np.isfinite(out)).sum())} that are not finite"
+        )
+    return out
+
+
+def floor(inside_a: Sequence[float], inside_b: Sequence[float]) -> float:
+    """√((d_aa² + d_bb²) / 2) from the distances inside two groups; see the module's docstring.
+
+    Raises ValueError for a group without distances (it has only one sample).
+    """
+    if len(inside_a) == 0 or len(inside_b) == 0:
+        raise ValueError("a floor needs two samples or more on either side")
+    return math.sqrt((float(np.mean(inside_a)) ** 2 + float(np.mean(inside_b)) ** 2) / 2)
+
+
+def bootstrap_interval(
+    x: np.ndarray, y: np.ndarray, distance: Distance, *, draws: int = 500, seed: int = 0
+) -> Interval:
+    """A distance with its pivotal bootstrap interval [2 d - q97.5, 2 d - q2.5], from 0 on.
+
+    Both samples are drawn anew with replacement; q are quantiles of the distances of the draws.
+    Drawing anew adds sampling noise, which makes every distance larger; the pivotal interval
+    takes that off again, where the plain one would never reach down to 0.
+    Raises ValueError for fewer than two draws.
+    """
+    if draws < 2:
+        raise ValueError(f"draws must be at least 2, got {draws}")
+    a, b = _sample("x", x), _sample("y", y)
+    generator = np.random.default_rng(seed)
+    value = distance(a, b)
+    drawn = [
+        distance(generator.choice(a, len(a)), generator.choice(b, len(b))) for _ in range(draws)
+    ]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Interval(value, max(0.0, 2 * value - float(high)), max(0.0, 2 * value - float(low)))
+
+
+def sampling_distance(
+    pool: np.ndarray, n: int, m: int, distance: Distance, *, draws: int = 100, seed: int = 0
+) -> float:
+    """Mean distance of two samples of n and m independent values from the law of `pool`.
+
+    Raises ValueError for sizes or draws below 1.
+    """
+    if min(n, m, draws) < 1:
+        raise ValueError(f"n, m and draws must be positive, got {n}, {m} and {draws}")
+    values = _sample("pool", pool)
+    generator = np.random.default_rng(seed)
+    drawn = [
+        distance(generator.choice(values, n), generator.choice(values, m)) for _ in range(draws)
+    ]
+    return float(np.mean(drawn))
+
+
+def jackknife(statistic: Callable[[Sequence[int]], float], repeats: int) -> Interval:
+    """A statistic of `repeats` repeats with its 95 percent jackknife interval.
+
+    statistic : takes the numbers (from 0) of the repeats to use. With θ from all and θ_k from all
+    but k, the pseudo-values R θ - (R - 1) θ_k have the jackknife's variance; the t-interval of
+    their mean is laid around θ. Right for ratios and slopes made of distances between pairs of
+    repeats, which are not independent of each other. Raises ValueError for fewer than two.
+    """
+    if repeats < 2:
+        raise ValueError(f"repeats must be at least 2, got {repeats}")
+    value = statistic(range(repeats))
+    without = [statistic([i for i in range(repeats) if i != k]) for k in range(repeats)]
+    _, low, high = interval_of([repeats * value - (repeats - 1) * w for w in without])
+    half = (high - low) / 2
+    return Interval(value, value - half, value + half)
+
+
+@dataclass(frozen=True)
+class PairDistances:
+    """Distances between all samples of several groups, e.g. the runs at several widths.
+
+    values : {(a, b): (samples of a, samples of b)} for all ordered pairs of groups. Every method
+    takes `kept`, the numbers of the samples to use (of every group); default all.
+    """
+
+    values: Mapping[tuple[int, int], np.ndarray]
+
+    def between(self, a: int, b: int, kept: Sequence[int] | None = None) -> float:
+        """Mean distance of a sample of a from a sample of b."""
+        return float(self._chosen(a, b, kept).mean())
+
+    def inside(self, a: int, kept: Sequence[int] | None = None) -> np.ndarray:
+        """Distances of all pairs of samples of one group."""
+        chosen = self._chosen(a, a, kept)
+        return chosen[np.triu_indices(len(chosen), 1)]
+
+    def floor(self, a: int, b: int, kept: Sequence[int] | None = None) -> float:
+        """What the distance between would be if both groups had one law (`floor`)."""
+        return floor(self.inside(a, kept).tolist(), self.inside(b, kept).tolist())
+
+    def ratio(self, a: int, b: int, kept: Sequence[int] | None = None) -> float:
+        """Distance between two groups over its floor: about 1 if both have one law."""
+        return self.between(a, b, kept) / self.floor(a, b, kept)
+
+    def _chosen(self, a: int, b: int, kept: Sequence[int] | None) -> np.ndarray:
+        if (a, b) not in self.values:
+            raise ValueError(f"groups are {sorted({g for g, _ in self.values})}, got {a} and {b}")
+        whole = self.values[a, b]
+        return whole if kept is None else whole[np.ix_(list(kept), list(kept))]
+
+
+def pair_distances(groups: Mapping[int, Sequence[np.ndarray]], distance: Distance) -> PairDistances:
+    """All distances between samples; groups : {name of the group: its samples}."""
+    values: dict[tuple[int, int], np.ndarray] = {}
+    for a, left in groups.items():
+        for b, right in groups.items():
+            if (b, a) in values:
+                values[a, b] = values[b, a].T
+            else:
+                values[a, b] = np.array([[distance(x, y) for y in right] for x in left])
+    return PairDistances(values)
