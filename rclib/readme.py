@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rclib import paths
+from rclib.multiplicity import corrected
 from rclib.replication import committed_runs
 from rclib.scoreboard import tally
 from rclib.store import write_atomically
@@ -21,7 +22,8 @@ BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 
 def figure_table(records: Sequence[dict[str, Any]]) -> str:
-    """Markdown: one row a notebook (figure, notebook, scale, data, minutes, verdicts)."""
+    """Markdown: one row a notebook (figure, notebook, scale, data, minutes, verdicts), and how
+    many verdicts stand corrected for their number."""
     lines = [
         "| figure | notebook | profile | data | core-minutes | claims |",
         "|---|---|---|---|---|---|",
@@ -40,7 +42,7 @@ def figure_table(records: Sequence[dict[str, Any]]) -> str:
         ]
         # A bar inside a cell would end it.
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", str(corrected(c for r in records for c in r["claims"]))])
 
 
 def committed_records() -> list[dict[str, Any]]:

@@ -67,7 +67,9 @@ def test_committed_figures_are_those_of_the_results(monkeypatch: pytest.MonkeyPa
 
 
 def test_figure_table_counts_and_lists() -> None:
-    claim = {"statement": "s", "quantity": "q", "criterion": "≥ 1", "value": 2.0, "low": 1.5}
+    claim: dict[str, object] = {"statement": "s", "quantity": "q", "criterion": "≥ 1"}
+    claim |= {"value": 2.0, "low": 1.5}
+    claim |= {"repeats": 3}
     record = {
         "title": "T |a|",
         "notebook": "11_t",
@@ -81,10 +83,12 @@ def test_figure_table_counts_and_lists() -> None:
         ],
     }
     table = readme.figure_table([record, {**record, "claims": []}])
-    assert table.splitlines()[2:] == [
+    assert table.splitlines()[2:-2] == [
         r"| T \|a\| | [11](notebooks/11_t.ipynb) | paper | d | 1.5 "
         "| 1 reproduced, 1 undecided, 1 not testable here |"
     ]
+    assert table.splitlines()[-2] == ""
+    assert table.splitlines()[-1].startswith("2 claims have an interval and 1 of them")
 
 
 @pytest.mark.parametrize(
