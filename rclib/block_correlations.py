@@ -1,10 +1,11 @@
 """Figure 4.4: the largest correlation between the mean vectors of each block of a language model.
 
-Every tensor (or part of a fused one) that carries an index set gives one vector over it: its
+Every matrix (or part of a fused one) that carries an index set gives one vector over it: its
 mean over everything else, `.C` for the mean of each row, `.R` of each column, rows being
-outputs whatever the storage. Of a block's K vectors over one set of N neurons, r is the largest
-absolute correlation of the K (K - 1) / 2 pairs. For independent vectors (weights without RC
-structure) each |r_ij| has the distribution
+outputs whatever the storage. Gains and biases, vectors already, can be compared as well; the
+paper's caption speaks of means alone. Of a block's K vectors over one set of N neurons, r is
+the largest absolute correlation of the K (K - 1) / 2 pairs. For independent vectors (weights
+without RC structure) each |r_ij| has the distribution
 
     F(r) = I_{r²}(1/2, (N - 2)/2)          (regularised incomplete beta function)
 
@@ -121,17 +122,21 @@ def block_correlations(
     layout: Layout,
     *,
     blocks: Collection[int | None] | None = None,
+    biases: bool = False,
     progress: Callable[[int], object] | None = None,
     workers: int | None = None,
 ) -> BlockCorrelations:
     """Figure 4.4 for one checkpoint: the largest correlation of every block and index set.
 
-    blocks : which ones (None: tensors outside the blocks); default all. progress, workers : as
-    in `rclib.streaming.stream_means`. Sets of fewer than two comparable vectors or fewer than
+    blocks : which ones (None: tensors outside the blocks); default all. biases : compare gains
+    and biases too, not the means of matrices alone. progress, workers : as in
+    `rclib.streaming.stream_means`. Sets of fewer than two comparable vectors or fewer than
     4 neurons give no row. Raises CheckpointError for weights that cannot be read or hold NaN,
     ValueError for blocks that are not there and when nothing can be compared.
     """
-    vectors = block_vectors(checkpoint, layout, blocks=blocks, progress=progress, workers=workers)
+    vectors = block_vectors(
+        checkpoint, layout, blocks=blocks, biases=biases, progress=progress, workers=workers
+    )
     names: dict[tuple[int | None, str], int] = {}
     for block, name, _ in vectors:
         names[block, name] = names.get((block, name), 0) + 1
@@ -216,13 +221,15 @@ def block_vectors(
     layout: Layout,
     *,
     blocks: Collection[int | None] | None = None,
+    biases: bool = False,
     progress: Callable[[int], object] | None = None,
     workers: int | None = None,
 ) -> Vectors:
     """The mean vectors: {(block, set, indices): {label: (N,) float64}}, one pass over the weights.
 
     A set of several indices runs over their product, the first index slowest. Labels are the
-    tensor's name inside its block, the part of a fused tensor, and `.C` or `.R`.
+    tensor's name inside its block, the part of a fused tensor, and `.C` or `.R`. biases : gains
+    and biases too, which are vectors already.
     """
     layout.check_blocks(blocks)
     wanted = [
@@ -232,7 +239,13 @@ def block_vectors(
     ]
     views = {w.name: matrix_view(w, layout) for w in wanted}
     # In the order of the file, which is the fastest.
-    views = {name: views[name] for name in checkpoint.tensors if name in views}
+    views = {
+        name: views[name]
+        for name in checkpoint.tensors
+        if name in views and (biases or len(views[name].shape) == 2)
+    }
+    if not views:
+        return {}
     requests = {name: _blocks(view) for name, view in views.items()}
     vectors: Vectors = {}
     with as_matrices(checkpoint, views) as flat:

@@ -38,11 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = ABOUT
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_source_arguments(parser)
+    parser.add_argument(
+        "--biases",
+        action="store_true",
+        help="compare gains and biases too, not the means of matrices alone",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Compute, print, and write what `--out` asks for."""
     from rclib.block_correlations import block_correlations
+    from rclib.matrix_view import matrix_view
 
     folder = Folder(arguments.out)
     with opened(arguments) as (checkpoint, layout):
@@ -50,10 +56,13 @@ def run(arguments: argparse.Namespace) -> int:
         total = sum(
             checkpoint.tensors[name].nbytes
             for name, weight in layout.weights.items()
-            if blocks is None or weight.block in blocks
+            if (blocks is None or weight.block in blocks)
+            and (arguments.biases or len(matrix_view(weight, layout).shape) == 2)
         )
         with progress_bar(total, "reading") as progress:
-            found = block_correlations(checkpoint, layout, blocks=blocks, progress=progress)
+            found = block_correlations(
+                checkpoint, layout, blocks=blocks, biases=arguments.biases, progress=progress
+            )
         record = _record(found, checkpoint.nbytes, len(checkpoint.tensors), layout.ignored)
     if folder.wanted:
         folder.table("correlations", found.table())

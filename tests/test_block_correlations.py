@@ -45,7 +45,8 @@ def gpt2_layout(state: dict[str, Tensor]) -> Layout:
 
 def measured(state: dict[str, Tensor], described: Layout | None = None, **options: object):  # type: ignore[no-untyped-def]
     with open_checkpoint(state) as checkpoint:
-        return block_correlations(checkpoint, described or gpt2_layout(state), **options)
+        described = described or gpt2_layout(state)
+        return block_correlations(checkpoint, described, **{"biases": True, **options})
 
 
 # The vectors -----------------------------------------------------------------------------------
@@ -54,7 +55,7 @@ def measured(state: dict[str, Tensor], described: Layout | None = None, **option
 def test_vectors_of_a_gpt2_block_by_slices() -> None:
     state = gpt2_state()
     with open_checkpoint(state) as checkpoint:
-        vectors = block_vectors(checkpoint, gpt2_layout(state))
+        vectors = block_vectors(checkpoint, gpt2_layout(state), biases=True)
     w = {name.removeprefix("h.1."): t.numpy() for name, t in state.items() if "h.1." in name}
     q, k, v = np.split(w["attn.c_attn.weight"], 3, axis=1)  # (in, out) as stored
     bq, bk, bv = np.split(w["attn.c_attn.bias"], 3)
@@ -157,7 +158,7 @@ sets: {stream: stream, channels: dim head, hidden: mlp}
     }  # fmt: skip
     described = layout(state, family=read_family(table))
     with open_checkpoint(state) as checkpoint:
-        vectors = block_vectors(checkpoint, described)
+        vectors = block_vectors(checkpoint, described, biases=True)
     channels = vectors[0, "channels", ("dim.0", "head.0")]  # the set's order: dim slowest
     wanted = state["b.0.q"].double().mean(2).t().flatten()
     torch.testing.assert_close(channels["q.C"], wanted, rtol=0, atol=1e-7)
@@ -183,7 +184,7 @@ def test_rows_of_the_table_by_numpy() -> None:
         for s in ("stream", "MLP hidden", "heads", "query-key channels", "value-output channels")
     ] + [(None, "stream")]
     with open_checkpoint(state) as checkpoint:
-        vectors = block_vectors(checkpoint, gpt2_layout(state))
+        vectors = block_vectors(checkpoint, gpt2_layout(state), biases=True)
     group = vectors[0, "stream", ("stream",)]
     matrix = np.corrcoef(np.stack([v.numpy() for v in group.values()]))
     np.fill_diagonal(matrix, 0)
@@ -205,6 +206,27 @@ def test_rows_of_the_table_by_numpy() -> None:
     assert list(table.block[:5]) == [0] * 5
     assert table.block.isna().sum() == 1
     assert len(found.vector_table()) == sum(r.vectors for r in found.rows)
+
+
+def test_the_means_of_matrices_alone() -> None:
+    # The paper's .C and .R; gains and biases are not means.
+    state = gpt2_state(seed=4)
+    found = measured(state, biases=False)
+    labels = {row.set: set(row.found.labels) for row in found.rows if row.block == 1}
+    parts = [f"attn.c_attn.{p}" for p in "qkv"]
+    assert labels == {
+        "stream": {*(f"{p}.R" for p in parts), "attn.c_proj.C", "mlp.c_fc.R", "mlp.c_proj.C"},
+        "MLP hidden": {"mlp.c_fc.C", "mlp.c_proj.R"},
+        "heads": {*(f"{p}.C" for p in parts), "attn.c_proj.R"},
+        "query-key channels": {"attn.c_attn.q.C", "attn.c_attn.k.C"},
+        "value-output channels": {"attn.c_attn.v.C", "attn.c_proj.R"},
+    }
+    assert {(row.block, row.set) for row in found.rows if row.block is None} == {(None, "stream")}
+    everything = {(r.block, r.set): r for r in measured(state).rows}
+    for row in found.rows:
+        other = everything[row.block, row.set].found
+        places = [other.labels.index(label) for label in row.found.labels]
+        torch.testing.assert_close(row.found.matrix, other.matrix[places][:, places])
 
 
 def test_a_planted_neuron_variable_is_found_where_it_is() -> None:
@@ -278,7 +300,9 @@ def test_weights_that_cannot_be_compared() -> None:
     state["h.1.mlp.c_fc.weight"][3, 4] = float("nan")
     with pytest.raises(CheckpointError, match=r"h\.1\.mlp\.c_fc\.weight"):
         measured(state)
-    alone = {"wpe.weight": torch.randn(9, N)}
+    for alone in ({"ln_f.weight": torch.randn(N)}, {"wpe.weight": torch.randn(9, N)}):
+        with pytest.raises(ValueError, match="state dict: no index set has two vectors"):
+            measured(alone, biases=False)
     with pytest.raises(ValueError, match="state dict: no index set has two vectors"):
         measured(alone)
     with pytest.raises(ValueError, match=r"no block 5, it has \[0, 1\]"):

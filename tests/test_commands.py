@@ -71,7 +71,7 @@ def files_under(folder: Path) -> set[str]:
 
 def test_correlations_end_to_end(model: Path, tmp_path: Path) -> None:
     before = files_under(tmp_path)
-    done = command("correlations", "model", "--out", "results", cwd=tmp_path)
+    done = command("correlations", "model", "--biases", "--out", "results", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     lines = done.stdout.splitlines()
