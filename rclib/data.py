@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor
 from rclib.cifar10 import Arrays, DataError, arrays_checksum, read_cifar10, sha256_json
 from rclib.paths import data_dir
 
-__all__ = ["DATASETS", "DataError", "Dataset", "load"]
+__all__ = ["DATASETS", "DataError", "Dataset", "Source", "load"]
 
 DATASETS = ("cifar10", "digits")
 
@@ -34,6 +34,23 @@ def __getattr__(name: str) -> Any:
     if name == "text":
         return importlib.import_module("rclib.text")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class Source(Protocol):
+    """What an experiment may be run on: a `Dataset` or an `rclib.text.TextData`.
+
+    description : what a caption prints. checksum : sha256 (hex) of what it holds, which stored
+    runs are found by.
+    """
+
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def checksum(self) -> str: ...
+
+    def share_memory(self) -> Self:
+        """Put what is large in shared memory, for worker processes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +114,7 @@ class Dataset:
         x_train, y_train, x_test, y_test = (t.to(device) for t in self)
         return replace(self, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
 
-    def share_memory(self) -> Dataset:
+    def share_memory(self) -> Self:
         """Move the tensors into shared memory, so that worker processes get no copy of them."""
         for tensor in self:
             tensor.share_memory_()  # type: ignore[no-untyped-call]

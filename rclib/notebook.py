@@ -26,7 +26,7 @@ from PIL import Image
 
 from rclib import paths, plots, sweep
 from rclib.claims import Claims
-from rclib.data import Dataset
+from rclib.data import Source
 from rclib.scoreboard import times_path
 from rclib.store import write_atomically
 
@@ -45,7 +45,7 @@ class Study:
     """
 
     def __init__(
-        self, name: str, *, title: str, parameters: Mapping[str, Any], data: Dataset | None = None
+        self, name: str, *, title: str, parameters: Mapping[str, Any], data: Source | None = None
     ) -> None:
         self.name, self.title = name, title
         self.parameters = dict(parameters)

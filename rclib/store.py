@@ -36,7 +36,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rclib import paths
-from rclib.data import Dataset
+from rclib.data import Source
 
 # Modules that carry results but do not shape them: a data set is identified by the checksum of
 # what it holds, and store, sweep and paths only decide where and in which order runs happen.
@@ -158,7 +158,7 @@ def run_key(
     function: Experiment,
     config: Mapping[str, Any],
     *,
-    data: Dataset | None,
+    data: Source | None,
     code: str | None = None,
 ) -> str:
     """Key of a run (64 hexadecimal digits); see the module's docstring for what counts.
@@ -213,7 +213,7 @@ def lookup(
     function: Experiment,
     config: Mapping[str, Any],
     *,
-    data: Dataset | None = None,
+    data: Source | None = None,
     root: Path | None = None,
 ) -> Arrays | None:
     """The stored result of a run, or None. A damaged entry is set aside with a warning."""
@@ -243,7 +243,7 @@ def fetch(
     function: Experiment,
     config: Mapping[str, Any],
     *,
-    data: Dataset | None = None,
+    data: Source | None = None,
     root: Path | None = None,
 ) -> Arrays:
     """The result of `function(data, **config)`: from the store, or computed and stored."""
@@ -266,7 +266,7 @@ def keep(
     *,
     key: str,
     seconds: float,
-    data: Dataset | None = None,
+    data: Source | None = None,
     root: Path | None = None,
 ) -> None:
     """Write a finished run as one file, whole or not at all.
@@ -290,7 +290,7 @@ def seconds_spent(
     function: Experiment,
     config: Mapping[str, Any],
     *,
-    data: Dataset | None = None,
+    data: Source | None = None,
     root: Path | None = None,
 ) -> float:
     """Seconds that a stored run took when it was computed (one core); 0 if it is not stored."""

@@ -30,13 +30,13 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from rclib import store
-from rclib.data import Dataset
+from rclib.data import Source
 
 __all__ = ["Failure", "SweepError", "core_seconds", "run", "sweep", "workers"]
 
 Config = Mapping[str, Any]
 
-_shared: Dataset | None = None  # in a process of `run`: the data set of its sweep
+_shared: Source | None = None  # in a process of `run`: the data set of its sweep
 _spent: dict[tuple[str, str], float] = {}  # seconds of every run that this process has asked for
 
 
@@ -88,7 +88,7 @@ def core_seconds() -> float:
     return sum(_spent.values())
 
 
-def _start(data: Dataset | None) -> None:
+def _start(data: Source | None) -> None:
     global _shared
     _shared = data
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -103,7 +103,7 @@ def _end_with_parent() -> None:
 
 
 def _compute(
-    function: store.Experiment, config: Config, data: Dataset | None, key: str
+    function: store.Experiment, config: Config, data: Source | None, key: str
 ) -> tuple[store.Arrays, float]:
     """One run in a worker: its arrays and seconds. `key` is what the sweep knows the run by."""
     torch.set_num_threads(1)
@@ -126,7 +126,7 @@ def sweep(
     configurations: Sequence[Config],
     executor: Executor | None = None,
     *,
-    data: Dataset | None = None,
+    data: Source | None = None,
     cost: Callable[[Config], float] | None = None,
     description: str = "runs",
 ) -> list[store.Arrays]:
@@ -159,8 +159,8 @@ def _sweep(
     function: store.Experiment,
     configurations: Sequence[Config],
     where: Callable[[int], AbstractContextManager[Executor | None]],  # for a number of runs
-    data: Dataset | None,
-    sent: Dataset | None,  # what goes along with a run: `data`, or None where workers hold it
+    data: Source | None,
+    sent: Source | None,  # what goes along with a run: `data`, or None where workers hold it
     cost: Callable[[Config], float] | None,
     description: str,
 ) -> list[store.Arrays]:
@@ -224,7 +224,7 @@ def run(
     function: store.Experiment,
     configs: Sequence[Config],
     *,
-    data: Dataset | None = None,
+    data: Source | None = None,
     cost: Callable[[Config], float] | None = None,
     description: str = "runs",
 ) -> list[store.Arrays]:

@@ -20,7 +20,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 import torch
@@ -98,7 +98,7 @@ class TextData:
     def _windows(self, starts: Tensor, context: int) -> Tensor:
         return self.tokens[starts[:, None] + torch.arange(context + 1)].long()
 
-    def share_memory(self) -> TextData:
+    def share_memory(self) -> Self:
         """Make worker processes share the text; a mapped file is shared as it is."""
         if self.path is None:
             self.tokens.share_memory_()  # type: ignore[no-untyped-call]

@@ -1,19 +1,16 @@
-"""rclib.experiments.lm_runs and lm_widths: language-model runs as arrays, and their comparison."""
+"""rclib.experiments.lm_runs: language-model runs as arrays, through the store."""
 
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from rclib import lm_train, store, sweep
-from rclib.experiments import lm_widths
 from rclib.experiments.lm_runs import (
     checkpoint_folder,
     cost,
@@ -143,15 +140,15 @@ def test_runs_go_through_the_store_and_worker_processes(
 ) -> None:
     configs = [configuration(seed=s, snapshot_steps=()) for s in (0, 1)]
     monkeypatch.setenv("RCLIB_WORKERS", "2")
-    runs = sweep.run(train_gpt, configs, data=cast(Any, data), cost=cost)
+    runs = sweep.run(train_gpt, configs, data=data, cost=cost)
     for config, run in zip(configs, runs, strict=True):
-        again = store.lookup(train_gpt, config, data=cast(Any, data))
+        again = store.lookup(train_gpt, config, data=data)
         assert again is not None
         direct = train_gpt(data, **config)
         assert all(np.array_equal(run[k], direct[k], equal_nan=True) for k in direct)
         assert all(np.array_equal(run[k], again[k], equal_nan=True) for k in direct)
     other = load_text(validation=0.2)
-    assert store.lookup(train_gpt, configs[0], data=cast(Any, other)) is None
+    assert store.lookup(train_gpt, configs[0], data=other) is None
 
 
 def test_diverging_run_is_a_result(data: TextData, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,56 +172,3 @@ def test_what_a_run_did_not_keep_is_named(data: TextData) -> None:
         restore_gpt(run, config["network"], step=3)
     with pytest.raises(ValueError, match=r"steps must have been evaluated .* got \[2\]"):
         losses_at(run, [0, 2])
-
-
-# --- widths ---------------------------------------------------------------------------------------
-
-
-def test_loss_curves_hold_every_run(data: TextData) -> None:
-    curves = lm_widths.loss_curves(
-        data,
-        widths=(16, 32),
-        lrs={"MF": 0.02, "SP": 0.003},
-        seeds=(0, 1),
-        steps=6,
-        eval_steps=(0, 6),
-        batch_size=4,
-        context=12,
-        eval_batches=2,
-    )
-    assert len(curves) == 2 * 2 * 2 * 2
-    one = curves[(curves.parametrization == "SP") & (curves.width == 32) & (curves.seed == 1)]
-    config = configuration(
-        width=32,
-        lr=0.003,
-        parametrization="SP",
-        seed=1,
-        mean_steps=(),
-        snapshot_steps=(),
-        snapshot_moments=False,
-    )
-    assert one.loss.tolist() == train_gpt(data, **config)["eval_loss"].tolist()
-    with pytest.raises(ValueError, match="widths must hold at least two different ones"):
-        lm_widths.loss_curves(
-            data, widths=(16,), lrs={"MF": 1.0}, seeds=(0,), steps=1, eval_steps=()
-        )
-
-
-def test_spread_and_slope_of_made_up_curves() -> None:
-    rows = []
-    for name, power in (("MF", -0.5), ("SP", 0.25)):
-        for n in (16, 64, 256, 4096):
-            for seed, sign in ((0, 1.0), (1, -1.0)):
-                away = 0.0 if n == 4096 else sign * 0.1 * (n / 16.0) ** power
-                rows.append((name, n, seed, 10, 2.0 * (1.0 + away)))
-    columns = ["parametrization", "width", "seed", "step", "loss"]
-    curves = pd.DataFrame(rows, columns=columns)
-    assert lm_widths.width_slope(curves, step=10) == pytest.approx({"MF": -0.5, "SP": 0.25})
-    spread = lm_widths.relative_spread(curves).set_index(["parametrization", "seed"]).spread
-    mean = (2.2 + 2.1 + 2.05 + 2.0) / 4
-    assert spread["MF", 0] == pytest.approx(0.2 / mean)
-    curves.loc[(curves.parametrization == "SP") & (curves.width == 64), "loss"] = math.nan
-    assert math.isnan(lm_widths.relative_spread(curves).set_index("seed").spread.iloc[-1])
-    assert math.isnan(lm_widths.width_slope(curves, step=10)["SP"])
-    with pytest.raises(ValueError, match=r"step must be one of \[10\], got 11"):
-        lm_widths.width_slope(curves, step=11)

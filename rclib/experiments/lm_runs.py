@@ -15,7 +15,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,7 +116,7 @@ def train_gpt(data: TextData, *, network: Mapping[str, Any], recipe: Mapping[str
 
 def checkpoint_folder(data: TextData, **config: Any) -> Path:
     """Where an unfinished `train_gpt` run keeps its state."""
-    key = store.run_key(train_gpt, config, data=cast(Any, data))
+    key = store.run_key(train_gpt, config, data=data)
     return paths.cache_dir() / "unfinished" / key
 
 
