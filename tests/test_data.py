@@ -33,7 +33,7 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 
-import rclib.cifar10
+import rclib.image_folder
 from rclib.data import DataError, Dataset, load
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer"]
@@ -385,7 +385,7 @@ def test_too_many_images_or_bytes_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, value: int
 ) -> None:
     write_zip(tmp_path / "cifar10.zip", image_files())
-    monkeypatch.setattr(rclib.cifar10, bound, value)  # the real ones take a large archive
+    monkeypatch.setattr(rclib.image_folder, bound, value)  # the real ones take a large archive
     with pytest.raises(DataError, match=rf"cifar10\.zip is refused: 60 images of .*{value:,}"):
         load("cifar10", root=tmp_path)
 

@@ -1,0 +1,116 @@
+"""Files from elsewhere, opened with bounds.
+
+A file that somebody else made may be a pipe that never ends, say that it holds more than fits in
+memory, or unpack to a thousand times its size. Here it is opened only if it is a plain file of a
+sane size, and what a library reads from it is bounded at every call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import os
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, BinaryIO
+
+__all__ = ["DAMAGE", "Bounded", "DataError", "open_plain", "read_plain", "some", "stream_md5"]
+
+# What the standard library raises on a damaged archive.
+DAMAGE = (
+    *(OSError, EOFError, ValueError, NotImplementedError, struct.error, zlib.error),
+    *(zipfile.BadZipFile, tarfile.TarError),
+)
+
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # Windows has neither it nor named pipes of this kind
+
+
+class DataError(RuntimeError):
+    """A data file is missing, damaged or refused. The message says which, where and why."""
+
+
+def open_plain(path: Path, most: int) -> BinaryIO:
+    """Open a plain file of at most `most` bytes (a link to one counts as one).
+
+    Raises DataError for pipes, devices and larger files, OSError for what the system refuses.
+    """
+    with contextlib.ExitStack() as stack:
+        # Without O_NONBLOCK a named pipe would hold the process at open().
+        file = stack.enter_context(
+            open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NONBLOCK))
+        )
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise DataError(f"{path} is refused: not a plain file")
+        if state.st_size > most:
+            raise DataError(f"{path} is refused: {state.st_size:,} bytes, more than {most:,}")
+        stack.pop_all()
+    return file
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """Content of a plain file of at most `most` bytes; DataError and OSError as `open_plain`."""
+    with open_plain(path, most) as file:
+        content = file.read(most + 1)  # it may have grown since
+    if len(content) > most:
+        raise DataError(f"{path} is refused: more than {most:,} bytes")
+    return content
+
+
+def stream_md5(file: IO[bytes]) -> str:
+    """md5 (hex) of an open file from its start, in bounded memory; leaves it at its start."""
+    file.seek(0)
+    digest = hashlib.md5(usedforsecurity=False)
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    file.seek(0)
+    return digest.hexdigest()
+
+
+class Bounded(io.RawIOBase):
+    """A binary file, for reading, that gives at most `step` bytes a call and ends at `end`.
+
+    zipfile reads a zip's whole directory in one call and tarfile an extended header, each of
+    whatever size the archive declares; neither has a bound of its own. Raises ValueError.
+    """
+
+    def __init__(self, file: IO[bytes] | gzip.GzipFile, *, step: int, end: int) -> None:
+        super().__init__()
+        self._file, self._step, self._end = file, step, end
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_SET and offset > self._end:
+            raise ValueError(f"it goes on beyond {self._end:,} bytes")
+        return self._file.seek(offset, whence)
+
+    def read(self, size: int | None = -1) -> bytes:
+        room = min(self._step, max(0, self._end - self._file.tell())) + 1
+        content = self._file.read(room if size is None or size < 0 else min(size, room))
+        if len(content) > self._step:
+            raise ValueError(f"it declares a part of more than {self._step:,} bytes")
+        if self._file.tell() > self._end:
+            raise ValueError(f"it goes on beyond {self._end:,} bytes")
+        return content
+
+
+def some(values: list[str], most: int = 12) -> str:
+    """A list for a message: its first `most` entries, each cut short, and how many there are."""
+    shown = [repr(value if len(value) <= 40 else value[:40] + "…") for value in values[:most]]
+    if len(values) > most:
+        shown.append(f"... {len(values):,} in all")
+    return f"[{', '.join(shown)}]"
