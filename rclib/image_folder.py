@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rclib.archives import Bounded, DataError, open_plain, read_plain, some
+from rclib.archives import Bounded, some
+from rclib.files import DataError, open_plain, read_plain
 
 __all__ = ["decode_folder", "decode_zip"]
 
@@ -90,7 +91,9 @@ def _decode_images(
     classes, listing = _listing(where, sizes)
     jpeg = False
     arrays: dict[str, Tensor] = {}
-    with tqdm(total=sum(map(len, listing.values())), desc="decoding CIFAR-10", unit="img") as bar:
+    quiet = os.environ.get("TQDM_DISABLE", "") not in ("", "0")  # notebook bars do not look
+    total = sum(map(len, listing.values()))
+    with tqdm(total=total, desc="decoding CIFAR-10", unit="img", disable=quiet) as bar:
         for split, names in listing.items():
             images = torch.empty(len(names), 3, 32, 32, dtype=torch.uint8)
             rows = images.numpy()

@@ -75,7 +75,10 @@ def _one_line(function: str, failure: Failure) -> str:
 
 
 def workers() -> int:
-    """Number of worker processes: `$RCLIB_WORKERS`, default 1 (everything in this process)."""
+    """Number of worker processes: `$RCLIB_WORKERS`, default 1 (everything in this process).
+
+    Raises ValueError for what is no positive integer.
+    """
     text = os.environ.get("RCLIB_WORKERS", "1")
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"RCLIB_WORKERS must be a positive integer, got {text!r}")
@@ -186,7 +189,15 @@ def _sweep(
             results[key] = arrays
         bar.update()
 
-    bar = tqdm(total=len(of_key), initial=len(results), desc=description, unit="run", leave=False)
+    bar = tqdm(
+        total=len(of_key),
+        initial=len(results),
+        desc=description,
+        unit="run",
+        leave=False,
+        # Said here because tqdm's notebook bars do not heed the variable themselves.
+        disable=os.environ.get("TQDM_DISABLE", "") not in ("", "0"),
+    )
     with bar, where(len(todo)) as executor:
         if executor is None:
             for key in todo:
