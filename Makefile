@@ -122,6 +122,9 @@ lock: $(STAMP) ## Write requirements.lock anew from pyproject.toml (needs uv)
 chaos: $(STAMP) ## Kill make figures at 20 random moments and compare the results (half an hour)
 	@$(PY) tests/chaos.py
 
+seeds: $(STAMP) ## Run every notebook with ten sets of seeds: does a verdict depend on them?
+	@$(PY) -m rclib.stability --profile $(PROFILE) --jobs $(JOBS)
+
 cache-info: $(STAMP) ## List the store of finished runs: current, stale, left over
 	@$(PY) -m rclib.cache info
 

@@ -178,8 +178,14 @@ def _whole(message: str) -> str:
     return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", message).split())
 
 
-def execute(name: str, *, profile: str = "quick", overrides: dict[str, Any] | None = None) -> Path:
-    """Execute one notebook into `build/<profile>/<name>.ipynb` and return that path.
+def execute(
+    name: str,
+    *,
+    profile: str = "quick",
+    overrides: dict[str, Any] | None = None,
+    folder: Path | None = None,
+) -> Path:
+    """Execute one notebook into `folder`, by default `build/<profile>`; returns the new file.
 
     RunError for everything that can go wrong; no half-written notebook stays behind.
     """
@@ -192,7 +198,7 @@ def execute(name: str, *, profile: str = "quick", overrides: dict[str, Any] | No
     parameters = profile_parameters(name, profile) | (overrides or {})
     check_parameters(name, parameters)
     root = paths.project_root()
-    target = root / "build" / profile / f"{name}.ipynb"
+    target = (folder or root / "build" / profile) / f"{name}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{name}.{os.getpid()}.ipynb")
     os.environ["TQDM_DISABLE"] = "1"
