@@ -16,6 +16,7 @@ from importlib.resources import files
 from typing import Any
 
 from rclib import paths
+from rclib.multiplicity import corrected
 from rclib.scoreboard import load_results, tally
 from rclib.store import write_atomically
 
@@ -148,6 +149,7 @@ def replication(papers: Papers, runs: Mapping[str, Run]) -> str:
         "when no part does, *undecided* when the interval straddles it. Minutes are those of the",
         "training runs on one core.",
     ]
+    lines += ["", str(corrected(c for run in runs.values() for c in run.record["claims"]))]
     owned: set[tuple[str, str]] = set()
     for paper, title in PAPER_TITLES.items():
         lines += ["", f"## Paper {paper}: {title}", ""]

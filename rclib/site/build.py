@@ -22,6 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rclib import __version__, paths
 from rclib.claims import VERDICTS
+from rclib.multiplicity import corrected
 from rclib.progress import duration
 from rclib.scoreboard import tally
 from rclib.site import images, notebook_page
@@ -229,6 +230,11 @@ class _Site:
         claims = self.gallery.claims_of(notebook) if notebook else self.gallery.claims
         outcomes = (claim.outcomes.get(profile) for claim in claims)
         return tally(outcome.verdict for outcome in outcomes if outcome)
+
+    def corrected(self, profile: str) -> str:
+        """What is left of the verdicts at a profile when their number is corrected for."""
+        records = (n.records.get(profile) for n in self.gallery.notebooks)
+        return str(corrected(claim for record in records if record for claim in record["claims"]))
 
     def parameters(self, record: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Parameters of a notebook in words; profile and data set stand elsewhere."""
