@@ -1,66 +1,28 @@
-"""Files from elsewhere, opened with bounds.
+"""Archives from elsewhere, read with bounds.
 
-A file that somebody else made may be a pipe that never ends, say that it holds more than fits in
-memory, or unpack to a thousand times its size. Here it is opened only if it is a plain file of a
-sane size, and what a library reads from it is bounded at every call.
+An archive that somebody else made may declare more than fits in memory, or unpack to a thousand
+times its size. Here what a library reads from one is bounded at every call.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import io
 import os
-import stat
 import struct
 import tarfile
 import zipfile
 import zlib
-from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO
 
-__all__ = ["DAMAGE", "Bounded", "DataError", "open_plain", "read_plain", "some", "stream_md5"]
+__all__ = ["DAMAGE", "Bounded", "some", "stream_md5"]
 
 # What the standard library raises on a damaged archive.
 DAMAGE = (
     *(OSError, EOFError, ValueError, NotImplementedError, struct.error, zlib.error),
     *(zipfile.BadZipFile, tarfile.TarError),
 )
-
-_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # Windows has neither it nor named pipes of this kind
-
-
-class DataError(RuntimeError):
-    """A data file is missing, damaged or refused. The message says which, where and why."""
-
-
-def open_plain(path: Path, most: int) -> BinaryIO:
-    """Open a plain file of at most `most` bytes (a link to one counts as one).
-
-    Raises DataError for pipes, devices and larger files, OSError for what the system refuses.
-    """
-    with contextlib.ExitStack() as stack:
-        # Without O_NONBLOCK a named pipe would hold the process at open().
-        file = stack.enter_context(
-            open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NONBLOCK))
-        )
-        state = os.fstat(file.fileno())
-        if not stat.S_ISREG(state.st_mode):
-            raise DataError(f"{path} is refused: not a plain file")
-        if state.st_size > most:
-            raise DataError(f"{path} is refused: {state.st_size:,} bytes, more than {most:,}")
-        stack.pop_all()
-    return file
-
-
-def read_plain(path: Path, most: int) -> bytes:
-    """Content of a plain file of at most `most` bytes; DataError and OSError as `open_plain`."""
-    with open_plain(path, most) as file:
-        content = file.read(most + 1)  # it may have grown since
-    if len(content) > most:
-        raise DataError(f"{path} is refused: more than {most:,} bytes")
-    return content
 
 
 def stream_md5(file: IO[bytes]) -> str:

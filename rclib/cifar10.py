@@ -27,8 +27,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from rclib.archives import DAMAGE, DataError
+from rclib.archives import DAMAGE
 from rclib.cifar10_batches import ARCHIVE, BATCHES, decode_batches
+from rclib.files import DataError
 from rclib.image_folder import decode_folder, decode_zip
 
 __all__ = ["Arrays", "DataError", "arrays_checksum", "read_cifar10", "sha256_json"]

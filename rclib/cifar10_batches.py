@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rclib.archives import Bounded, DataError, open_plain, read_plain, stream_md5
+from rclib.archives import Bounded, stream_md5
+from rclib.files import DataError, open_plain, read_plain
 from rclib.pickled_batch import parse_batch
 
 __all__ = ["ARCHIVE", "BATCHES", "decode_batches"]

@@ -6,7 +6,6 @@ Needs the standard library alone, so that a `make figures` with nothing to do en
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from rclib import paths
 from rclib.claims import VERDICTS
+from rclib.results_file import read_results, read_times
 
 __all__ = [
     "load_results",
@@ -26,47 +26,22 @@ __all__ = [
 
 
 def load_results(profile: str) -> list[dict[str, Any]]:
-    """Results files of a profile, in the order of the notebooks, each with its times.
+    """Results files of a profile, in the order of the notebooks, each with its times (zero where
+    unknown).
 
-    Raises ValueError naming the file when one is not valid.
+    Raises ValueError naming the file when one is not valid (`rclib.results_file`).
     """
     records = []
     for path in sorted(paths.results_dir(profile).glob("[0-9]*.json")):
-        records.append(_times(times_path(path)) | _read(path))
+        times = times_path(path)
+        known = read_times(times) if times.is_file() else {"core_seconds": 0.0, "seconds": 0.0}
+        records.append(known | read_results(path))
     return records
 
 
 def times_path(results: Path) -> Path:
     """Where the times of a results file are."""
     return results.parent / "times" / results.name
-
-
-def _times(path: Path) -> dict[str, float]:
-    """Seconds of all runs on one core and of the notebook itself; zero where unknown."""
-    times = {"core_seconds": 0.0, "seconds": 0.0}
-    if path.is_file():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            times = {key: float(found[key]) for key in times}
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ValueError(f"times file {path} is not valid: {error!r}") from None
-    return times
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict):
-            raise TypeError("not an object")
-        for claim in record["claims"]:
-            if claim["verdict"] not in VERDICTS:
-                raise ValueError(f"unknown verdict {claim['verdict']!r}")
-        scoreboard([record])
-    except KeyError as error:
-        raise ValueError(f"results file {path} is not valid: it has no {error}") from None
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"results file {path} is not valid: {error}") from None
-    return record
 
 
 def score(record: dict[str, Any]) -> tuple[int, int]:

@@ -15,6 +15,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from rclib import runner
+from rclib.claims import Claims, above
 from rclib.runner import RunError
 
 PARAMETERS = """\
@@ -213,9 +214,13 @@ def test_good_notebook_gets_the_profiles_parameters_and_its_name(
     before = source.read_bytes()
     Path(f"notebooks/paper/{GOOD}.yaml").write_text("profile: paper\nwidths: [16]\n")
     Path("results/paper").mkdir(parents=True)
-    claim = {"key": "k", "criterion": "≥ 1", "value": None, "verdict": "reproduced"}
-    claims = [claim, {**claim, "verdict": "undecided"}]
-    record = {"notebook": GOOD, "data": {"description": "none"}, "claims": claims}
+    claims = Claims()
+    for key, interval in (("a", (1.0, 2.0)), ("b", (0.0, 2.0))):
+        claims.declare(key, paper="A", statement="s", quantity="q", criterion=above(1.0))
+        claims.measure(key, 1.5, interval=interval)
+    record = {"notebook": GOOD, "title": "t", "profile": "paper", "claims": claims.rows()}
+    record |= {"data": {"description": "none", "checksum": None}, "figures": []}
+    record |= {"parameters": {}, "tables": {}, "environment": {}}
     Path(f"results/paper/{GOOD}.json").write_text(json.dumps(record))
     command = ["run", GOOD, "--profile", "paper", "--set", "lr=0.5", "--set", "name=x"]
     assert runner.main(command) == 0

@@ -33,8 +33,14 @@ def record(name: str, *values: float | None) -> dict[str, Any]:
             claims.measure(f"{name}_{i}", value, interval=(value - 0.25, value + 0.25))
     return {
         "notebook": name,
+        "title": "A title",
+        "profile": "quick",
+        "parameters": {},
         "data": {"description": f"data of {name}", "checksum": None},
         "claims": claims.rows(),
+        "figures": [],
+        "tables": {},
+        "environment": {},
     }
 
 
@@ -95,7 +101,7 @@ def spoiled() -> dict[str, tuple[str, str]]:
         claim = {k: v for k, v in whole["claims"][0].items() if k != key}
         cases[f"claim {key}"] = (json.dumps({**whole, "claims": [claim]}), f"no '{key}'")
     claim = {**whole["claims"][0], "low": None}
-    cases["null"] = (json.dumps({**whole, "claims": [claim]}), "NoneType")
+    cases["null"] = (json.dumps({**whole, "claims": [claim]}), "low must be a number, got None")
     return cases
 
 

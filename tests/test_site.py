@@ -268,13 +268,13 @@ def spoil(project: Path, **change: Any) -> None:
 
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "no title": ({"title": None}, "it has no 'title'"),
-    "title": ({"title": 3}, "its title is 3"),
-    "figures": ({"figures": {}}, "its figures is {}"),
+    "title": ({"title": 3}, "title must be text, got 3"),
+    "figures": ({"figures": {}}, "figures must be a list, got an object"),
     "figure": ({"figures": [{"name": "x"}]}, "it has no 'caption'"),
-    "path": ({"figures": [{"name": "../x", "caption": ""}]}, "a figure is named '../x'"),
-    "caption": ({"figures": [{"name": "x", "caption": 1}]}, "caption of x is no text"),
-    "notebook": ({"notebook": "21_z"}, "another file says that it is that of '21_z'"),
-    "claims": ({"claims": [{"verdict": "proved"}]}, "unknown verdict"),
+    "path": ({"figures": [{"name": "../x", "caption": ""}]}, "name '../x' is no plain file name"),
+    "caption": ({"figures": [{"name": "x", "caption": 1}]}, "caption must be text, got 1"),
+    "notebook": ({"notebook": "21_z"}, "its notebook is '21_z', not '20_b'"),
+    "claims": ({"claims": [{"verdict": "proved"}]}, "it has no 'key'"),
     "missing": ({"figures": [{"name": "gone", "caption": "c"}]}, "gone.png is missing"),
 }
 

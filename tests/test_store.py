@@ -212,7 +212,7 @@ def test_real_modules_behind_a_training_run(tmp_path: Path) -> None:
     loaded, neutral, changed = json.loads(done.stdout)
     # rclib.data alone imports the readers of files; the checksum of the data stands for them.
     assert "rclib.data" in neutral
-    readers = {"archives", "cifar10", "cifar10_batches", "image_folder", "pickled_batch"}
+    readers = {"archives", "cifar10", "cifar10_batches", "files", "image_folder", "pickled_batch"}
     expected = set(loaded) - set(neutral) - {"rclib", "rclib.experiments"}
     expected -= {f"rclib.{name}" for name in readers}
     assert set(changed) == expected

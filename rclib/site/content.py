@@ -194,7 +194,6 @@ def load_gallery() -> Gallery:
     by_notebook: dict[str, dict[str, Mapping[str, Any]]] = {}
     for profile, found in records.items():
         for record in found:
-            _check(record, paths.results_dir(profile) / f"{record['notebook']}.json")
             by_notebook.setdefault(record["notebook"], {})[profile] = record
     notebooks = tuple(
         Notebook(name, lead["title"], _paper(name, lead["title"]), kinds)
@@ -214,36 +213,6 @@ def _paper(name: str, title: str) -> str:
     if title.lower().startswith("beyond"):
         return "beyond"
     return _BY_NUMBER.get(name[0], "beyond")
-
-
-def _check(record: Mapping[str, Any], path: Path) -> None:
-    """ValueError unless the record has what the site needs beyond the scoreboard's part."""
-    try:
-        if not path.is_file():
-            raise TypeError(f"another file says that it is that of {record['notebook']!r}")
-        for key, kind in (
-            ("title", str),
-            ("parameters", dict),
-            ("environment", dict),
-            ("core_seconds", (int, float)),
-            ("figures", list),
-        ):
-            if not isinstance(record[key], kind):
-                raise TypeError(f"its {key} is {record[key]!r:.40}")
-        for claim in record["claims"]:
-            for key in ("key", "paper", "statement", "quantity", "criterion", "note"):
-                if not isinstance(claim[key], str):
-                    raise TypeError(f"{key} of a claim is {claim[key]!r:.40}")
-            int(claim["repeats"])
-        for figure in record["figures"]:
-            if not re.fullmatch(r"\w[\w-]*", figure["name"]):
-                raise TypeError(f"a figure is named {figure['name']!r:.40}")
-            if not isinstance(figure["caption"], str):
-                raise TypeError(f"the caption of {figure['name']} is no text")
-    except KeyError as error:
-        raise ValueError(f"results file {path} is not valid: it has no {error}") from None
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"results file {path} is not valid: {error}") from None
 
 
 def _figures(notebook: Notebook) -> list[Figure]:
