@@ -20,6 +20,7 @@ last axis of every tensor, which is what `rclib.transfer` scales by.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -207,10 +208,7 @@ class GPT(nn.Module):
             return shape[1], shape[0]
         if self.layer_type(name) == "input":
             return 1, shape[0]  # the input is one-hot: one entry is active, and it is 1
-        size = 1
-        for n in shape:
-            size *= n
-        return 1, size
+        return 1, math.prod(shape)
 
     def multiplier(self, name: str) -> float:
         """m, the factor in front of a weight matrix, by parameter name."""
@@ -350,10 +348,11 @@ class Block(nn.Module):
         w = torch.cat([p[n].flatten(0, 1) * self.multipliers[n] for n in ("Wq", "Wk", "Wv")])
         b = torch.cat([p[n].flatten() for n in ("Bq", "Bk", "Bv")]) if "Bq" in p else None
         qkv = functional.linear(h, w, b).view(batch, length, 3, -1, self.head_size)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (batch, heads, T, d_h) each
+        qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, batch, heads, T, d_h)
+        qk, v = qkv[:2], qkv[2]
         if turn is not None:
-            cosine, sine = (t.to(q.dtype) for t in turn)
-            q, k = _rotate(q, cosine, sine), _rotate(k, cosine, sine)
+            qk = _rotate(qk, turn[0].to(qk.dtype), turn[1].to(qk.dtype))
+        q, k = qk.unbind(0)
         out = functional.scaled_dot_product_attention(
             q, k, v, is_causal=True, scale=1.0 / self.head_size
         )

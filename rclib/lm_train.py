@@ -175,9 +175,9 @@ def train_lm(
     saved = time.monotonic()
     tokens = recipe.batch_size * model.context
     bar = tqdm(
-        total=last - run.step,
+        total=(last - run.step) * tokens,
         unit="tok",
-        unit_scale=tokens,
+        unit_scale=True,
         leave=False,
         disable=None if progress else True,
     )
@@ -192,7 +192,7 @@ def train_lm(
             if run.step % CHECK_EVERY and run.step != last:
                 continue
             run.check()
-            bar.update(run.step - first - bar.n)
+            bar.update((run.step - first) * tokens - bar.n)
             if peak:
                 rate = (run.step - first) * tokens / (time.monotonic() - begin)
                 bar.set_postfix(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -416,3 +418,23 @@ def test_bfloat16_autocast_stays_close_to_float32(text: TextData) -> None:
     assert model.get_parameter("W").dtype == torch.float32
     assert not torch.equal(rough.train_loss, exact.train_loss)
     torch.testing.assert_close(rough.train_loss, exact.train_loss, rtol=0.01, atol=0.0)
+
+
+def test_bar_shows_tokens_per_second_utilisation_and_loss(
+    text: TextData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.StringIO()
+    real = lm_train.tqdm
+    monkeypatch.setattr(
+        lm_train, "tqdm", lambda **o: real(**{**o, "disable": False, "file": out, "mininterval": 0})
+    )
+    monkeypatch.setattr(lm_train, "CHECK_EVERY", 2)
+    _, shown = run(text, replace(RECIPE, steps=40))
+    _, hidden = run(text, replace(RECIPE, steps=40))
+    assert torch.equal(shown.train_loss, hidden.train_loss)
+    last = [line for line in out.getvalue().split("\r") if "MFU" in line][-1]
+    tokens = re.search(r"([\d.]+)k/([\d.]+)k \[.*, *([\d.]+)k?tok/s", last)
+    assert tokens is not None, last
+    assert tokens[1] == tokens[2] == "1.92"  # 40 steps of 4 windows of 12
+    found = re.search(r"MFU=(\d+)%, loss=([\d.]+)|loss=([\d.]+), MFU=(\d+)%", last)
+    assert found is not None, last
