@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from rclib import paths, progress
+from rclib.files import DataError, read_plain
 from rclib.scoreboard import load_results, score
+from rclib.strict import parse_yaml
 
 __all__ = [
     "RunError",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 KERNEL = "python3"
+MAX_PARAMETERS = 2**20  # bytes of a parameters file; the largest has a thousand
 
 
 class RunError(RuntimeError):
@@ -65,8 +68,6 @@ def profile_parameters(name: str, profile: str) -> dict[str, Any]:
 
 
 def _profile_file(name: str, profile: str) -> dict[str, Any]:
-    import yaml
-
     if profile not in paths.PROFILES:
         raise RunError(f"profile must be one of {', '.join(paths.PROFILES)}, got {profile!r}")
     if profile == "quick":
@@ -75,8 +76,8 @@ def _profile_file(name: str, profile: str) -> dict[str, Any]:
     if not path.is_file():
         raise RunError(f"parameters file {path.name} is missing in notebooks/{profile}/")
     try:
-        parameters = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        parameters = parse_yaml(read_plain(path, MAX_PARAMETERS).decode("utf-8"))
+    except (ValueError, OSError, DataError) as error:
         raise RunError(f"parameters file notebooks/{profile}/{path.name}: {_line(error)}") from None
     if not isinstance(parameters, dict):
         raise RunError(f"parameters file notebooks/{profile}/{path.name} must map names to values")
@@ -289,14 +290,12 @@ def run_one(name: str, profile: str, overrides: dict[str, Any]) -> None:
 
 
 def _override(text: str) -> tuple[str, Any]:
-    import yaml
-
     key, separator, value = text.partition("=")
     if not separator:
         raise RunError(f"--set needs NAME=VALUE, got {text!r}")
     try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return key, parse_yaml(value)
+    except ValueError as error:
         raise RunError(f"--set {key}: {_line(error)}, got {value!r}") from None
 
 

@@ -30,7 +30,7 @@ EVIDENCE = {
     "ruff": ("Makefile", "-m ruff"),
     "setuptools": ("pyproject.toml", 'build-backend = "setuptools.build_meta"'),
     "twine": ("Makefile", "-m twine"),
-    "types-pyyaml": ("rclib/runner.py", "import yaml"),
+    "types-pyyaml": ("rclib/strict.py", "import yaml"),
 }
 FOR_PEOPLE = {"pytest-cov"}  # coverage: called by hand
 
