@@ -251,10 +251,8 @@ class GPT(nn.Module):
         return sizes
 
     def matrices(self, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Every weight matrix as (fan-out, fan-in), heads laid side by side; by name.
-
-        `state` : tensors of the same names (e.g. of a snapshot); default the model's own.
-        """
+        """Every weight matrix as (fan-out, fan-in), heads laid side by side; by name. `state` :
+        tensors of the same names (e.g. of a snapshot); default the model's own."""
         tensors = dict(self.named_parameters()) if state is None else state
         out = {}
         for name in self.axes:
@@ -266,10 +264,8 @@ class GPT(nn.Module):
         return out
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits (batch, T, vocabulary) for tokens (batch, T), integers, T ≤ context.
-
-        Position s sees tokens 1 ... s. Raises ValueError for more tokens than positions.
-        """
+        """Logits (batch, T, vocabulary) for tokens (batch, T); position s sees tokens 1 ... s.
+        Raises ValueError for T > context."""
         return self.forward_all(tokens)[-1]
 
     def forward_all(self, tokens: Tensor) -> list[Tensor]:
