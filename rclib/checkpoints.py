@@ -17,110 +17,23 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rclib.safetensors_file import (
-    CheckpointError,
-    SafetensorsFile,
-    TensorInfo,
-    brief,
-    read_json,
-)
+from rclib.hub import fetch_model, split_id
+from rclib.pickled import PICKLES, PickleReader
+from rclib.readers import FileReader, MemoryReader, Reader, only_tensors
+from rclib.safetensors_file import CheckpointError, TensorInfo, brief, read_json
+from rclib.shards import Shard, weight_files
 
 __all__ = ["Checkpoint", "CheckpointError", "TensorInfo", "open_checkpoint"]
 
 CHUNK = 16 << 20
-INDEX = "model.safetensors.index.json"
-
-
-class Reader(Protocol):
-    """What stands behind a checkpoint: a file, or tensors in memory."""
-
-    @property
-    def tensors(self) -> Mapping[str, TensorInfo]:
-        """Every tensor, in the order in which it is best read."""
-
-    def read(self, name: str, start: int, stop: int, buffer: Tensor | None) -> Tensor:
-        """Entries start to stop of the flattened tensor, in `buffer` (bytes) if that helps."""
-
-    def view(self, name: str, start: int, stop: int, buffer: Tensor) -> Tensor:
-        """As `read`, for entries that are used once and dropped: mapped where that is faster."""
-
-    def close(self) -> None:
-        """Give back what is held."""
-
-
-class FileReader:
-    """Tensors of one safetensors file."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = SafetensorsFile(path)
-        self.tensors: Mapping[str, TensorInfo] = self._file.tensors
-
-    def read(self, name: str, start: int, stop: int, buffer: Tensor | None) -> Tensor:
-        """Read by position into `buffer`, which is allocated if there is none."""
-        dtype = _torch_dtype(name, self.tensors[name].dtype)
-        size = dtype.itemsize
-        if buffer is None:
-            try:
-                buffer = torch.empty((stop - start) * size, dtype=torch.uint8)
-            except RuntimeError:
-                raise CheckpointError(
-                    f"tensor {brief(name)}: no memory for {(stop - start) * size} bytes"
-                ) from None
-        part = buffer[: (stop - start) * size]
-        if len(part):
-            self._file.read_into(name, start * size, part.numpy())
-        return part.view(dtype)
-
-    def view(self, name: str, start: int, stop: int, buffer: Tensor) -> Tensor:
-        """Entries in pages of the file, mapped for as long as the result lives."""
-        dtype = _torch_dtype(name, self.tensors[name].dtype)
-        size = dtype.itemsize
-        mapped = self._file.map(name, start * size, stop * size, alignment=size)
-        if mapped is None:
-            return self.read(name, start, stop, buffer)
-        return torch.from_numpy(mapped).view(dtype)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-class MemoryReader:
-    """Tensors that are already in memory (or mapped by torch); nothing is copied."""
-
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self._tensors = dict(tensors)
-        self.tensors: Mapping[str, TensorInfo] = {
-            name: TensorInfo(tuple(t.shape), _dtype_name(t.dtype), t.numel() * t.itemsize)
-            for name, t in self._tensors.items()
-        }
-
-    def read(self, name: str, start: int, stop: int, buffer: Tensor | None) -> Tensor:
-        """A view where the tensor is contiguous on the CPU, a copy of the entries elsewhere."""
-        tensor = self._tensors[name].detach()
-        if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
-            raise CheckpointError(f"tensor {brief(name)} holds no plain dense values")
-        if tensor.is_contiguous():
-            return tensor.view(-1)[start:stop].cpu()
-        width = max(1, math.prod(tensor.shape[1:]))
-        first = start // width  # only the rows that hold these entries are copied
-        rows = tensor[first : -(-stop // width)].flatten()
-        return rows[start - first * width : stop - first * width].cpu()
-
-    def view(self, name: str, start: int, stop: int, buffer: Tensor) -> Tensor:
-        """The same as `read`."""
-        return self.read(name, start, stop, buffer)
-
-    def close(self) -> None:
-        """Let go of the tensors."""
-        self._tensors = {}
+CONFIG = "config.json"
 
 
 class Checkpoint:
@@ -248,109 +161,60 @@ def open_checkpoint(
     """Open a checkpoint without reading its tensors.
 
     source : path of a safetensors or pickle file (.bin, .pt, .pth), path of a directory, Hugging
-        Face id `owner/name` or `owner/name@revision`, a module, or a mapping of tensors.
-    revision : branch, tag or commit of a Hugging Face id.
+        Face id `owner/name` or `owner/name@revision`, a module, or a mapping of tensors. What
+        exists on disk is not looked for on the hub.
+    revision : branch, tag or commit, for a Hugging Face id only.
     Raises CheckpointError (one line) for anything that cannot be read.
     """
     if isinstance(source, nn.Module):
-        return Checkpoint(type(source).__name__, [MemoryReader(_checked(source.state_dict()))])
-    if isinstance(source, Mapping):
-        return Checkpoint("state dict", [MemoryReader(_checked(source))])
+        title, state = type(source).__name__, source.state_dict()
+    elif isinstance(source, Mapping):
+        title, state = "state dict", dict(source)
+    else:
+        return _from_path(str(source), revision)
+    if revision is not None:
+        raise ValueError(f"revision must be None for a {title}, got {revision!r}")
+    return Checkpoint(title, [MemoryReader(only_tensors(state, title))])
+
+
+def _from_path(source: str, revision: str | None) -> Checkpoint:
     path = Path(source)
+    here = path.is_dir() or path.suffix in (".safetensors", *PICKLES)
+    named = None if here else split_id(source)
+    if named is not None:
+        repo, pinned = named
+        if revision is not None and pinned is not None and revision != pinned:
+            raise ValueError(f"revision {revision!r} contradicts the one in {source!r}")
+        folder = fetch_model(repo, revision or pinned)
+        return _open(source, weight_files(folder), folder)
+    if revision is not None:
+        raise ValueError(f"revision must be None for a path, got {revision!r}")
     if path.is_dir():
-        return _from_directory(path, str(source))
-    if path.suffix == ".safetensors":
-        return Checkpoint(str(source), [FileReader(path)], _config(path.parent))
-    raise CheckpointError(f"{source}: no such file, directory or Hugging Face id")
-
-
-def _from_directory(folder: Path, source: str) -> Checkpoint:
-    config = _config(folder)
-    if (folder / "model.safetensors").exists():
-        return Checkpoint(source, [FileReader(inside(folder, "model.safetensors"))], config)
-    if (folder / INDEX).exists():
-        return Checkpoint(source, open_shards(folder, INDEX), config)
-    found = sorted(p.name for p in folder.iterdir())
+        return _open(source, weight_files(path), path)
+    if here:
+        return _open(source, [(path, None)], path.parent)
     raise CheckpointError(
-        f"{source}: neither model.safetensors nor {INDEX} there, only {brief(found)}"
+        f"{source}: no such file or directory, and no Hugging Face id (owner/name)"
     )
 
 
-def _config(folder: Path) -> Mapping[str, Any] | None:
-    path = folder / "config.json"
-    return read_json(path) if path.is_file() else None
-
-
-def inside(folder: Path, name: str) -> Path:
-    """Path of a file that an index names, which must lie in the folder.
-
-    A link out of the folder is refused as well, except into the `blobs` of a Hugging Face cache,
-    where every snapshot is made of such links. Raises CheckpointError.
-    """
-    where = f"{folder}: file {brief(name)}"
-    pure = PurePosixPath(name)
-    if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name:
-        raise CheckpointError(f"{where} lies outside the directory")
-    path = folder / name
-    if not path.is_file():
-        raise CheckpointError(f"{where} is missing")
-    root, real = folder.resolve(), path.resolve()
-    homes = [root]
-    if root.parent.name == "snapshots":
-        homes.append(root.parent.parent / "blobs")
-    if not any(real.is_relative_to(home) for home in homes):
-        raise CheckpointError(f"{where} is a link that leads outside the directory")
-    return path
-
-
-def open_shards(folder: Path, index: str) -> list[Reader]:
-    """Readers of all shards that an index names, checked against it.
-
-    Raises CheckpointError for missing shards, and where index and shards disagree.
-    """
-    where = folder / index
-    weights = read_json(inside(folder, index)).get("weight_map")
-    if not isinstance(weights, dict) or not all(isinstance(v, str) for v in weights.values()):
-        raise CheckpointError(f"{where}: weight_map must map tensors to files")
-    shards: dict[str, set[str]] = {}
-    for name, shard in weights.items():
-        shards.setdefault(shard, set()).add(name)
-    paths = {shard: inside(folder, shard) for shard in sorted(shards)}
+def _open(source: str, shards: list[Shard], folder: Path) -> Checkpoint:
+    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
     readers: list[Reader] = []
     try:
-        for shard, path in paths.items():
-            readers.append(FileReader(path))
-            for name in sorted(shards[shard] ^ set(readers[-1].tensors)):
-                there = "lacks" if name in shards[shard] else "holds"
-                but = "puts there" if name in shards[shard] else "does not put there"
-                raise CheckpointError(f"{path} {there} tensor {brief(name)}, which {index} {but}")
+        for path, expected in shards:
+            readers.append(PickleReader(path) if path.suffix in PICKLES else FileReader(path))
+            if expected is not None:
+                _compare(path, set(readers[-1].tensors), expected)
+        return Checkpoint(source, readers, config)
     except BaseException:
         for reader in readers:
             reader.close()
         raise
-    return readers
 
 
-def _checked(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
-    """A state dict without the extra state that modules may add; only tensors otherwise."""
-    found: dict[str, Tensor] = {}
-    for name, value in tensors.items():
-        if str(name).endswith("_extra_state"):
-            continue
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"state dict: entry {brief(name)} is no tensor but {type(value).__name__}"
-            )
-        found[name] = value
-    return found
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _torch_dtype(name: str, dtype: str) -> torch.dtype:
-    found = getattr(torch, dtype, None)
-    if not isinstance(found, torch.dtype):
-        raise CheckpointError(f"tensor {brief(name)}: this torch has no type {dtype}")
-    return found
+def _compare(path: Path, held: set[str], expected: frozenset[str]) -> None:
+    for name in sorted(expected - held):
+        raise CheckpointError(f"{path}: lacks tensor {brief(name)}, which the index puts there")
+    for name in sorted(held - expected):
+        raise CheckpointError(f"{path}: holds tensor {brief(name)}, which the index does not name")
