@@ -122,6 +122,9 @@ lock: $(STAMP) ## Write requirements.lock anew from pyproject.toml (needs uv)
 chaos: $(STAMP) ## Kill make figures at 20 random moments and compare the results (half an hour)
 	@$(PY) tests/chaos.py
 
+machines: $(STAMP) ## Run the quick profile as on an old processor: how far do the numbers differ?
+	@$(PY) tests/machines.py
+
 seeds: $(STAMP) ## Run every notebook with ten sets of seeds: does a verdict depend on them?
 	@$(PY) -m rclib.stability --profile $(PROFILE) --jobs $(JOBS)
 

@@ -44,12 +44,16 @@ def copy_to(folder: Path, notebooks: list[str]) -> Path:
     return folder
 
 
-def start(folder: Path, token: str) -> subprocess.Popen[bytes]:
-    """`make figures` in a process group of its own, with the copy's own library and store."""
+def start(folder: Path, token: str, **extra: str) -> subprocess.Popen[bytes]:
+    """`make figures` in a process group of its own, with the copy's own library and store.
+
+    extra: environment variables.
+    """
     outside = {
         k: v for k, v in os.environ.items() if not k.startswith(("RCLIB_", "MAKE", "MFLAGS"))
     }
     environment = outside | {"PYTHONPATH": str(folder), "RCLIB_CHAOS": token, "TQDM_DISABLE": "1"}
+    environment |= extra
     with open(folder / "make.log", "ab") as log:
         return subprocess.Popen(
             ["make", "figures"],
@@ -98,10 +102,10 @@ def outcome(folder: Path) -> dict[str, bytes]:
     }
 
 
-def whole_run(folder: Path, seconds: float) -> float:
+def whole_run(folder: Path, seconds: float, **extra: str) -> float:
     """`make figures` to its end; its duration. Ends the program if it fails or takes too long."""
     begin = time.monotonic()
-    process = start(folder, folder.name)
+    process = start(folder, folder.name, **extra)
     try:
         status = process.wait(max(1.0, seconds))
     except subprocess.TimeoutExpired:
