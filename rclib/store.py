@@ -21,6 +21,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import sys
 import time
@@ -229,7 +230,7 @@ def lookup(
             raise ValueError("checksum does not match")
         if meta.get("key") != key:
             raise ValueError("it is the entry of another run")
-    except (SafetensorError, OSError, ValueError) as error:
+    except Exception as error:  # a header can name types that numpy does not have, and more
         aside = path.with_suffix(".damaged")
         warnings.warn(
             f"stored run {path.name} is damaged ({error}); moved to {aside.name}", stacklevel=2
@@ -299,6 +300,7 @@ def seconds_spent(
         return 0.0
     try:
         with safe_open(path, framework="np") as handle:
-            return float((handle.metadata() or {}).get("seconds", 0.0))
+            seconds = float((handle.metadata() or {}).get("seconds", 0.0))
     except (SafetensorError, OSError, ValueError):
         return 0.0  # a remark for the reader; a damaged one costs nothing
+    return seconds if 0 <= seconds < math.inf else 0.0
