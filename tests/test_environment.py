@@ -16,7 +16,11 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-CONDA_NAMES = {"build": "python-build", "huggingface-hub": "huggingface_hub", "torch": "pytorch"}  # the others have one name in both worlds
+CONDA_NAMES = {  # the others have one name in both worlds
+    "build": "python-build",
+    "huggingface-hub": "huggingface_hub",
+    "torch": "pytorch",
+}
 MODULES = {"beautifulsoup4": "bs4", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 # What is used without an import of its own: the file and the text that show it.
 EVIDENCE = {
