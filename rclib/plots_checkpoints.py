@@ -24,6 +24,7 @@ __all__ = [
     "eigenvalue_histograms",
     "largest_by_vector",
     "largest_correlations",
+    "p_values",
     "spectra_over_blocks",
 ]
 
@@ -146,6 +147,25 @@ def block_heat_maps(
     assert image is not None
     figure.colorbar(image, ax=grid, shrink=0.8, label="correlation over neurons")
     figure.suptitle(title, fontsize=8)
+    return figure
+
+
+def p_values(frame: pd.DataFrame) -> Figure:
+    """Share of tests with a p-value of at most p; the diagonal is what chance alone gives.
+
+    frame : columns group, p (ascending), share.
+    """
+    figure, panel = plt.subplots(figsize=(3.6, 3.0))
+    colours = sns.color_palette("colorblind")
+    for i, (name, group) in enumerate(frame.groupby("group", sort=False)):
+        colour = colours[i % len(colours)]
+        panel.step(group.p, group.share, where="post", color=colour, ls=DASHES[i], label=str(name))
+    panel.plot([0, 1], [0, 1], color="0.3", ls=":", lw=1.0, label="chance")
+    panel.set_xlabel("p-value, corrected for the pairs")
+    panel.set_ylabel("share of tests at most p")
+    panel.set_xlim(0, 1)
+    panel.set_ylim(0, 1.02)
+    panel.legend(fontsize=6, loc="lower right")
     return figure
 
 
