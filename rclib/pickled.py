@@ -6,6 +6,7 @@ knows tensors and plain containers and refuses everything else; there is no othe
 
 from __future__ import annotations
 
+import re
 import threading
 import warnings
 from collections.abc import Mapping
@@ -87,7 +88,11 @@ def _torch_load(path: Path, *, mmap: bool) -> Any:
             warnings.simplefilter("ignore")  # on storage types, of no use to the reader
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # whatever a damaged or hostile file leads to
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if "weights_only" in reason or "Unsupported" in reason:
-            reason = "it holds more than tensors and plain containers, which could be code"
-        raise CheckpointError(f"{path}: refused as a pickle: {brief(reason, 200)}") from None
+        text = " ".join(str(error).split())
+        code = re.search(r"GLOBAL (\S+)", text)
+        reason = (
+            f"it asks for {brief(code[1])}, which could be code; only tensors are loaded"
+            if code
+            else "not a file of tensors that torch.save wrote, or damaged"
+        )
+        raise CheckpointError(f"{path}: {reason}") from None

@@ -35,7 +35,7 @@ __all__ = ["CheckpointError", "SafetensorsFile", "TensorInfo", "brief", "parse_j
 # The format's own limit.
 MAX_HEADER = 100_000_000
 # Python objects are larger than their text: what parsing may need at most.
-MAX_PARSE_MEMORY = 600_000_000
+MAX_PARSE_MEMORY = 400_000_000
 MAX_AXES = 32
 # Below this, mapping costs more than copying.
 MAP_FROM = 1 << 20
