@@ -72,8 +72,8 @@ def collapse(
     last.set_xticks(sizes, [str(size) for size in sizes])
     last.xaxis.minorticks_off()
     last.set_xlabel("width N")
-    last.set_title("loss: |difference from the widest|")
-    last.set_ylabel("relative difference")
+    last.set_title("difference from the widest")
+    last.set_ylabel("|relative difference of loss|")
     last.legend()
     return figure
 
@@ -158,17 +158,16 @@ def levels(frame: pd.DataFrame, *, units: Mapping[str, str], slope: float = -0.5
     return figure
 
 
-def control_densities(
-    frame: pd.DataFrame, notes: Mapping[str, str], *, columns: Sequence[str], label: str
-) -> Figure:
-    """Densities of several widths, one panel a parametrisation.
+def control_densities(frame: pd.DataFrame, notes: Mapping[str, str], *, label: str) -> Figure:
+    """Densities of several widths, one panel a setting.
 
-    frame : parametrization, width, x, density. notes : parametrisation -> text in the corner.
+    frame : setting, width, x, density. notes : setting -> text in the corner.
     """
     looks = _looks(list(frame.width.unique()))
-    figure, panels = plt.subplots(1, len(columns), figsize=(7.0, 2.3), squeeze=False)
-    for panel, name in zip(panels[0], columns, strict=True):
-        _lines(panel, frame[frame.parametrization == name], looks, "density")
+    settings = list(frame.setting.unique())
+    figure, panels = plt.subplots(1, len(settings), figsize=(9.0, 2.2), squeeze=False)
+    for panel, name in zip(panels[0], settings, strict=True):
+        _lines(panel, frame[frame.setting == name], looks, "density")
         panel.set_ylim(0, 1.3 * panel.get_ylim()[1])
         panel.set_yticks([])
         panel.spines["left"].set_visible(False)
@@ -176,9 +175,9 @@ def control_densities(
             0.98, 0.98, notes.get(name, ""), transform=panel.transAxes, ha="right", va="top",
             fontsize=6,
         )  # fmt: skip
-        panel.set_title(SHOWN.get(name, name))
-        panel.set_xlabel(label)
+        panel.set_title(name)
     panels[0, 0].set_ylabel("density")
+    figure.supxlabel(label, fontsize=8)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, title="width N", loc="outside right upper")
     return figure

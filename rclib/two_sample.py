@@ -136,21 +136,34 @@ def sampling_distance(
     return float(np.mean(drawn))
 
 
-def jackknife(statistic: Callable[[Sequence[int]], float], repeats: int) -> Interval:
+def jackknife(
+    statistic: Callable[[Sequence[int]], float], repeats: int, *, positive: bool = False
+) -> Interval:
     """A statistic of `repeats` repeats with its 95 percent jackknife interval.
 
     statistic : takes the numbers (from 0) of the repeats to use. With θ from all and θ_k from all
     but k, the pseudo-values R θ - (R - 1) θ_k have the jackknife's variance; the t-interval of
     their mean is laid around θ. Right for ratios and slopes made of distances between pairs of
-    repeats, which are not independent of each other. Raises ValueError for fewer than two.
+    repeats, which are not independent of each other. positive : take it for log θ, so that the
+    ends are positive, as those of a distance or a ratio of distances should be.
+    Raises ValueError for fewer than two repeats and for a positive statistic that is not.
     """
     if repeats < 2:
         raise ValueError(f"repeats must be at least 2, got {repeats}")
+    if positive:
+        inner = jackknife(lambda kept: _log(statistic(kept)), repeats)
+        return Interval(*(math.exp(end) for end in (inner.value, inner.low, inner.high)))
     value = statistic(range(repeats))
     without = [statistic([i for i in range(repeats) if i != k]) for k in range(repeats)]
     _, low, high = interval_of([repeats * value - (repeats - 1) * w for w in without])
     half = (high - low) / 2
     return Interval(value, value - half, value + half)
+
+
+def _log(value: float) -> float:
+    if not value > 0:
+        raise ValueError(f"statistic must be positive, got {value}")
+    return math.log(value)
 
 
 @dataclass(frozen=True)

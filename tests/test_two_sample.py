@@ -29,10 +29,10 @@ SAMPLES = st.lists(
 
 @given(SAMPLES, SAMPLES)
 @settings(max_examples=60, deadline=None)
-def test_distances_are_those_of_scipy(x, y):  # rounded values, so that ties occur
+def test_distances_against_scipy_and_the_definition(x, y):  # rounded values, so that ties occur
     a, b = np.array(x), np.array(y)
     assert wasserstein(a, b) == pytest.approx(stats.wasserstein_distance(a, b), abs=1e-9)
-    expected = stats.ks_2samp(a, b, method="exact").statistic
+    expected = max(abs(float(np.mean(a <= t)) - float(np.mean(b <= t))) for t in [*x, *y])
     assert kolmogorov_smirnov(a, b) == pytest.approx(expected, abs=1e-12)
 
 
@@ -41,6 +41,12 @@ def test_distances_by_hand():
     x, y = np.array([0.0, 1.0]), np.array([1.0, 3.0])
     assert wasserstein(x, y) == pytest.approx(0.5 * 1 + 0.5 * 2)
     assert kolmogorov_smirnov(x, y) == pytest.approx(0.5)
+
+
+def test_kolmogorov_smirnov_is_that_of_scipy():
+    generator = np.random.default_rng(7)
+    x, y = generator.normal(size=40), generator.normal(0.3, size=90)
+    assert kolmogorov_smirnov(x, y) == pytest.approx(stats.ks_2samp(x, y).statistic)
 
 
 def test_wasserstein_of_equal_sizes_is_the_mean_difference_of_the_sorted_values():
@@ -131,7 +137,8 @@ def test_jackknife_of_a_mean_is_its_t_interval():
     assert (interval.value, interval.low, interval.high) == pytest.approx(interval_of(values))
 
 
-def test_jackknife_covers_a_ratio_of_pair_distances():
+@pytest.mark.parametrize("positive", [False, True])
+def test_jackknife_covers_a_ratio_of_pair_distances(positive):
     # E|x_i - x_j| over |mean|, from all pairs: normal values with mean 5 have 2/√π / 5.
     exact = 2 / math.sqrt(math.pi) / 5
 
@@ -143,9 +150,17 @@ def test_jackknife_covers_a_ratio_of_pair_distances():
     covered = 0
     for trial in range(200):
         values = np.random.default_rng(trial).normal(5.0, 1.0, size=8)
-        interval = jackknife(lambda kept, v=values: ratio(v, kept), 8)
+        interval = jackknife(lambda kept, v=values: ratio(v, kept), 8, positive=positive)
         covered += interval.low <= exact <= interval.high
     assert covered >= 170
+
+
+def test_positive_jackknife_is_that_of_the_logarithm():
+    values = np.random.default_rng(5).exponential(size=6)
+    plain = jackknife(lambda kept: math.log(values[list(kept)].sum()), 6)
+    interval = jackknife(lambda kept: float(values[list(kept)].sum()), 6, positive=True)
+    ends = (interval.value, interval.low, interval.high)
+    assert ends == pytest.approx(tuple(map(math.exp, (plain.value, plain.low, plain.high))))
 
 
 def test_bad_arguments_are_named():
@@ -161,3 +176,5 @@ def test_bad_arguments_are_named():
         floor([], [1.0])
     with pytest.raises(ValueError, match="repeats must be at least 2, got 1"):
         jackknife(lambda kept: 0.0, 1)
+    with pytest.raises(ValueError, match=r"statistic must be positive, got 0\.0"):
+        jackknife(lambda kept: 0.0, 3, positive=True)

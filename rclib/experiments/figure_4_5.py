@@ -124,12 +124,17 @@ def fall_interval(tables: Tables, widths: Sequence[int]) -> Interval:
     pairs = list(itertools.pairwise(widths))
     middle = [float(np.sqrt(a * b)) for a, b in pairs]
     return _mean_interval(
-        tables, lambda table, kept: slope(middle, [table.between(a, b, kept) for a, b in pairs])
+        tables,
+        lambda table, kept: slope(middle, [table.between(a, b, kept) for a, b in pairs]),
+        positive=False,
     )
 
 
 def _mean_interval(
-    tables: Tables, statistic: Callable[[PairDistances, Sequence[int]], float]
+    tables: Tables,
+    statistic: Callable[[PairDistances, Sequence[int]], float],
+    *,
+    positive: bool = True,
 ) -> Interval:
     """A statistic of one block, mean over blocks, with its jackknife interval over seeds."""
     sizes = {n for table in tables for value in table.values.values() for n in value.shape}
@@ -138,7 +143,9 @@ def _mean_interval(
             f"every width needs the same number of seeds, 3 or more, got {sorted(sizes)}"
         )
     return jackknife(
-        lambda kept: float(np.mean([statistic(table, kept) for table in tables])), sizes.pop()
+        lambda kept: float(np.mean([statistic(table, kept) for table in tables])),
+        sizes.pop(),
+        positive=positive,
     )
 
 
