@@ -25,6 +25,7 @@ _MAX_BYTES = 2**24  # a hundred times the largest so far
 # characters.
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _NUMBER = (float, int)
+_ENVIRONMENT = ("python", "torch", "numpy", "system", "machine", "cores", "commit")
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -74,7 +75,10 @@ def _check(record: dict[str, Any], path: Path) -> None:
     _line(data, "data: ", "description")
     _get(data, "data: ", "checksum", str, type(None))
     _get(record, "", "parameters", dict)
-    _get(record, "", "environment", dict)
+    environment = _get(record, "", "environment", dict)
+    for key in _ENVIRONMENT:
+        if _get(environment, "environment: ", key, str, int, type(None)) is not None:
+            _line({key: str(environment[key])}, "environment: ", key)
     for figure in _objects(record, "figures"):
         name = _line(figure, "figures: ", "name")
         if not re.fullmatch(r"\w[\w.-]*", name):

@@ -9,12 +9,13 @@ holds and nesting that exhausts the stack. Each format's own parser does the rea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 __all__ = ["parse_json", "parse_yaml"]
 
 _YAML_KINDS = {"map", "seq", "str", "int", "float", "bool", "null"}
+_MAX_DEPTH = 50  # of YAML, its stream and document included
 _MAX_DIGITS = 40  # of a whole number
 _MAX_NODES = 100_000  # of a YAML file, aliases written out; a parameters file has some fifty
 
@@ -43,6 +44,7 @@ def parse_yaml(text: str) -> Any:
     import yaml
 
     try:
+        _check_depth(yaml.parse(text, Loader=yaml.SafeLoader))
         loader = yaml.SafeLoader(text)
         try:
             node = loader.get_single_node()
@@ -57,9 +59,17 @@ def parse_yaml(text: str) -> Any:
             loader.dispose()
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
     return value
+
+
+def _check_depth(events: Iterable[Any]) -> None:
+    """Reads no further than the limit: PyYAML takes time quadratic in the depth."""
+    depth = 0
+    for event in events:
+        depth += type(event).__name__.endswith("StartEvent")
+        depth -= type(event).__name__.endswith("EndEvent")
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"line {event.start_mark.line + 1}: it is nested too deeply")
 
 
 def _yaml_nodes(node: Any) -> Iterator[Any]:

@@ -7,11 +7,14 @@ hold what damage, not malice, does to the same files.
 
 from __future__ import annotations
 
+import copy
 import gzip
 import hashlib
 import io
+import json
 import os
 import pickle
+import struct
 import tarfile
 import tracemalloc
 import warnings
@@ -25,14 +28,19 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
 
 import rclib.cifar10
+from rclib import readme, replication, runner, scoreboard, store
+from rclib.claims import Claims, above
 from rclib.data import DataError, Dataset, load
+from rclib.experiments import mlp_runs
 from rclib.pickled_batch import parse_batch
+from rclib.strict import parse_json, parse_yaml
 
 CLASSES = [f"class{i}" for i in range(10)]
 # Bounded and repeatable: the same examples at every run.
@@ -546,3 +554,382 @@ def test_kept_file_that_is_a_pipe_or_huge_is_replaced(root: Path) -> None:
     with pytest.warns(UserWarning, match="more than 1,073,741,824 bytes"):
         assert same(load("cifar10", root=root), honest)
     assert kept.stat().st_size < 2**20
+
+
+# --- JSON and YAML -------------------------------------------------------------------------
+
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=12,
+)
+
+
+@few
+@given(plain)
+def test_plain_json_is_read_as_python_reads_it(value: Any) -> None:
+    assert parse_json(json.dumps(value)) == value
+
+
+@few
+@given(plain)
+def test_plain_yaml_is_read_as_pyyaml_reads_it(value: Any) -> None:
+    text = yaml.safe_dump(value)
+    assert parse_yaml(text) == yaml.safe_load(text)
+
+
+@few
+@given(st.text(st.sampled_from("{}[]\"':,-!&*|<?#%@ \n\t0123456789.eE+aNul~\\\x00"), max_size=40))
+def test_any_text_is_a_value_or_one_error(text: str) -> None:
+    for parse in (parse_json, parse_yaml):
+        try:
+            parse(text)
+        except ValueError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"a": 1, "b": 2, "a": 1}', "key 'a' is there twice"),
+        ("NaN", "NaN is no JSON number"),
+        ("[-Infinity]", "-Infinity is no JSON number"),
+        ("1e999", "1e999 is no finite number"),
+        ("-1e999", "no finite number"),
+        ("9" * 41, "has more than 40 digits"),
+        ("9" * 10_000, "has more than 40 digits"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ("\ufeff{}", "BOM"),
+        ("{} {}", "Extra data"),
+        ("'a'", "Expecting value"),
+    ],
+)
+def test_json_that_is_not_plain_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason) as caught:
+        parse_json(text)
+    assert len(str(caught.value)) < 200
+
+
+def bomb(levels: int) -> str:
+    """Ten to the power of `levels` values in a few lines."""
+    lines = ["- &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    for i in range(1, levels):
+        lines.append(f"- &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a: 1\nb: 2\na: 3", "line 1: key 'a' is there twice"),
+        ("a: {b: 1,\n c: 1, b: 2}", "line 1: key 'b' is there twice"),
+        ("a: !!python/object/apply:os.system [ls]", "'python/object/apply:os.system' is no plain"),
+        ("a: !!python/name:os.system", "is no plain kind"),
+        ("a: !mine 1", "'!mine' is no plain kind"),
+        ("a: !!set {b}", "'set' is no plain kind"),
+        ("a: !!binary aGk=", "'binary' is no plain kind"),
+        ("a: 2001-02-03", "line 1: 'timestamp' is no plain kind of value .quote text"),
+        ("a: &x {b: 1}\nc:\n  <<: *x", "line 3: 'merge' is no plain kind"),
+        ("a: 1\nb: .nan", "line 2: .nan is no finite number"),
+        ("a: -.inf", "no finite number"),
+        ("a: 1.0e+999", "no finite number"),
+        ("[" * 10**5, "line 1: it is nested too deeply"),
+        ("\n".join(" " * i + "a:" for i in range(99)), "line 49: it is nested too deeply"),
+        ("a: &x [*x]", "more than 100,000 values"),
+        (bomb(9), "more than 100,000 values"),
+        ("[a]: 1", "unhashable"),
+        ("a: \x07", "special characters"),
+        ("a: *b", "undefined alias"),
+        ("--- 1\n--- 2", "single document"),
+        ("a: b: c", "mapping values"),
+        ("a: " + "9" * 5000, "integer string"),
+    ],
+)
+def test_yaml_that_is_not_plain_is_refused(text: str, reason: str) -> None:
+    with at_most(2**26), pytest.raises(ValueError, match=reason) as caught:
+        parse_yaml(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_yaml_keeps_small_aliases_and_the_empty_text() -> None:
+    assert parse_yaml(bomb(2))[1] == [[1] * 10] * 10
+    assert parse_yaml("") is None
+    assert parse_yaml("# only words") is None
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "notebooks/paper").mkdir(parents=True)
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "results/paper/times").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RCLIB_OUT", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"profile: paper\nwidth: 1\nwidth: 2\n", "line 1: key 'width' is there twice"),
+        (b"profile: !!python/object/apply:os.getcwd []\n", "is no plain kind"),
+        (b"profile: paper\nlr: .inf\n", "line 2: .inf is no finite number"),
+        (b"profile: paper\nname: \xff\n", "can't decode byte 0xff"),
+        (b"[" * 9999, "nested too deeply"),
+        (b"profile: paper\n" + b"#" * 2**20, "is refused: 1,048,591 bytes"),
+        (b"- profile\n", "must map names to values"),
+    ],
+)
+def test_parameters_file_is_refused_by_name(checkout: Path, content: bytes, reason: str) -> None:
+    (checkout / "notebooks/paper/10_a.yaml").write_bytes(content)
+    with pytest.raises(runner.RunError, match=rf"notebooks/paper/10_a\.yaml.*{reason}"):
+        runner.profile_parameters("10_a", "paper")
+
+
+# --- results files -------------------------------------------------------------------------
+
+
+def record() -> dict[str, Any]:
+    claims = Claims()
+    for key in ("good", "bad", "untested"):
+        claims.declare(key, paper="A, x", statement="s", quantity="q", criterion=above(0.5))
+    claims.measure("good", [0.9, 0.91])
+    claims.measure("bad", 0.1)
+    claims.not_testable("untested", "why")
+    return {
+        "notebook": "11_a",
+        "title": "A title",
+        "profile": "paper",
+        "parameters": {"profile": "paper", "seeds": [0, 1], "rates": [0.1, 1.0]},
+        "data": {"description": "digits", "checksum": None},
+        "claims": claims.rows(),
+        "figures": [{"name": "figure_1", "caption": "c"}],
+        "tables": {"t": [{"x": 1.0}]},
+        "environment": {
+            "python": "3",
+            "torch": "2",
+            "numpy": "2",
+            "commit": None,
+            "system": "Linux",
+            "machine": "m",
+            "cores": 2,
+        },
+    }
+
+
+def write_results(checkout: Path, content: bytes) -> Path:
+    path = checkout / "results/paper/11_a.json"
+    path.write_bytes(content)
+    return path
+
+
+def everything(checkout: Path) -> str:
+    """What is made of results files: scoreboard, README's table, replication.md, manifest."""
+    papers, runs = replication.load_papers(), replication.committed_runs()
+    return "\n".join(
+        [
+            scoreboard.scoreboard(scoreboard.load_results("paper")),
+            readme.figure_table(readme.committed_records()),
+            replication.replication(papers, runs),
+            replication.codecheck(papers, runs),
+        ]
+    )
+
+
+def test_whole_record_is_read(checkout: Path) -> None:
+    write_results(checkout, json.dumps(record()).encode())
+    assert scoreboard.load_results("paper") == [record() | {"core_seconds": 0.0, "seconds": 0.0}]
+    assert "1 reproduced" in everything(checkout)
+
+
+def changed(path: str, value: Any) -> bytes:
+    """The record with the entry at `path` (names and places, by dots) replaced."""
+    content = copy.deepcopy(record())
+    *parents, last = path.split(".")
+    at: Any = content
+    for part in parents:
+        at = at[int(part) if isinstance(at, list) else part]
+    at[int(last) if isinstance(at, list) else last] = value
+    return json.dumps(content).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "Expecting value"),
+        (b"[1]", "not an object"),
+        (b"\xff", "can't decode byte"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"notebook": "11_a", "notebook": "11_a"}', "'notebook' is there twice"),
+        (b" " * (2**24 + 1), "is refused: 16,777,217 bytes"),
+        (changed("notebook", "../../up"), "its notebook is '../../up', not '11_a'"),
+        (changed("notebook", "12_b"), "not '11_a'"),
+        (changed("title", None), "title must be text, got None"),
+        (changed("title", "a\x1b]0;b\x07"), r"title holds the character '\\x1b'"),
+        (changed("title", "a\n| b"), r"title holds the character '\\n'"),
+        (changed("title", "\u202egnirts"), r"title holds the character '\\u202e'"),
+        (changed("data.description", "\ud800"), r"description holds the character '\\ud800'"),
+        (changed("data", []), "data must be an object, got a list"),
+        (changed("data.checksum", 1), "checksum must be text or null, got 1"),
+        (changed("figures.0.name", "../../etc/x"), "is no plain file name"),
+        (changed("figures.0.name", ".hidden"), "is no plain file name"),
+        (changed("figures.0.name", ""), "is no plain file name"),
+        (changed("figures.0", "figure"), "'figure' is not an object"),
+        (changed("environment.torch", []), "environment: torch must be text or a whole number or"),
+        (changed("environment.system", "a\tb"), r"system holds the character '\\t'"),
+        (changed("environment", {}), "environment: it has no 'python'"),
+        (changed("tables", []), "tables must be an object"),
+        (changed("tables.t", {}), "'t' must be a list of objects"),
+        (changed("tables.t", [1]), "'t' must be a list of objects"),
+        (changed("claims", {}), "claims must be a list, got an object"),
+        (changed("claims.0", None), "None is not an object"),
+        (changed("claims.1.key", "good"), "key 'good' is there twice"),
+        (changed("claims.0.verdict", "proved"), "unknown verdict 'proved'"),
+        (changed("claims.0.verdict", ["reproduced"]), "verdict must be text, got a list"),
+        (changed("claims.0.verdict", "not testable here"), "value must be null, got 0.9"),
+        (changed("claims.0.value", None), "value must be a number, got None"),
+        (changed("claims.0.value", True), "value must be a number, got True"),
+        (changed("claims.0.low", "1"), "low must be a number, got '1'"),
+        (changed("claims.0.high", float("nan")), "NaN is no JSON number"),
+        (changed("claims.0.high", float("inf")), "Infinity is no JSON number"),
+        (changed("claims.0.high", 10**400), "has more than 40 digits"),
+        (changed("claims.0.repeats", 1.5), "repeats must be a whole number, got 1.5"),
+        (changed("claims.0.repeats", False), "repeats must be a whole number, got False"),
+    ],
+)
+def test_results_file_is_refused_by_name(checkout: Path, content: bytes, reason: str) -> None:
+    path = write_results(checkout, content)
+    for use in (lambda: scoreboard.load_results("paper"), lambda: everything(checkout)):
+        with pytest.raises(ValueError, match=f"is not valid: .*{reason}") as caught:
+            use()
+        assert f"results file {path}" in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 500
+
+
+def test_results_file_that_is_no_file(checkout: Path) -> None:
+    path = checkout / "results/paper/11_a.json"
+    path.mkdir()
+    with pytest.raises(ValueError, match=r"results file .* is not valid"):
+        scoreboard.load_results("paper")
+    path.rmdir()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="is refused: not a plain file"):
+        scoreboard.load_results("paper")
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match="is refused: not a plain file"):
+        scoreboard.load_results("paper")
+
+
+@pytest.mark.parametrize(
+    "times",
+    ['{"core_seconds": 1, "seconds": -1}', '{"core_seconds": 1, "seconds": true}', "[]", "{}", "x",
+     '{"core_seconds": NaN, "seconds": 1}', '{"core_seconds": 1}', '{"core_seconds": null}'],
+)  # fmt: skip
+def test_times_are_refused_by_name(checkout: Path, times: str) -> None:
+    write_results(checkout, json.dumps(record()).encode())
+    (checkout / "results/paper/times/11_a.json").write_text(times)
+    with pytest.raises(ValueError, match=r"times file .*11_a\.json is not valid: .*\w"):
+        scoreboard.load_results("paper")
+
+
+def places(value: Any, path: str = "") -> list[str]:
+    """Paths of all entries of a JSON value, as `changed` takes them."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    own = [(f"{path}.{key}".lstrip("."), entry) for key, entry in pairs]
+    below = [p for name, v in own if isinstance(v, (dict, list)) for p in places(v, name)]
+    return [name for name, _ in own] + below
+
+
+@few
+@given(place=st.sampled_from(places(record())), value=plain)
+def test_what_the_reader_takes_everything_else_can_use(
+    tmp_path_factory: pytest.TempPathFactory, place: str, value: Any
+) -> None:
+    folder = tmp_path_factory.mktemp("checkout")
+    with pytest.MonkeyPatch.context() as patch:
+        checkout.__wrapped__(folder, patch)  # type: ignore[attr-defined]
+        path = write_results(folder, changed(place, value))
+        try:
+            scoreboard.load_results("paper")
+        except ValueError as error:
+            refusal = str(error)
+        else:
+            refusal = f"{path} " * bool(everything(folder).encode())
+        assert str(path) in refusal
+
+
+# --- stored runs ---------------------------------------------------------------------------
+
+
+def entry(header: dict[str, Any] | bytes, content: bytes = b"") -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + content
+
+
+def tensor(kind: str, shape: list[int], size: int) -> bytes:
+    return entry({"a": {"dtype": kind, "shape": shape, "data_offsets": [0, size]}}, bytes(size))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        struct.pack("<Q", 2**62),
+        entry(b"[" * 90_000),
+        entry({"__metadata__": {"sha256": 3}}),
+        entry(b'{"\\ud800": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', bytes(4)),
+        tensor("BF16", [2], 4),  # numpy has no such type
+        tensor("F8_E4M3", [4], 4),
+        tensor("F32", [2**40, 0], 0),
+        tensor("F32", [2**63 - 1, 2**63 - 1], 0),
+        tensor("F32", [1], 4),  # without metadata
+    ],
+)
+def test_stored_run_of_any_content_is_set_aside_and_computed_again(
+    tmp_path: Path, content: bytes
+) -> None:
+    function, arrays = mlp_runs.train_mlp, {"a": np.arange(3.0)}
+    key = store.run_key(function, {}, data=None)
+    store.keep(function, {}, arrays, key=key, seconds=1.0, root=tmp_path)
+    (path,) = tmp_path.rglob("*.safetensors")
+    path.write_bytes(content)
+    assert store.seconds_spent(function, {}, root=tmp_path) == 0.0
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert store.lookup(function, {}, root=tmp_path) is None
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "1e999", "long", ""])
+def test_stored_seconds_that_are_no_time_count_as_none(tmp_path: Path, seconds: str) -> None:
+    function = mlp_runs.train_mlp
+    key = store.run_key(function, {}, data=None)
+    store.keep(function, {}, {"a": np.arange(3.0)}, key=key, seconds=1.0, root=tmp_path)
+    assert store.seconds_spent(function, {}, root=tmp_path) == 1.0
+    (path,) = tmp_path.rglob("*.safetensors")
+    path.write_bytes(save({"a": torch.zeros(1)}, {"seconds": seconds}))
+    assert store.seconds_spent(function, {}, root=tmp_path) == 0.0
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "loop"])
+def test_stored_run_that_is_no_file_is_computed_again(tmp_path: Path, kind: str) -> None:
+    function, arrays = mlp_runs.train_mlp, {"a": np.arange(3.0)}
+    key = store.run_key(function, {}, data=None)
+    store.keep(function, {}, arrays, key=key, seconds=1.0, root=tmp_path)
+    (path,) = tmp_path.rglob("*.safetensors")
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to({"device": "/dev/zero", "loop": path}[kind])
+    assert store.lookup(function, {}, root=tmp_path) is None
+    assert store.seconds_spent(function, {}, root=tmp_path) == 0.0
+    store.keep(function, {}, arrays, key=key, seconds=1.0, root=tmp_path)
+    found = store.lookup(function, {}, root=tmp_path)
+    assert found is not None
+    np.testing.assert_array_equal(found["a"], arrays["a"])

@@ -16,6 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from rclib import runner
 from rclib.claims import Claims, above
+from rclib.notebook import environment
 from rclib.runner import RunError
 
 PARAMETERS = """\
@@ -220,7 +221,7 @@ def test_good_notebook_gets_the_profiles_parameters_and_its_name(
         claims.measure(key, 1.5, interval=interval)
     record = {"notebook": GOOD, "title": "t", "profile": "paper", "claims": claims.rows()}
     record |= {"data": {"description": "none", "checksum": None}, "figures": []}
-    record |= {"parameters": {}, "tables": {}, "environment": {}}
+    record |= {"parameters": {}, "tables": {}, "environment": environment()}
     Path(f"results/paper/{GOOD}.json").write_text(json.dumps(record))
     command = ["run", GOOD, "--profile", "paper", "--set", "lr=0.5", "--set", "name=x"]
     assert runner.main(command) == 0

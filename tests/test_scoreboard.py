@@ -12,6 +12,7 @@ import pytest
 
 from rclib import scoreboard
 from rclib.claims import VERDICTS, Claims, above
+from rclib.notebook import environment
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def record(name: str, *values: float | None) -> dict[str, Any]:
         "claims": claims.rows(),
         "figures": [],
         "tables": {},
-        "environment": {},
+        "environment": environment(),
     }
 
 
