@@ -90,6 +90,7 @@ class Study:
         # The layout is solved once, not once a file format.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
+        plots.stamp(figure, f"Data: {self.data_note}; {self.profile} profile")
         for kind, meta in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, metadata=meta)

