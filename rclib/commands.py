@@ -85,7 +85,13 @@ def progress_bar(total: int, description: str) -> Iterator[Callable[[int], objec
     from tqdm import tqdm
 
     with tqdm(total=total, desc=description, unit="B", unit_scale=True, disable=None) as bar:
-        yield bar.update
+
+        def update(done: int) -> None:
+            bar.update(done)
+            if bar.n >= total:  # what follows is not reading: the rate stays what it was
+                bar.close()
+
+        yield update
 
 
 class Folder:
