@@ -22,8 +22,9 @@ resized, with the reason) and `tied` (head and embedding that are one tensor).
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,13 +46,17 @@ __all__ = [
     "Family",
     "FamilyError",
     "Layout",
+    "Shaped",
     "Tied",
     "Weight",
+    "base",
     "known_families",
     "layout",
+    "piece_name",
     "read_family",
 ]
 
+SHOWN = 40  # unmatched names that an error lists
 TABLES = Path(__file__).with_name("family_tables")
 
 
@@ -59,10 +64,12 @@ class Shaped(Protocol):
     """A tensor or what a checkpoint knows of one without reading it."""
 
     @property
-    def shape(self) -> Any: ...
+    def shape(self) -> Any:
+        """Its sizes, one an axis."""
 
     @property
-    def dtype(self) -> Any: ...
+    def dtype(self) -> Any:
+        """Its type of number."""
 
 
 @dataclass(frozen=True)
@@ -186,10 +193,11 @@ def layout(
             raise FamilyError(f"tensors {taken[key]!r} and {name!r} are the same row {pattern!r}")
         axes = parse(_filled(family.tensors[pattern], captured))
         block = int(captured["b"]) if "b" in captured else None
-        weights[name] = Weight(name, _label(pattern, len(axes.axes)), block, axes)
+        label = _filled(_label(pattern, len(axes.axes)), captured)
+        weights[name] = Weight(name, label, block, axes)
     return Layout(
         family=family.name,
-        weights=weights,
+        weights=_told_apart(weights),
         ignored=tuple(ignored),
         sizes=_sizes(family, weights, tensors, config or {}, sizes or {}),
         sets=family.sets,
@@ -206,6 +214,15 @@ def _label(pattern: str, axes: int) -> str:
     """A tensor's short name: what follows the block's number, without `.weight` of a matrix."""
     label = pattern.rpartition("{b}.")[2]
     return label.removesuffix(".weight") if axes > 1 else label
+
+
+def _told_apart(weights: Mapping[str, Weight]) -> dict[str, Weight]:
+    """Two tensors of one block under one short name (encoder and decoder) get their full names."""
+    counts = Counter((w.block, w.label) for w in weights.values())
+    return {
+        name: replace(w, label=name) if counts[w.block, w.label] > 1 else w
+        for name, w in weights.items()
+    }
 
 
 def _detect(tensors: Mapping[str, Shaped], config: Mapping[str, Any] | None) -> Family:
@@ -251,9 +268,13 @@ def _unmatched_message(
         pattern = re.sub(r"(?<=\.)\d+(?=\.)", "{b}", name, count=1)
         counts[pattern] = counts.get(pattern, 0) + 1
         shapes.setdefault(pattern, "x".join(map(str, tensors[name].shape)))
-    shown = [f"{p} ({shapes[p]}{f', {n} times' if n > 1 else ''})" for p, n in counts.items()]
-    listed = ", ".join(shown[:40]) + (f", and {len(shown) - 40} more" if len(shown) > 40 else "")
-    first = next(iter(counts))
+    shown = [
+        f"{_printable(p)} ({shapes[p]}{f', {n} times' if n > 1 else ''})"
+        for p, n in list(counts.items())[:SHOWN]
+    ]
+    more = f", and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
+    listed = ", ".join(shown) + more
+    first = _printable(next(iter(counts)))
     known = ", ".join(f.name for f in known_families())
     return (
         f"unknown layout: the table {family.name!r} (known are {known}) has no row for {listed}; "
@@ -261,6 +282,12 @@ def _unmatched_message(
         f"`tensors:`, such as `{first}: mlp.{{b}} <- stream` (outputs, inputs), "
         "`in -> out`, `vocab stream`, or put names that are no weights under `ignore:`"
     )
+
+
+def _printable(name: str) -> str:
+    """A name from an unknown file, fit for one line of a terminal."""
+    plain = "".join(c if c.isprintable() else "?" for c in name)
+    return plain if len(plain) <= 120 else plain[:117] + "..."
 
 
 def _sizes(
@@ -297,9 +324,10 @@ def _tied(family: Family, rows: Rows, config: Mapping[str, Any]) -> Tied | None:
     if family.tied is None:
         return None
     by_pattern = {pattern: name for name, (pattern, _) in rows.items()}
+    heads = [by_pattern[p] for p in family.tied.heads if p in by_pattern]
     said = config.get("tie_word_embeddings")
     return Tied(
-        head=by_pattern.get(family.tied.head),
+        head=heads[0] if heads else None,
         embedding=by_pattern.get(family.tied.embedding),
         scaled=tuple(by_pattern[p] for p in family.tied.scaled if p in by_pattern),
         tied=said if isinstance(said, bool) else family.tied.default,

@@ -30,9 +30,10 @@ class FamilyError(ValueError):
 
 @dataclass(frozen=True)
 class TiedRow:
-    """`tied` of a table, as patterns; default : what a config without tie_word_embeddings means."""
+    """`tied` of a table, as patterns; heads : names that the output matrix may have;
+    default : what a config without tie_word_embeddings means."""
 
-    head: str
+    heads: tuple[str, ...]
     embedding: str
     default: bool
     scaled: tuple[str, ...]
@@ -205,13 +206,14 @@ def _tied(value: Any, rows: Mapping[str, str]) -> TiedRow:
     if set(entry) != {"head", "embedding", "default", "scaled"}:
         raise FamilyError("tied must have the keys head, embedding, default, scaled")
     scaled = _list("tied: scaled", entry["scaled"])
-    head, embedding = _text("tied: head", entry["head"]), _text("tied", entry["embedding"])
-    for pattern in (head, embedding, *scaled):
+    head, embedding = entry["head"], _text("tied: embedding", entry["embedding"])
+    heads = _list("tied: head", head if isinstance(head, list) else [head])
+    for pattern in (*heads, embedding, *scaled):
         if pattern not in rows:
             raise FamilyError(f"tied: {pattern!r} is no row")
     if not isinstance(entry["default"], bool):
         raise FamilyError("tied: default must be true or false")
-    return TiedRow(head, embedding, entry["default"], scaled)
+    return TiedRow(heads, embedding, entry["default"], scaled)
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:

@@ -165,6 +165,8 @@ sets: {stream: stream, channels: dim head, hidden: mlp}
     assert torch.equal(channels["bias"], state["b.0.bias"].double().t().flatten())
     wanted = state["b.0.q"].double().mean((0, 1))
     torch.testing.assert_close(vectors[0, "stream", ("stream",)]["q.R"], wanted, rtol=0, atol=1e-7)
+    stream = vectors[0, "stream", ("stream",)]
+    assert set(stream) == {"q.R", *(f"e.{e}.{m}" for e in "01" for m in ("up.R", "down.C"))}
     # Neurons of different experts are different neurons.
     found = measured(state, described)
     assert {r.set: r.n for r in found.rows} == {

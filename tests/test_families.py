@@ -50,6 +50,10 @@ MODELS: dict[str, Any] = {
         transformers.GPTNeoXForCausalLM,
         transformers.GPTNeoXConfig(**PLAIN | {"use_parallel_residual": False} | o),
     ),
+    "gpt_neox_tied": lambda **o: (
+        transformers.GPTNeoXForCausalLM,
+        transformers.GPTNeoXConfig(**PLAIN | {"tie_word_embeddings": True} | o),
+    ),
     "llama": lambda **o: (transformers.LlamaForCausalLM, transformers.LlamaConfig(**GROUPED | o)),
     "llama_biases": lambda **o: (
         transformers.LlamaForCausalLM,
@@ -130,7 +134,7 @@ def hidden(name: str, described: Layout) -> set[str]:
     """Indices whose order is the model's own business: all but those seen at its ends."""
     ends = {"vocab", "vocabulary", "position", "type", "next"}
     inside = {base(i) for i in described.sizes} - ends
-    if name in ("gpt_neox", "gpt_neox_sequential", "rclib_gpt_rotary") or "kv" in inside:
+    if name.startswith("gpt_neox") or name == "rclib_gpt_rotary" or "kv" in inside:
         inside -= {"qk", "query"}  # rotary positions
     if name == "minilm":
         inside -= {"stream", "pooled"}  # its output

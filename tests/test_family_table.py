@@ -115,6 +115,23 @@ def test_unknown_layouts_name_what_is_unmatched_and_how_to_describe_it() -> None
         layout({"wte.weight": torch.zeros(5, 4), "extra": torch.zeros(4)}, config)
 
 
+def test_two_stacks_with_the_same_numbers_are_told_apart(tmp_path: Path) -> None:
+    rows = "tensors:\n  enc.{b}.up: mlp.{b} <- stream\n  dec.{b}.up: mlp.{b} <- stream\n"
+    tensors = {f"{stack}.{b}.up": torch.zeros(4, 3) for stack in ("enc", "dec") for b in (0, 1)}
+    found = layout(tensors, family=read_family(write(tmp_path, rows)))
+    assert [w.label for w in found.weights.values()] == list(tensors)
+
+
+def test_names_that_are_no_text_for_a_terminal() -> None:
+    tensors = {"a\x1b[31m\nb": torch.zeros(2, 2), "x" * 5000: torch.zeros(2, 2)}
+    with pytest.raises(FamilyError) as caught:
+        layout(tensors)
+    message = str(caught.value)
+    assert message.isprintable()
+    assert "a?[31m?b (2x2)" in message
+    assert len(message) < 1000
+
+
 def test_integers_are_no_weights_and_nothing_at_all_is_an_error() -> None:
     tensors = {"wte.weight": torch.zeros(5, 4), "steps": torch.zeros(3, dtype=torch.int64)}
     assert layout(tensors, {"model_type": "gpt2"}).ignored == ("steps",)
