@@ -6,7 +6,7 @@ is longer than a window. `Tiler.sums` cuts it into tiles that stay in a core's c
     rows[i, b]    = Σ_{j in column block b} W_ij        columns[a, j] = Σ_{i in row block a} W_ij
 
 and, if asked for, squares[a, b] = Σ_{i in a, j in b} W_ij². Sums within a tile are float32 and
-have at most 4096 terms; the rest is float64.
+have at most 4096 (rows) and 256 (columns) terms; the rest is float64.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ __all__ = ["Part", "Selection", "Tiler", "Window", "windows"]
 WINDOW = 16 << 20
 # Entries of a tile: 1 MB as float32, half of a current core's second-level cache.
 TILE = 1 << 18
-TILE_SIDE = 4096
+# Terms of a float32 sum: torch sums rows in a tree, which is exact enough for many; columns, and
+# both in products of matrices, are added up one by one.
+TREE, LINE = 4096, 256
 # Below this mean square, squares of float32 numbers lose digits to underflow.
 TINY_SQUARE = 1e-30
 
@@ -144,13 +146,13 @@ class Tiler:
         across = torch.zeros(height, columns, dtype=torch.float64)
         down = torch.zeros(rows, width, dtype=torch.float64)
         total = torch.zeros(rows, columns, dtype=torch.float64) if squares else None
-        pieces = math.ceil(width / TILE_SIDE)
-        side = math.ceil(width / pieces)
+        whole = chosen.rows is None and chosen.columns is None
+        side = math.ceil(width / math.ceil(width / (TREE if whole else 2 * LINE)))
         for left in range(0, width, side):
             strip = matrix[:, left : left + side]
             right = left + strip.shape[1]
             square: Tensor | float
-            if chosen.rows is None and chosen.columns is None:
+            if whole:
                 square = self._strip(strip, across[:, 0], down[0, left:right], squares, to)
             else:
                 part = Selection(
@@ -171,11 +173,16 @@ class Tiler:
         ones = torch.ones(step, dtype=to)
         rows, columns = torch.empty(height, dtype=to), torch.zeros(width, dtype=to)
         room = torch.empty(step if squares else 0, width, dtype=to)
-        total = 0.0
+        total, summed = 0.0, 0
         for block, row_sums in zip(strip.split(step), rows.split(step), strict=True):
             tile = widen(block) if widen else block
             torch.sum(tile, 1, out=row_sums)
+            if summed + len(tile) > LINE:
+                down += columns
+                columns.zero_()
+                summed = 0
             torch.addmv(columns, tile.t(), ones[: len(tile)], out=columns)
+            summed += len(tile)
             if squares:
                 # A dot product would be faster, but adds up all entries in a few float32 sums.
                 total += torch.mul(tile, tile, out=room[: len(tile)]).sum().item()
@@ -218,7 +225,7 @@ class Tiler:
 
 
 def _tile_height(width: int) -> int:
-    return min(TILE_SIDE, TILE // width)
+    return max(1, min(LINE, TILE // width))
 
 
 def _finite(part: Part) -> bool:
