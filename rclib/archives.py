@@ -47,20 +47,25 @@ class Bounded(io.RawIOBase):
         self._file, self._step, self._end = file, step, end
 
     def readable(self) -> bool:
+        """Always."""
         return True
 
     def seekable(self) -> bool:
+        """Always."""
         return True
 
     def tell(self) -> int:
+        """Place in the file, in bytes."""
         return self._file.tell()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place; ValueError for one beyond the end."""
         if whence == os.SEEK_SET and offset > self._end:
             raise ValueError(f"it goes on beyond {self._end:,} bytes")
         return self._file.seek(offset, whence)
 
     def read(self, size: int | None = -1) -> bytes:
+        """At most `size` bytes; ValueError for more than a step or beyond the end."""
         room = min(self._step, max(0, self._end - self._file.tell())) + 1
         content = self._file.read(room if size is None or size < 0 else min(size, room))
         if len(content) > self._step:

@@ -104,7 +104,10 @@ class Checkpoint:
         return self.entries(name, 0, math.prod(shape)).view(shape)
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Rows start to stop (along axis 0) of a tensor, in its own type."""
+        """Rows start to stop (along axis 0) of a tensor, in its own type.
+
+        Raises CheckpointError for rows that it does not have.
+        """
         shape = self.info(name).shape
         if not shape or not 0 <= start <= stop <= shape[0]:
             raise CheckpointError(
@@ -118,7 +121,8 @@ class Checkpoint:
         """(first row, rows) of a tensor from top to bottom, at most `max_bytes` at a time.
 
         A row longer than that comes alone. Memory is used again: a chunk is valid until the
-        next one is asked for. A tensor without axes comes as it is.
+        next one is asked for. A tensor without axes comes as it is. Raises ValueError for a
+        `max_bytes` that is not positive.
         """
         if max_bytes < 1:
             raise ValueError(f"max_bytes must be positive, got {max_bytes}")
@@ -164,7 +168,8 @@ def open_checkpoint(
         Face id `owner/name` or `owner/name@revision`, a module, or a mapping of tensors. What
         exists on disk is not looked for on the hub.
     revision : branch, tag or commit, for a Hugging Face id only.
-    Raises CheckpointError (one line) for anything that cannot be read.
+    Raises CheckpointError (one line) for anything that cannot be read, ValueError for a revision
+    of anything but a Hugging Face id.
     """
     if isinstance(source, nn.Module):
         title, state = type(source).__name__, source.state_dict()

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compute, print, and write what `--out` asks for."""
+    """Compute, print, and write what `--out` asks for; ValueError if there is no matrix."""
     from rclib.matrix_spectra import matrix_spectra, spectra_table
     from rclib.matrix_view import matrix_view
 

@@ -20,7 +20,16 @@ if TYPE_CHECKING:  # `--help` answers without torch and matplotlib
     from rclib.checkpoints import Checkpoint
     from rclib.families import Layout
 
-__all__ = ["Folder", "add_source_arguments", "opened", "plain", "progress_bar", "table_text"]
+__all__ = [
+    "Folder",
+    "add_source_arguments",
+    "json_text",
+    "opened",
+    "plain",
+    "progress_bar",
+    "report",
+    "table_text",
+]
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:

@@ -44,10 +44,12 @@ class Source(Protocol):
     """
 
     @property
-    def description(self) -> str: ...
+    def description(self) -> str:
+        """What a caption prints."""
 
     @property
-    def checksum(self) -> str: ...
+    def checksum(self) -> str:
+        """sha256 (hex) of what it holds."""
 
     def share_memory(self) -> Self:
         """Put what is large in shared memory, for worker processes."""

@@ -269,7 +269,10 @@ class GPT(nn.Module):
         return self.forward_all(tokens)[-1]
 
     def forward_all(self, tokens: Tensor) -> list[Tensor]:
-        """[stream after the embedding, after block 1, ..., after block L, logits]."""
+        """[stream after the embedding, after block 1, ..., after block L, logits].
+
+        Raises ValueError for more tokens than the context.
+        """
         length = tokens.shape[-1]
         if length > self.context:
             raise ValueError(f"tokens must be at most context = {self.context} long, got {length}")
@@ -358,7 +361,7 @@ class Block(nn.Module):
 
 def build_gpt(options: Mapping[str, Any]) -> GPT:
     """A `GPT` from a JSON-able description: its arguments, with laws as {"kind", "mean", "scale"}
-    and `init` optionally as {layer type: {...}}."""
+    and `init` optionally as {layer type: {...}}. Raises ValueError without a width."""
     arguments = dict(options)
     if "width" not in arguments:
         raise ValueError(f"options must give a width, got {arguments}")

@@ -21,6 +21,8 @@ from rclib.axes import Axes, gamma_sets, index_sizes
 
 __all__ = [
     "Correlations",
+    "LargestCorrelation",
+    "Share",
     "chance_level",
     "correlations",
     "heat_map",

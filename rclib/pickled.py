@@ -43,7 +43,10 @@ class PickleReader:
         self._touched = 0
 
     def read(self, name: str, start: int, stop: int, buffer: Tensor | None) -> Tensor:
-        """The entries, without a copy where they lie in order."""
+        """The entries, without a copy where they lie in order.
+
+        Raises CheckpointError if the file was changed meanwhile.
+        """
         with self._lock:
             if self._mapped and self._touched > REOPEN_AFTER:
                 # The old mapping goes with the last tensor that uses it.

@@ -40,7 +40,10 @@ class FileReader:
         self.tensors: Mapping[str, TensorInfo] = self._file.tensors
 
     def read(self, name: str, start: int, stop: int, buffer: Tensor | None) -> Tensor:
-        """Read by position into `buffer`, which is allocated if there is none."""
+        """Read by position into `buffer`, which is allocated if there is none.
+
+        Raises CheckpointError where memory for it is missing.
+        """
         dtype = _torch_dtype(name, self.tensors[name].dtype)
         size = (stop - start) * dtype.itemsize
         if buffer is None:
@@ -80,7 +83,10 @@ class MemoryReader:
         }
 
     def read(self, name: str, start: int, stop: int, buffer: Tensor | None) -> Tensor:
-        """A view where the tensor is contiguous on the CPU, a copy of the entries elsewhere."""
+        """A view where the tensor is contiguous on the CPU, a copy of the entries elsewhere.
+
+        Raises CheckpointError for a tensor without plain dense values.
+        """
         tensor = self._tensors[name].detach()
         if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
             raise CheckpointError(f"tensor {brief(name)} holds no plain dense values")

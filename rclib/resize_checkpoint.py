@@ -32,7 +32,10 @@ def resize_maps(
     replacement: bool = True,
     seed: int = 0,
 ) -> transfer.IndexMaps:
-    """The index maps that `resize` uses for these arguments, over pieces."""
+    """The index maps that `resize` uses for these arguments, over pieces.
+
+    Raises FamilyError for an index that is unknown or cannot be resized.
+    """
     sizes: dict[str, int] = {}
     for name, size in target.items():
         if name in layout.ordered:

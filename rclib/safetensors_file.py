@@ -30,7 +30,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CheckpointError", "SafetensorsFile", "TensorInfo", "brief", "parse_json", "read_json"]
+__all__ = [
+    "CheckpointError",
+    "SafetensorsFile",
+    "TensorInfo",
+    "brief",
+    "open_regular",
+    "parse_json",
+    "read_json",
+]
 
 # The format's own limit.
 MAX_HEADER = 100_000_000

@@ -21,13 +21,16 @@ from typing import Any
 from rclib import paths
 from rclib.scoreboard import tally
 
-__all__ = ["load_stability", "main", "run", "share", "shifted", "tallies"]
+__all__ = ["describe", "load_stability", "main", "run", "share", "shifted", "tallies"]
 
 STEP = 1000
 
 
 def shifted(parameters: Mapping[str, Any], by: int) -> dict[str, Any]:
-    """The parameters that hold seeds (named `seed`, `seeds` or `..._seeds`), moved by `by`."""
+    """The parameters that hold seeds (named `seed`, `seeds` or `..._seeds`), moved by `by`.
+
+    Raises ValueError for one that holds anything but whole numbers.
+    """
     moved: dict[str, Any] = {}
     for name, value in parameters.items():
         if name != "seed" and name != "seeds" and not name.endswith(("_seed", "_seeds")):

@@ -178,7 +178,10 @@ def run_key(
 def key_of(
     function: str, config: Mapping[str, Any], *, code: str, checksum: str | None, threads: int
 ) -> str:
-    """`run_key` from the names and checksums alone: what `code_digest` and a data set give."""
+    """`run_key` from the names and checksums alone: what `code_digest` and a data set give.
+
+    Raises TypeError for a configuration that is no plain JSON.
+    """
     record = {
         "function": function,
         "config": dict(config),

@@ -85,7 +85,8 @@ class TextData:
     def validation_batches(self, count: int, *, batch_size: int, context: int) -> Iterator[Tensor]:
         """`count` batches of evenly spaced validation windows, (batch_size, context + 1) int64.
 
-        The same windows every time; they overlap where the validation part is short.
+        The same windows every time; they overlap where the validation part is short. Raises
+        ValueError for a count or size that is not positive.
         """
         self.check_context(context)
         if count < 1 or batch_size < 1:

@@ -85,7 +85,7 @@ def samples(
 ) -> Samples:
     """The row means, or their change since step 0, of all runs of one parametrisation, by width.
 
-    Runs that diverged before `step` are left out.
+    Runs that diverged before `step` are left out. Raises ValueError for an unknown quantity.
     """
     if quantity not in QUANTITIES:
         raise ValueError(f"quantity must be one of {QUANTITIES}, got {quantity!r}")

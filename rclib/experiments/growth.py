@@ -201,7 +201,8 @@ def resized_run(
 
     Returns the arrays of `rclib.experiments.lm_runs.arrays_of` and `copy_spread`, how far the
     embeddings of copies of one neuron are apart at the end (`rclib.growth.copy_spread`, NaN
-    where there are none). The validation loss of the first step is the zero-shot one.
+    where there are none). The validation loss of the first step is the zero-shot one. Raises
+    ValueError if Adam's means are asked for and the source run kept none.
     """
     config = {"source": source, "width": width, "method": method, "moments": moments}
     key = store.run_key(resized_run, config | {"recipe": recipe}, data=data)
