@@ -13,9 +13,11 @@ from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rclib.plots import DASHES, MARKERS
+from rclib.plots import DASHES, MARKERS, WIDTH
 
 __all__ = ["growth_curves", "method_panels", "saved_compute"]
+
+BROKEN = "r1 = 1"  # in the name of runs with broken indices: their losses dwarf the differences
 
 
 def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -60,11 +62,11 @@ def growth_curves(
     """Validation loss against the step (above) and against the compute spent (below).
 
     columns : panel title -> rows with columns name, seed, step, flops, loss. changes : steps at
-    which the width changes, drawn dotted. zoom_from : first step that the loss axis makes room
-    for.
+    which the width changes, drawn dotted. The loss axis makes room for all from step `zoom_from`
+    on but for runs with broken indices, which come from above.
     """
     figure, panels = plt.subplots(
-        2, len(columns), figsize=(3.5 * len(columns), 5.4), sharey="col", squeeze=False
+        2, len(columns), figsize=(WIDTH, 5.6), sharey="col", squeeze=False
     )
     for j, (title, frame) in enumerate(columns.items()):
         styles = _styles(list(frame.name.unique()))
@@ -73,7 +75,7 @@ def growth_curves(
         _draw(below, frame[frame.step > 0], x="flops", y="loss", styles=styles)
         for step in changes:
             above.axvline(step, color="0.4", lw=0.8, ls=":")
-        shown = frame[frame.step >= zoom_from].loss
+        shown = frame[(frame.step >= zoom_from) & ~frame.name.str.contains(BROKEN)].loss
         room = 0.05 * (shown.max() - shown.min())
         above.set_ylim(shown.min() - room, shown.max() + room)
         above.set_title(f"({'ab'[j]}) {title}")
@@ -95,7 +97,8 @@ def method_panels(
     minus that of the run from scratch at the same step). state : like `after`, of the runs whose
     means were moved or not. floor : loss of byte frequencies; source : of the source network.
     """
-    figure, (first, later, means) = plt.subplots(1, 3, figsize=(9.6, 3.9))
+    figure, panels = plt.subplots(2, 2, figsize=(WIDTH, 5.2))
+    first, later, means, key = panels.flat
     styles = _styles(list(after.name.unique()))
     for panel, frame in ((first, after), (means, state)):
         chosen = styles if panel is first else _styles(list(state.name.unique()))
@@ -110,17 +113,24 @@ def method_panels(
     first.axhline(floor, color="0.3", lw=0.8, ls=":")
     _draw(later, gap, x="step", y="gap", styles=styles)
     later.axhline(0.0, color="0.3", lw=0.8)
+    shown = gap[~gap.name.str.contains(BROKEN)].gap
+    room = 0.1 * (shown.max() - shown.min())
+    later.set_ylim(shown.min() - room, shown.max() + room)
     later.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     later.set_xlabel("step")
-    later.set_ylabel("loss minus that of the run from scratch")
+    later.set_ylabel("loss minus that from scratch")
     for panel, title in (
         (first, "(a) the first steps"),
         (later, "(b) trained on"),
         (means, "(c) Adam's means moved or not"),
     ):
         panel.set_title(title)
-    first.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=1)
-    means.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=1)
+    key.set_axis_off()
+    above = key.legend(*first.get_legend_handles_labels(), title="(a), (b)", loc="upper left")
+    key.add_artist(above)  # a second legend would replace it
+    below = key.legend(*means.get_legend_handles_labels(), title="(c)", loc="lower left")
+    for legend in (above, below):
+        legend.set_alignment("left")
     return figure
 
 
@@ -135,16 +145,17 @@ def saved_compute(frame: pd.DataFrame) -> Figure:
     ]
     rows = list(dict.fromkeys(labels))
     place = [len(rows) - 1 - rows.index(label) for label in labels]
-    figure, (saved, gap) = plt.subplots(1, 2, figsize=(7.4, 0.27 * len(rows) + 1.1), sharey=True)
+    figure, (saved, gap) = plt.subplots(1, 2, figsize=(WIDTH, 0.27 * len(rows) + 1.1), sharey=True)
     saved.scatter(frame.saved, place, s=18, color=sns.color_palette("colorblind")[0])
     for i, label in enumerate(rows):
         missing = int(frame.saved[[one == label for one in labels]].isna().sum())
         if missing:
             saved.annotate(
                 f"{missing} not reached",
-                (0.02, len(rows) - 1 - i),
+                (0.98, len(rows) - 1 - i),
                 xycoords=("axes fraction", "data"),
                 va="center",
+                ha="right",
                 fontsize=6,
             )
     gap.scatter(frame.gap, place, s=18, marker="D", color=sns.color_palette("colorblind")[3])
@@ -152,5 +163,5 @@ def saved_compute(frame: pd.DataFrame) -> Figure:
         panel.axvline(0.0, color="0.3", lw=0.8)
     saved.set_yticks(range(len(rows)), rows[::-1])
     saved.set_xlabel("share of compute saved")
-    gap.set_xlabel("final loss minus that of the run from scratch")
+    gap.set_xlabel("final loss minus that from scratch")
     return figure

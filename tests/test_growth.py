@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rclib import plots_growth
 from rclib.experiments import growth, growth_tables
 from rclib.experiments.growth import Arm, Plan, plan_of, run_plan
 from rclib.experiments.growth_tables import (
@@ -30,6 +34,8 @@ from rclib.lm_state import adam_moments
 from rclib.lm_train import flops_per_token
 from rclib.models import Init
 from rclib.text import TextData
+
+mpl.use("Agg")
 
 SMALL: dict[str, Any] = {"blocks": 2, "context": 7, "vocabulary": 11, "head_size": 4, "norm": "rms"}
 
@@ -231,12 +237,11 @@ def test_refusals() -> None:
 # The experiment.
 
 
-@pytest.fixture
-def text() -> TextData:
+def words() -> TextData:
     generator = torch.Generator().manual_seed(0)
-    words = torch.randint(97, 105, (64, 6), generator=generator, dtype=torch.uint8)
+    vocabulary = torch.randint(97, 105, (64, 6), generator=generator, dtype=torch.uint8)
     order = torch.randint(64, (400,), generator=generator)
-    tokens = torch.cat([words, torch.full((64, 1), 32, dtype=torch.uint8)], 1)[order].flatten()
+    tokens = torch.cat([vocabulary, torch.full((64, 1), 32, dtype=torch.uint8)], 1)[order].flatten()
     return TextData("words", "64 made-up words", tokens, 2000, "words-v1")
 
 
@@ -273,21 +278,23 @@ def test_plan() -> None:
         Plan(8, 16, 4, 4, 1, (0,), (0,), (Arm(12, "duplication", 1, 2),), {})
 
 
-@pytest.fixture
-def ran(
-    text: TextData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Plan, pd.DataFrame, pd.DataFrame]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path))
-    monkeypatch.setenv("RCLIB_WORKERS", "1")
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    plan = tiny()
-    return plan, *run_plan(text, plan)
+Ran = tuple[Plan, pd.DataFrame, pd.DataFrame, Path]
 
 
-def test_runs_of_a_plan(
-    ran: tuple[Plan, pd.DataFrame, pd.DataFrame], text: TextData, tmp_path: Path
-) -> None:
-    plan, curves, copies = ran
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+    """A plan, what it found, and the store, which stays in use."""
+    cache = tmp_path_factory.mktemp("growth")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RCLIB_CACHE", str(cache))
+        patch.setenv("RCLIB_WORKERS", "1")
+        patch.setenv("TQDM_DISABLE", "1")
+        plan = tiny()
+        yield plan, *run_plan(words(), plan), cache
+
+
+def test_runs_of_a_plan(ran: Ran) -> None:
+    plan, curves, copies, cache = ran
     assert list(curves.columns) == growth.COLUMNS
     assert np.isfinite(curves.loss).all()
     rc = curves[(curves.name == "RC sampling") & (curves.width == 16)]
@@ -307,14 +314,14 @@ def test_runs_of_a_plan(
     assert spread[16, "RC sampling, new entries", 6, True] > 1e-3
     assert math.isnan(spread[16, "random growth", 6, True])
     # A second time everything is found in the store.
-    stored = sorted(tmp_path.rglob("*.safetensors"))
-    pd.testing.assert_frame_equal(run_plan(text, plan)[0], curves)
-    assert sorted(tmp_path.rglob("*.safetensors")) == stored
-    assert not list((tmp_path / "unfinished").glob("*"))
+    stored = sorted(cache.rglob("*.safetensors"))
+    pd.testing.assert_frame_equal(run_plan(words(), plan)[0], curves)
+    assert sorted(cache.rglob("*.safetensors")) == stored
+    assert not list((cache / "unfinished").glob("*"))
 
 
-def test_tables_of_a_plan(ran: tuple[Plan, pd.DataFrame, pd.DataFrame]) -> None:
-    plan, curves, _ = ran
+def test_tables_of_a_plan(ran: Ran) -> None:
+    plan, curves, _, _ = ran
     lost = lost_table(curves, floor=3.0)
     assert not lost.duplicated(["name", "width", "at", "seed"]).any()
     row = lost[(lost.name == "duplication") & (lost.width == 16)]
@@ -333,14 +340,44 @@ def test_tables_of_a_plan(ran: tuple[Plan, pd.DataFrame, pd.DataFrame]) -> None:
     assert len(state.name.unique()) == 3
 
 
+def test_figures_of_a_plan(ran: Ran) -> None:
+    plan, curves, _, _ = ran
+    frames = growth_tables.growth_frames(curves, plan)
+    figure = plots_growth.growth_curves(frames, changes=[6], zoom_from=4)
+    panel = figure.axes[0]
+    lines = {line.get_label(): line for line in panel.get_lines()}
+    drawn = np.asarray(lines["N = 16 from scratch"].get_xydata())
+    expected = curves[curves.name == "N = 16 from scratch"][["step", "loss"]]
+    np.testing.assert_allclose(drawn, expected.to_numpy())
+    assert {"grown by RC sampling at 4", "grown by RC sampling at 6"} <= lines.keys()
+    # Broken indices come from above the picture; all else from step 4 on lies in it.
+    shrunk = figure.axes[1]
+    rows = next(iter(list(frames.values())[1:]))
+    rows = rows[(rows.step >= 4) & ~rows.name.str.contains("r1 = 1")]
+    low, high = shrunk.get_ylim()
+    assert low < rows.loss.min() <= rows.loss.max() < high
+    after, gap, state = growth_tables.method_frames(curves, plan, at=6)
+    panels = plots_growth.method_panels(after, gap, state, floor=4.0, source=3.0).axes
+    for panel, count in zip(panels[:3], (len(METHODS), len(METHODS), 3), strict=True):
+        assert len(panel.get_legend_handles_labels()[1]) == count
+    saved = savings_table(curves, width=16)
+    drawn_rows = plots_growth.saved_compute(saved).axes[0]
+    labels = [t.get_text() for t in drawn_rows.get_yticklabels()]
+    assert labels[-1] == "N = 8 from scratch"
+    assert "RC sampling, at 4" in labels
+    missing = saved[saved.saved.isna()].groupby(["name", "at"]).ngroups
+    assert len(drawn_rows.texts) == missing
+    plt.close("all")
+
+
 def test_the_source_must_have_kept_adams_means(
-    text: TextData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RCLIB_CACHE", str(tmp_path))
     config = tiny().resized(Arm(16, "duplication", 6, 7), 0)
     config["source"]["recipe"]["snapshot_moments"] = False
     with pytest.raises(ValueError, match="kept no Adam means"):
-        growth.resized_run(text, **config)
+        growth.resized_run(words(), **config)
 
 
 def test_reached_at() -> None:
