@@ -61,6 +61,10 @@ def test_front_page_has_a_card_a_figure(project: Path) -> None:
     made = build(project / "site", api=False)
     assert (made["figures"], made["claims"], made["notebooks"]) == (4, 12, 4)
     page = soup(project / "site" / "index.html")
+    summary = words(page.select_one(".summary"))
+    assert "12 claims , each at the largest scale that was run" in summary
+    assert "3 reproduced" in summary
+    assert "stand when corrected for the number of claims" in summary
     cards = page.select(".card")
     assert [c.select_one("a")["href"] for c in cards] == [
         f"figures/{name}.html"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -23,7 +24,10 @@ def write_api(folder: Path) -> None:
             show_source=False,  # it lies beside; ten megabytes more would say it again
             math=False,
         )
-        pdoc.pdoc("rclib", output_directory=folder)
+        with warnings.catch_warnings():
+            # Types that exist for the type checker alone are shown as they are written.
+            warnings.filterwarnings("ignore", "Error parsing type annotation")
+            pdoc.pdoc("rclib", output_directory=folder)
     for path in folder.rglob("*.html"):
         html = path.read_text(encoding="utf-8")
         # Links that are drawn by the style sheet alone have no name to read aloud.

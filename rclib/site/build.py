@@ -225,16 +225,18 @@ class _Site:
         named = [figure for figure in figures if figure.label.startswith("Figure")]
         return next(iter([*named, *figures]), None)
 
-    def tally(self, profile: str, notebook: str = "") -> dict[str, int]:
-        """Verdicts of all claims, or those of one notebook, at a profile."""
-        claims = self.gallery.claims_of(notebook) if notebook else self.gallery.claims
-        outcomes = (claim.outcomes.get(profile) for claim in claims)
-        return tally(outcome.verdict for outcome in outcomes if outcome)
+    def leading(self, notebook: str = "") -> list[Mapping[str, Any]]:
+        """Claims of all notebooks, or of one, each at the largest scale that was run."""
+        chosen = [n for n in self.gallery.notebooks if notebook in ("", n.name)]
+        return [claim for n in chosen for claim in n.records[n.leading]["claims"]]
 
-    def corrected(self, profile: str) -> str:
-        """What is left of the verdicts at a profile when their number is corrected for."""
-        records = (n.records.get(profile) for n in self.gallery.notebooks)
-        return str(corrected(claim for record in records if record for claim in record["claims"]))
+    def tally(self, notebook: str = "") -> dict[str, int]:
+        """Verdicts of these claims: verdict -> count."""
+        return tally(claim["verdict"] for claim in self.leading(notebook))
+
+    def corrected(self) -> str:
+        """What is left of these verdicts when their number is corrected for."""
+        return str(corrected(self.leading()))
 
     def parameters(self, record: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Parameters of a notebook in words; profile and data set stand elsewhere."""
