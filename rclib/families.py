@@ -170,7 +170,8 @@ def layout(
 ) -> Layout:
     """The layout of a checkpoint's tensors; nothing but names, shapes and types is looked at.
 
-    tensors : by name, `Checkpoint.tensors` or a state dict. config : the parsed config.json.
+    tensors : by name, `Checkpoint.tensors` or a state dict. config : the parsed config.json, of a
+    live model `model.config.to_dict()`.
     family : a table of one's own; default the one that config's model_type or, failing that,
         the names tell. sizes : sizes by index without block (e.g. {"head": 12}), which
         override the config's.
