@@ -282,7 +282,7 @@ def transfer_panels(
     `name`; the second and third column show transfers at `transfer_epoch`.
     """
     figure, panels = plt.subplots(
-        2, len(columns), figsize=(min(3.0 * len(columns), WIDTH), 4.2), sharey="row", squeeze=False
+        2, len(columns), figsize=(min(3.0 * len(columns), WIDTH), 4.9), sharey="row", squeeze=False
     )
     letters = iter("abcdefghijklmnopqrstuvwxyz")
     for i, y in enumerate(("train_loss", "test_accuracy")):
@@ -292,11 +292,11 @@ def transfer_panels(
             panel.set_title(f"({next(letters)}) {title if i == 0 else ''}".rstrip())
             if j > 0:
                 panel.axvline(transfer_epoch, color="0.4", lw=0.8, ls=":")
-            if i == 0:
-                panel.legend(fontsize=6)
-            else:
+            if i == 1:
                 panel.axhline(chance_accuracy, color="0.4", lw=0.8, ls="--")
                 panel.set_xlabel("epoch")
+                # Below the column, where it hides no curve.
+                panel.legend(fontsize=6, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.24))
     panels[0, 0].set_ylabel("training loss (nats)")
     panels[1, 0].set_ylabel("test accuracy")
     return figure

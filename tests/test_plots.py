@@ -207,7 +207,7 @@ def test_transfer_panels_have_letters_and_marks(titles: list[str]) -> None:
             level = [d for d in straight if list(d.get_ydata()) == [0.125, 0.125]]
             assert (len(upright), len(level)) == (int(j > 0), int(i == 1))
             assert len(straight) == len(upright) + len(level)
-            assert legend(panel) == ([f"{title} 1", f"{title} 2"] if i == 0 else [])
+            assert legend(panel) == ([f"{title} 1", f"{title} 2"] if i == 1 else [])
     assert panels[0, 0].get_ylabel() == "training loss (nats)"
     assert panels[1, 0].get_ylabel() == "test accuracy"
     for row in panels:
