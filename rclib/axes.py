@@ -15,6 +15,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from rclib.arguments import count
+
 __all__ = ["Axes", "gamma_sets", "index_sizes", "mlp_axes"]
 
 Axes = Mapping[str, tuple[str, ...]]
@@ -24,25 +26,36 @@ def gamma_sets(axes: Axes) -> dict[str, tuple[tuple[str, int], ...]]:
     """Γ sets: for each index, every (tensor, axis) that carries it.
 
     Source: paper A, Definition 3.2. Order follows the table, so results are reproducible.
+    Raises ValueError for axes that are no sequence of names.
     """
     sets: dict[str, list[tuple[str, int]]] = {}
     for name, indices in axes.items():
+        _check_names(name, indices)
         for axis, index in enumerate(indices):
             sets.setdefault(index, []).append((name, axis))
     return {index: tuple(places) for index, places in sets.items()}
+
+
+def _check_names(name: str, indices: object) -> None:
+    # ("h1") is no tuple but text, which would be read as two axes, "h" and "1".
+    if not isinstance(indices, (tuple, list)) or not all(isinstance(i, str) for i in indices):
+        raise ValueError(f"axes of {name!r} must be a tuple of names, got {indices!r}")
 
 
 def index_sizes(axes: Axes, tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """Number of neurons of each index, read off the tensors.
 
     Raises ValueError if a tensor is missing, has another number of axes than the table
-    says, or if two tensors disagree on the size of a shared index.
+    says, or if two tensors disagree on the size of a shared index; TypeError if it is none.
     """
     sizes: dict[str, int] = {}
     first: dict[str, str] = {}
     for name, indices in axes.items():
         if name not in tensors:
             raise ValueError(f"tensor {name!r} of the axes table is missing; got {list(tensors)}")
+        _check_names(name, indices)
+        if not isinstance(tensors[name], Tensor):
+            raise TypeError(f"{name!r} must be a torch tensor, got {type(tensors[name]).__name__}")
         shape = tuple(tensors[name].shape)
         if len(shape) != len(indices):
             raise ValueError(f"tensor {name!r} has shape {shape}, its axes are {indices}")
@@ -63,8 +76,7 @@ def mlp_axes(depth: int, *, bias: bool = True) -> dict[str, tuple[str, ...]]:
     Source: paper A, Example 3.3 (depth 3). Raises ValueError for a depth that is no positive
     integer.
     """
-    if not isinstance(depth, int) or depth < 1:
-        raise ValueError(f"depth must be a positive integer, got {depth!r}")
+    depth = count("depth", depth)
     layers = ["x", *(f"h{i}" for i in range(1, depth)), "y"]
     table: dict[str, tuple[str, ...]] = {}
     for i in range(1, depth + 1):

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
+from rclib.arguments import number
+
 __all__ = ["VERDICTS", "Claim", "Claims", "Criterion", "above", "below", "between", "interval_of"]
 
 VERDICTS = ("reproduced", "not reproduced", "undecided", "not testable here")
@@ -31,8 +33,10 @@ class Criterion:
     high: float = math.inf
 
     def __post_init__(self) -> None:
-        if not self.low <= self.high:
+        if not number("low", self.low) <= number("high", self.high):
             raise ValueError(f"criterion needs low <= high, got {self.low} and {self.high}")
+        if math.isinf(self.low) and math.isinf(self.high):
+            raise ValueError(f"criterion needs a finite bound, got {self.low} and {self.high}")
 
     def __str__(self) -> str:
         if math.isinf(self.low):
@@ -42,7 +46,12 @@ class Criterion:
         return f"in [{self.low:g}, {self.high:g}]"
 
     def verdict(self, low: float, high: float) -> str:
-        """Verdict for an interval [low, high] of the measured value."""
+        """Verdict for an interval [low, high] of the measured value.
+
+        Raises ValueError for an interval that is not ordered, or of NaN.
+        """
+        if not number("low", low) <= number("high", high):
+            raise ValueError(f"interval must be ordered, got low {low} and high {high}")
         if self.low <= low and high <= self.high:
             return "reproduced"
         if high < self.low or low > self.high:
@@ -84,17 +93,25 @@ def _t975(df: int) -> float:
     return z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
 
 
+def _axes(values: Sequence[float]) -> int:
+    return int(getattr(values, "ndim", 1))  # of an array or tensor
+
+
 def interval_of(values: Sequence[float]) -> tuple[float, float, float]:
     """(mean, low, high): 95 percent t-interval of the mean over repeats.
 
-    One value gives an interval of width zero. Raises ValueError for no value or one that is
-    not finite.
+    One value gives an interval of width zero. Raises ValueError for no value, one that is no
+    finite number, and values so large that their squares are not finite.
     """
+    if isinstance(values, str) or not hasattr(values, "__len__") or _axes(values) != 1:
+        raise ValueError(f"values must be a sequence of numbers, got {type(values).__name__}")
     if len(values) == 0:  # not `not values`: an array has no truth value
         raise ValueError("values must not be empty")
-    values = [float(v) for v in values]
+    values = [number("values", v) for v in values]
     if not all(math.isfinite(v) for v in values):
         raise ValueError(f"values must be finite, got {values}")
+    if max(map(abs, values)) > 1e150:
+        raise ValueError(f"values must be smaller, got {max(values, key=abs)}")
     mean = fmean(values)
     if len(values) == 1:
         return mean, mean, mean
@@ -131,8 +148,12 @@ class Claims:
         """Write a claim down before its value is known.
 
         paper : where it stands, e.g. "A, Figure 4.1"; or "beyond the paper".
-        Raises ValueError when the key is taken.
+        Raises ValueError when the key is taken, TypeError for a criterion that is none.
         """
+        if not isinstance(criterion, Criterion):
+            raise TypeError(
+                f"criterion of {key!r} must be above, below or between, got {criterion!r}"
+            )
         if key in self.claims:
             raise ValueError(f"claim {key!r} is declared already")
         self.claims[key] = Claim(key, paper, statement, quantity, criterion)
@@ -155,10 +176,14 @@ class Claims:
         claim = self._open(key)
         # Numbers of numpy and torch have no dimension; they are no sequence either.
         single = isinstance(values, (int, float)) or getattr(values, "ndim", None) == 0
-        repeats = [float(v) for v in ([values] if single else values)]  # type: ignore[arg-type,union-attr]
-        value, low, high = interval_of(repeats)
+        if not single and (isinstance(values, str) or not isinstance(values, Iterable)):
+            raise ValueError(f"values of {key!r} must be numbers, got {values!r}")
+        repeats = [values] if single else list(values)  # type: ignore[arg-type]
+        value, low, high = interval_of(repeats)  # type: ignore[arg-type]
         if interval is not None:
-            low, high = map(float, interval)
+            if len(interval) != 2:
+                raise ValueError(f"interval of {key!r} must be finite and ordered, got {interval}")
+            low, high = (number(f"interval of {key!r}", end) for end in interval)
             if not -math.inf < low <= high < math.inf:
                 raise ValueError(f"interval of {key!r} must be finite and ordered, got {interval}")
         claim.value, claim.low, claim.high = value, low, high

@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rclib.arguments import number
+from rclib.arrays import real_array
+
 __all__ = ["OPTIMIZERS", "Adam", "GradientDescent", "Optimizer", "make_optimizer", "step_rates"]
 
 OPTIMIZERS = ("gd", "adam")
@@ -27,18 +30,26 @@ class GradientDescent:
     """M = -η G."""
 
     def update(self, gradient: NDArray[Any], rate: float) -> NDArray[Any]:
-        """The update M, of the gradient's shape and dtype; the gradient is left as it is."""
+        """The update M, of the gradient's shape and dtype; the gradient is left as it is.
+
+        Raises ValueError for a gradient that is no array of float32 or float64, or a rate that is
+        negative or not finite.
+        """
+        rate = _checked(gradient, rate)
         return np.asarray(gradient.dtype.type(-rate) * gradient)
 
 
 class Adam:
-    """Adam without weight decay. Holds the two moments, which start at zero."""
+    """Adam without weight decay. Holds the two moments, which start at zero.
+
+    Raises ValueError for b1 or b2 outside [0, 1) and an eps that is not positive and finite.
+    """
 
     def __init__(self, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> None:
         for name, value in (("b1", b1), ("b2", b2)):
-            if not 0 <= value < 1:
+            if not 0 <= number(name, value) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {value}")
-        if not eps > 0:
+        if not 0 < number("eps", eps) < np.inf:
             raise ValueError(f"eps must be positive, got {eps}")
         self.b1, self.b2, self.eps = b1, b2, eps
         self.steps = 0
@@ -46,10 +57,20 @@ class Adam:
         self.second: NDArray[Any] | None = None
 
     def update(self, gradient: NDArray[Any], rate: float) -> NDArray[Any]:
-        """The update M, of the gradient's shape and dtype; the gradient is left as it is."""
+        """The update M, of the gradient's shape and dtype; the gradient is left as it is.
+
+        Raises ValueError as `GradientDescent.update`, and for a gradient of another shape or dtype
+        than the first.
+        """
+        rate = _checked(gradient, rate)
         real = gradient.dtype.type
         if self.first is None or self.second is None:
             self.first, self.second = np.zeros_like(gradient), np.zeros_like(gradient)
+        if (gradient.shape, gradient.dtype) != (self.first.shape, self.first.dtype):
+            raise ValueError(
+                f"gradient must be {self.first.dtype} of shape {self.first.shape}, as the first "
+                f"one, got {gradient.dtype} of shape {gradient.shape}"
+            )
         self.steps += 1
         out = np.asarray(gradient * real(1 - self.b1))
         self.first *= real(self.b1)
@@ -64,6 +85,16 @@ class Adam:
         np.divide(self.first, out, out=out)
         out *= real(-rate / (1 - self.b1**self.steps))
         return out
+
+
+def _checked(gradient: NDArray[Any], rate: float) -> float:
+    if not isinstance(gradient, np.ndarray) or gradient.dtype not in (np.float32, np.float64):
+        kind = getattr(gradient, "dtype", type(gradient).__name__)
+        raise ValueError(f"gradient must be an array of float32 or float64, got {kind}")
+    rate = number("rate", rate)
+    if not 0 <= rate < np.inf:
+        raise ValueError(f"rate must be finite and not negative, got {rate}")
+    return rate
 
 
 Optimizer = GradientDescent | Adam
@@ -88,12 +119,17 @@ def step_rates(
     for name, count, least in (("steps", steps, 0), ("every", every, 1)):
         if isinstance(count, bool) or not isinstance(count, int) or count < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {count!r}")
+    gamma = number("gamma", gamma)
     if not np.isfinite(gamma) or gamma <= 0:
         raise ValueError(f"gamma must be positive and finite, got {gamma}")
-    rates = np.asarray(rate, dtype=np.float64)
+    rates = real_array("rate", rate)
     if rates.ndim and rates.shape != (steps,):
         raise ValueError(f"rate must be one number or {steps} numbers, got shape {rates.shape}")
-    bad = rates[~np.isfinite(rates) | (rates < 0)]
+    bad = rates[rates < 0]
     if bad.size:
         raise ValueError(f"rate must be finite and not negative, got {bad[0]}")
-    return np.asarray(rates * gamma ** (np.arange(steps) // every))
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = np.asarray(rates * gamma ** (np.arange(steps) // every))
+    if not np.isfinite(found).all():
+        raise ValueError(f"gamma must be smaller, {gamma} makes rates infinite")
+    return found

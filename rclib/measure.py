@@ -12,12 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from scipy import stats
 from torch import Tensor
 
+from rclib.arguments import LARGEST, count, number
 from rclib.axes import Axes, gamma_sets, index_sizes
+from rclib.tensors import dense_real, safe_scale, with_values
 
 __all__ = [
     "Correlations",
@@ -39,18 +42,23 @@ def mean_vectors(tensors: Mapping[str, Tensor], axes: Axes) -> dict[str, dict[st
 
     Labels are the tensor's name for vectors, with `.C` (mean of each row) or `.R` (mean of
     each column) for matrices, and `.0`, `.1`, ... (the kept axis) for more axes.
-    Source: paper A, Section 4 (Figures 4.2 and 4.4). Raises ValueError if tensors and table
-    disagree.
+    Source: paper A, Section 4 (Figures 4.2 and 4.4). A tensor that holds NaN gives NaN, which
+    `correlations` names. Raises ValueError if tensors and table disagree, for complex or sparse
+    tensors and those without entries; TypeError for what is no tensor.
     """
     index_sizes(axes, tensors)
     out: dict[str, dict[str, Tensor]] = {}
     for index, places in gamma_sets(axes).items():
         out[index] = {}
         for name, axis in places:
-            tensor = tensors[name].detach()
+            tensor = dense_real(f"tensor {name!r}", tensors[name])
+            if tensor.numel() == 0:
+                raise ValueError(f"tensor {name!r} must hold entries, its shape is {tensor.shape}")
             others = [a for a in range(tensor.ndim) if a != axis]
             # Summed in float64: a mean of many entries of order one is of order 1/√N.
-            vector = tensor.double().mean(dim=others) if others else tensor.double()
+            # A copy even where nothing is averaged: changing it must not change the weights.
+            full = tensor.to(torch.float64, copy=not others)
+            vector = full.mean(dim=others) if others else full
             suffix = "" if tensor.ndim == 1 else f".{'CR'[axis] if tensor.ndim == 2 else axis}"
             out[index][name + suffix] = vector
     return out
@@ -74,21 +82,28 @@ def correlations(vectors: Mapping[str, Mapping[str, Tensor]], n: int | None = No
 
     `vectors` is what `mean_vectors` returns; `n` defaults to the most common length. Vectors
     of other lengths are left out, as are constant ones (their correlation is undefined).
-    Raises ValueError when nothing is left.
+    Raises ValueError when nothing is left, and for vectors of more axes, complex, sparse, not
+    finite or on the meta device; TypeError for what is no tensor.
     """
-    flat = [(index, label, v) for index, group in vectors.items() for label, v in group.items()]
+    flat = [
+        (index, label, with_values(f"vector {label!r}", v))
+        for index, group in vectors.items()
+        for label, v in group.items()
+    ]
+    for _, label, vector in flat:
+        if vector.ndim != 1:
+            raise ValueError(f"vector {label!r} must have one axis, its shape is {vector.shape}")
     if n is None:
         lengths = [len(v) for _, _, v in flat]
         if not lengths:
             raise ValueError("vectors must not be empty")
         n = max(set(lengths), key=lambda length: (lengths.count(length), length))
-    for _, label, vector in flat:
-        if not bool(torch.isfinite(vector).all()):
-            raise ValueError(f"vector {label!r} must be finite, it holds NaN or infinity")
-    chosen = [(index, label, v) for index, label, v in flat if len(v) == n and n > 1 and _varies(v)]
+    n = count("n", n, 0)
+    same = [(index, label, safe_scale(v)) for index, label, v in flat if len(v) == n and n > 1]
+    chosen = [(index, label, v) for index, label, v in same if _varies(v)]
     if not chosen:
         raise ValueError(f"vectors must hold one that varies over n = {n} neurons, found none")
-    stacked = torch.stack([v.double() for _, _, v in chosen])
+    stacked = torch.stack([v for _, _, v in chosen])
     centred = stacked - stacked.mean(1, keepdim=True)
     unit = centred / centred.norm(dim=1, keepdim=True)
     matrix = (unit @ unit.t()).clamp(-1.0, 1.0).fill_diagonal_(1.0)
@@ -108,10 +123,11 @@ def chance_level(n: int, pairs: int = 1, *, level: float = 0.95) -> float:
     level^(1/M) (Šidák). Mean vectors are averages of many entries, hence close to Gaussian.
     Raises ValueError for n < 3, pairs < 1 or level outside (0, 1).
     """
-    if n < 3:
+    if not 3 <= number("n", n) <= LARGEST:
         raise ValueError(f"n must be at least 3, got {n}")
-    if pairs < 1:
+    if not 1 <= number("pairs", pairs) <= LARGEST:
         raise ValueError(f"pairs must be at least 1, got {pairs}")
+    level = number("level", level)
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must lie in (0, 1), got {level}")
     # 1 - level^(1/M), accurate for large M.
@@ -160,26 +176,39 @@ def heat_map(w: Tensor, *, rows: Tensor | None = None, columns: Tensor | None = 
     """Normalised values (W - mean) / std of a matrix, optionally with rows and columns reordered.
 
     rows (m,), columns (n,): permutations. Source: paper A, Figure 4.1. Raises ValueError for
-    anything but a matrix with some variation.
+    anything but a matrix with some variation, and for what is no permutation.
     """
-    _matrix("w", w)
-    w = w.detach().double()
-    spread = float(w.std())
-    if not spread > 0:
-        raise ValueError("w must vary: all its entries are equal")
-    w = (w - w.mean()) / spread
+    w = _varied(w)
+    w = (w - w.mean()) / float(w.std())
     if rows is not None:
-        w = w[rows]
+        w = w[_permutation("rows", rows, w.shape[0])]
     if columns is not None:
-        w = w[:, columns]
+        w = w[:, _permutation("columns", columns, w.shape[1])]
     return w
 
 
-def _matrix(name: str, w: Tensor) -> None:
+def _permutation(name: str, order: Tensor, n: int) -> Tensor:
+    found = torch.as_tensor(order)
+    if found.dtype == torch.bool or not torch.equal(
+        found.cpu().double().sort().values, torch.arange(n, dtype=torch.float64)
+    ):
+        raise ValueError(f"{name} must be a permutation of 0 ... {n - 1}, got {order}")
+    return found.long()
+
+
+def _matrix(name: str, w: Tensor) -> Tensor:
+    """The matrix as float64, at a scale whose squares float64 holds."""
+    w = dense_real(name, w)
     if w.ndim != 2 or min(w.shape) < 2:
         raise ValueError(f"{name} must be a matrix of at least 2 x 2, got shape {tuple(w.shape)}")
-    if not bool(torch.isfinite(w).all()):
-        raise ValueError(f"{name} must be finite, it holds NaN or infinity")
+    return safe_scale(with_values(name, w))
+
+
+def _varied(w: Tensor) -> Tensor:
+    w = _matrix("w", w)
+    if not _varies(w):
+        raise ValueError("w must vary: all its entries are equal")
+    return w
 
 
 @dataclass(frozen=True)
@@ -197,14 +226,11 @@ def row_column_share(w: Tensor) -> Share:
     the centred row and column means. I.i.d. entries give (m + n - 2) / (m n - 1) on average.
     Raises ValueError for what is no matrix of finite numbers, and for one that does not vary.
     """
-    _matrix("w", w)
-    w = w.detach().double()
+    w = _varied(w)
     m, n = w.shape
     centred = w - w.mean()
     explained = n * centred.mean(1).square().sum() + m * centred.mean(0).square().sum()
     total = float(centred.square().sum())
-    if not total > 0:
-        raise ValueError("w must vary: all its entries are equal")
     return Share(float(explained) / total, (m + n - 2) / (m * n - 1))
 
 
@@ -215,9 +241,8 @@ def leading_share(w: Tensor, k: int) -> Share:
     i.e. what a matrix of i.i.d. zero-mean entries gives as m, n grow. Raises ValueError for a k
     outside 1 ... min(m, n), and for a matrix that is zero or not finite.
     """
-    _matrix("w", w)
-    m, n = w.shape
-    if not 1 <= k <= min(m, n):
+    m, n = _matrix("w", w).shape
+    if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= min(m, n):
         raise ValueError(f"k must lie in 1 ... {min(m, n)}, got {k}")
     return Share(float(leading_shares(w)[k - 1]), _marchenko_pastur_share(m, n, k))
 
@@ -227,8 +252,7 @@ def leading_shares(w: Tensor) -> Tensor:
 
     Raises ValueError for a matrix that is zero or not finite.
     """
-    _matrix("w", w)
-    s2 = torch.linalg.svdvals(w.detach().double()).square()
+    s2 = torch.linalg.svdvals(_matrix("w", w)).square()
     if not float(s2.sum()) > 0:
         raise ValueError("w must not be zero")
     shares: Tensor = s2.cumsum(0) / s2.sum()

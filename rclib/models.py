@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rclib.arguments import number, seed_of
 from rclib.axes import mlp_axes
 from rclib.parametrization import Parametrization
 from rclib.parametrization import parametrization as lookup
@@ -59,13 +60,19 @@ class Init:
     def __post_init__(self) -> None:
         if self.kind not in ("uniform", "gaussian"):
             raise ValueError(f"init kind must be 'uniform' or 'gaussian', got {self.kind!r}")
-        if not math.isfinite(self.mean):
+        # Beyond the largest float32 an entry would be infinite.
+        if not abs(number("init mean", self.mean)) < 1e37:
             raise ValueError(f"init mean must be finite, got {self.mean!r}")
-        if not (math.isfinite(self.scale) and self.scale >= 0):
+        if not 0 <= number("init scale", self.scale) < 1e37:
             raise ValueError(f"init scale must be finite and not negative, got {self.scale!r}")
 
     def sample(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        """One draw of i.i.d. entries, float32, of the given shape."""
+        """One draw of i.i.d. entries, float32, of the given shape.
+
+        Raises TypeError for a generator that is none: None would draw from the global one.
+        """
+        if not isinstance(generator, torch.Generator):
+            raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
         if self.kind == "gaussian":
             noise = torch.randn(*shape, generator=generator)
         else:
@@ -124,20 +131,22 @@ class MLP(nn.Module):
             *(_positive("width", n) for n in hidden),
             _positive("classes", classes),
         )
-        if activation not in ACTIVATIONS:
+        if not isinstance(activation, str) or activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {list(ACTIVATIONS)}, got {activation!r}")
         if bias not in BIASES:
             raise ValueError(f"bias must be one of {BIASES}, got {bias!r}")
         self.activation, self.bias = activation, bias
         self.parametrization = lookup(parametrization)
         self.axes = mlp_axes(depth, bias=bias != "none")
-        generator = torch.Generator().manual_seed(int(seed))
-        unknown = (
-            [] if isinstance(init, Init) else sorted(set(init) - {"input", "hidden", "output"})
+        generator = torch.Generator().manual_seed(seed_of("seed", seed))
+        laws = (
+            dict.fromkeys(("input", "hidden", "output"), init) if isinstance(init, Init) else init
         )
-        if unknown:
-            raise ValueError(f"init must name layer types input, hidden, output, got {unknown}")
-        laws = {"input": init, "hidden": init, "output": init} if isinstance(init, Init) else init
+        if not isinstance(laws, Mapping) or not set(laws) <= {"input", "hidden", "output"}:
+            raise ValueError(f"init must name layer types input, hidden, output, got {init!r}")
+        for law in (*laws.values(), bias_init):
+            if not isinstance(law, Init):
+                raise ValueError(f"init and bias_init must be laws of type Init, got {law!r}")
         for layer in range(1, depth + 1):
             kind = self.layer_type(f"W{layer}")
             shape = (self.sizes[layer], self.sizes[layer - 1])
@@ -158,8 +167,14 @@ class MLP(nn.Module):
         return law.sample((size,), generator)
 
     def layer_type(self, name: str) -> str:
-        """Layer type of a parameter: "input", "hidden", "output", "bias" or "output_bias"."""
-        layer = int(name[1:])
+        """Layer type of a parameter: "input", "hidden", "output", "bias" or "output_bias".
+
+        Raises ValueError for a name that no network of this depth has.
+        """
+        number = str(name)[1:]
+        layer = int(number) if number.isdecimal() else 0
+        if str(name)[:1] not in ("W", "B") or not 1 <= layer <= self.depth:
+            raise ValueError(f"name must be W1 ... W{self.depth} or B1 ..., got {name!r}")
         if name[0] == "B":
             return "output_bias" if layer == self.depth else "bias"
         # A single matrix is both first and last; its fan-in is the fixed input size.
@@ -189,7 +204,12 @@ class MLP(nn.Module):
         }
 
     def forward_all(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """([z_1, ..., z_L], [x, σ(z_1), ..., σ(z_{L-1})]) for inputs x (n, d)."""
+        """([z_1, ..., z_L], [x, σ(z_1), ..., σ(z_{L-1})]) for inputs x (n, d).
+
+        Raises ValueError for inputs of another shape, dtype or device than the weights', TypeError
+        for what is no tensor.
+        """
+        self._check_inputs(x)
         sigma = ACTIVATIONS[self.activation]
         parameters = dict(self.named_parameters())
         zs: list[Tensor] = []
@@ -206,6 +226,18 @@ class MLP(nn.Module):
                 hs.append(sigma(z))
         return zs, hs
 
+    def _check_inputs(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x must be a torch tensor, got {type(x).__name__}")
+        first = self.W1
+        if x.ndim != 2 or x.shape[1] != self.sizes[0]:
+            raise ValueError(f"x must have shape (n, {self.sizes[0]}), got {tuple(x.shape)}")
+        if x.dtype != first.dtype or x.device != first.device or x.layout != torch.strided:
+            raise ValueError(
+                f"x must be dense, {first.dtype}, on {first.device}, as the weights are; got "
+                f"{x.dtype}, {x.layout}, on {x.device}"
+            )
+
     def preactivations(self, x: Tensor) -> list[Tensor]:
         """z_1 (n, N_1), ..., z_L (n, classes) for inputs x (n, d)."""
         return self.forward_all(x)[0]
@@ -217,7 +249,8 @@ class MLP(nn.Module):
     def like(self, width: int | Sequence[int], state: Mapping[str, Tensor] | None = None) -> MLP:
         """The same architecture at another width, of the same dtype and on the same device.
 
-        It holds `state` if given, else a fresh draw from the default laws with seed 0.
+        It holds `state` if given, else a fresh draw from the default laws with seed 0. Raises
+        ValueError for a width below one, RuntimeError (torch's) for a state of other shapes.
         """
         other = MLP(
             self.sizes[0],

@@ -25,9 +25,13 @@ width, and what training adds stands alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from types import MappingProxyType
+
+from rclib.arguments import number
 
 __all__ = [
     "LAYER_TYPES",
@@ -50,7 +54,15 @@ class Power:
     fan_in_exponent: float = 0.0
     fan_out_exponent: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not math.isfinite(number(name, value)):
+                raise ValueError(f"{name} must be finite, got {value}")
+
     def __call__(self, fan_in: int, fan_out: int) -> float:
+        """The factor of a tensor; ValueError for a fan that is not positive."""
+        if not (fan_in > 0 and fan_out > 0):
+            raise ValueError(f"fan_in and fan_out must be positive, got {fan_in} and {fan_out}")
         return float(fan_in**self.fan_in_exponent * fan_out**self.fan_out_exponent)
 
 
@@ -85,7 +97,7 @@ class Parametrization:
         return Parametrization, (self.name, dict(self.scalings))
 
     def __getitem__(self, layer_type: str) -> Scaling:
-        if layer_type not in self.scalings:
+        if not isinstance(layer_type, str) or layer_type not in self.scalings:
             raise ValueError(f"layer type must be one of {LAYER_TYPES}, got {layer_type!r}")
         return self.scalings[layer_type]
 
@@ -171,9 +183,9 @@ def first_step_exponents(name: str | Parametrization, depth: int, optimizer: str
     a depth below 2 and for an unknown parametrisation or optimizer.
     """
     table = parametrization(name)
+    if isinstance(depth, bool) or not isinstance(depth, Integral) or depth < 2:
+        raise ValueError(f"depth must be at least 2, got {depth!r}")
     kinds = ["input", *["hidden"] * (depth - 2), "output"]
-    if depth < 2:
-        raise ValueError(f"depth must be at least 2, got {depth}")
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"optimizer must be one of {OPTIMIZERS}, got {optimizer!r}")
     error = 0.0

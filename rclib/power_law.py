@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rclib.arguments import count, seed_of
+from rclib.arrays import Floats, real_array
+
 __all__ = ["METHODS", "MIN_EIGENVALUES", "PowerLaw", "bootstrap_alpha", "power_law"]
 
 METHODS = ("hill", "ks")
 MIN_EIGENVALUES = 10
 _BLOCK = 1 << 20  # elements of the largest temporary array of the KS scan (8 MB)
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,10 @@ def bootstrap_alpha(
 
     The spread (standard deviation, quantiles) includes that of the cut, which
     `PowerLaw.standard_error` leaves out. Resampling treats eigenvalues as independent.
-    Raises ValueError as `power_law` does, and if draws is not a positive integer.
+    Raises ValueError as `power_law` does, and if draws is not a positive integer or seed no
+    integer of at least 0.
     """
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-        raise ValueError(f"draws must be a positive integer, got {draws!r}")
+    draws, seed = count("draws", draws), seed_of("seed", seed)
     values = _positive(eigenvalues)
     power_law(values, method)  # the errors of the fit, before any draw
     generator = np.random.default_rng(seed)
@@ -125,12 +126,9 @@ def bootstrap_alpha(
 
 def _positive(eigenvalues: ArrayLike) -> Floats:
     """The positive values, ascending, (m,)."""
-    values = np.asarray(eigenvalues, dtype=np.float64)
+    values = real_array("eigenvalues", eigenvalues)
     if values.ndim != 1:
         raise ValueError(f"eigenvalues must have one axis, got shape {values.shape}")
-    if not np.isfinite(values).all():
-        bad = values[~np.isfinite(values)]
-        raise ValueError(f"eigenvalues must be finite, got {bad[0]} ({bad.size} such values)")
     if values.size and values.min() < 0:
         raise ValueError(f"eigenvalues must not be negative, got {values.min()}")
     values = np.sort(values[values > 0])

@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from rclib.arguments import count, number
+from rclib.arrays import Floats, real_array
 
 __all__ = ["MarchenkoPastur", "Outliers", "Spike", "marchenko_pastur", "outliers", "spike"]
 
-Floats = NDArray[np.float64]
 _NODES = 1 << 14
 
 
@@ -44,7 +46,7 @@ class MarchenkoPastur:
 
     def density(self, x: ArrayLike) -> Floats:
         """Density of the continuous part at x (any shape); its integral is 1 - atom."""
-        x = np.asarray(x, dtype=np.float64)
+        x = real_array("x", x, finite=False)
         inside = (x > self.lower) & (x < self.upper)
         at = np.where(inside, x, self.upper)
         root = np.sqrt(np.maximum((self.upper - at) * (at - self.lower), 0.0))
@@ -52,12 +54,13 @@ class MarchenkoPastur:
 
     def log10_density(self, x: ArrayLike) -> Floats:
         """Density of log10 of the eigenvalue, at the eigenvalue x: x · ln 10 · density(x)."""
-        x = np.asarray(x, dtype=np.float64)
+        x = real_array("x", x, finite=False)
+        x = np.where(np.isinf(x), 0.0, x)  # the density is zero there
         return np.asarray(x * np.log(10) * self.density(x))
 
     def cdf(self, x: ArrayLike) -> Floats:
         """Share of eigenvalues at or below x, the atom included; accurate to about 1e-7."""
-        x = np.asarray(x, dtype=np.float64)
+        x = real_array("x", x, finite=False)
         nodes, mass = _cumulative(self.aspect)
         part = np.interp(x / self.variance, nodes, mass, left=0.0, right=mass[-1])
         return np.asarray(np.where(x >= 0, self.atom + part, 0.0))
@@ -90,15 +93,16 @@ def marchenko_pastur(aspect: float, variance: float = 1.0) -> MarchenkoPastur:
     For the eigenvalues of W^T W itself give h · variance. Raises ValueError unless both
     are positive and finite.
     """
-    _positive("aspect", aspect)
-    _positive("variance", variance)
+    aspect, variance = _positive("aspect", aspect), _positive("variance", variance)
     root = float(np.sqrt(aspect))
+    if not np.isfinite(variance * (1.0 + root) ** 2):
+        raise ValueError(f"variance must be smaller: {variance} at aspect {aspect} is no float")
     return MarchenkoPastur(
-        aspect=float(aspect),
-        variance=float(variance),
-        lower=float(variance) * (1.0 - root) ** 2,
-        upper=float(variance) * (1.0 + root) ** 2,
-        atom=max(0.0, 1.0 - 1.0 / float(aspect)),
+        aspect=aspect,
+        variance=variance,
+        lower=variance * (1.0 - root) ** 2,
+        upper=variance * (1.0 + root) ** 2,
+        atom=max(0.0, 1.0 - 1.0 / aspect),
     )
 
 
@@ -141,13 +145,13 @@ def outliers(
     Raises ValueError for non-finite, negative or all-zero eigenvalues, rows that is not a
     positive integer, a variance that is not positive, or deviations that is not finite.
     """
-    values = np.asarray(eigenvalues, dtype=np.float64)
+    values = real_array("eigenvalues", eigenvalues)
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"eigenvalues must have shape (d,) with d ≥ 1, got {values.shape}")
-    if not np.isfinite(values).all() or values.min() < 0:
-        bad = values[~np.isfinite(values) | (values < 0)]
-        raise ValueError(f"eigenvalues must be finite and not negative, got {bad[0]}")
+    if values.min() < 0:
+        raise ValueError(f"eigenvalues must be finite and not negative, got {values.min()}")
     h, d = _count("rows", rows), values.size
+    deviations = number("deviations", deviations)
     if not np.isfinite(deviations):
         raise ValueError(f"deviations must be finite, got {deviations}")
     if variance is None:
@@ -156,11 +160,13 @@ def outliers(
             raise ValueError("eigenvalues must not all be zero when variance is None")
         law = marchenko_pastur(d / h, 1.0)
         variance = float(np.median(positive)) / (h * law.median_of_positive())
-    _positive("variance", variance)
+    variance = _positive("variance", variance)
     r, c = np.sqrt(h - 0.5), np.sqrt(d - 0.5)
     edge = float(variance * (r + c) ** 2)
     scale = float(variance * (r + c) * (1 / r + 1 / c) ** (1 / 3))
     threshold = edge + deviations * scale
+    if not np.isfinite(threshold):
+        raise ValueError(f"variance and deviations must be smaller, they give {threshold}")
     beyond = np.sort(values[values > threshold])[::-1]
     return Outliers(beyond.size, beyond, edge, scale, threshold, float(variance))
 
@@ -190,11 +196,14 @@ def spike(strength: float, *, rows: int, columns: int, variance: float = 1.0) ->
     Raises ValueError for a negative or non-finite strength and sizes or a variance that are
     not positive.
     """
+    strength = number("strength", strength)
     if not np.isfinite(strength) or strength < 0:
         raise ValueError(f"strength must be finite and not negative, got {strength}")
     h, d = _count("rows", rows), _count("columns", columns)
-    _positive("variance", variance)
-    power = float(strength) ** 2
+    variance = _positive("variance", variance)
+    if max(strength, np.sqrt(variance * h), np.sqrt(variance * d)) > 1e75:
+        raise ValueError(f"strength and variance must be smaller, got {strength} and {variance}")
+    power = strength**2
     if power <= variance * np.sqrt(h * d):
         return Spike(False, float(variance * (np.sqrt(h) + np.sqrt(d)) ** 2), 0.0, 0.0)
     tall, wide = power + variance * h, power + variance * d
@@ -206,12 +215,13 @@ def spike(strength: float, *, rows: int, columns: int, variance: float = 1.0) ->
     )
 
 
-def _positive(name: str, value: float) -> None:
+def _positive(name: str, value: float) -> float:
+    value = number(name, value)
     if not np.isfinite(value) or value <= 0:
         raise ValueError(f"{name} must be positive and finite, got {value}")
+    return value
 
 
-def _count(name: str, value: int) -> int:
-    if isinstance(value, bool) or int(value) != value or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    return int(value)
+def _count(name: str, value: float) -> int:
+    """A positive whole number, also one written as 3.0."""
+    return count(name, int(value) if isinstance(value, float) and value.is_integer() else value)

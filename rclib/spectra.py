@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh_tridiagonal, lapack
 
+from rclib.arrays import Floats, real_array, safe_scale
 from rclib.power_law import PowerLaw, bootstrap_alpha, power_law
 from rclib.random_matrix import (
     MarchenkoPastur,
@@ -54,8 +55,6 @@ __all__ = [
     "vector_alignment",
     "vector_overlaps",
 ]
-
-Floats = NDArray[np.float64]
 
 # The Gram matrix squares the singular values, so λ_min carries a relative error of about
 # 1e-16 · λ_max / λ_min. Beyond this ratio the singular values are computed from W itself.
@@ -127,7 +126,9 @@ def alignment(W: Any, beta: Any) -> float:
 def vector_alignment(v: Floats, beta: Any) -> float:
     """|<v, β>| / ‖β‖ for a unit vector v (d,). Raises ValueError for a β of another shape or of
     length zero."""
-    beta = _array("beta", beta)
+    v, beta = real_array("v", v), safe_scale(real_array("beta", beta))
+    if v.ndim != 1 or np.abs(v).max(initial=0.0) > 2.0 or abs(np.linalg.norm(v) - 1.0) > 1e-6:
+        raise ValueError(f"v must be a vector of length one, got shape {v.shape}")
     if beta.shape != v.shape:
         raise ValueError(f"beta must have shape {v.shape}, as W has columns, got {beta.shape}")
     length = float(np.linalg.norm(beta))
@@ -167,7 +168,19 @@ def singular_vectors(W: Any, *, top: int | None = None) -> tuple[Floats, Floats]
 
 
 def vector_overlaps(first: tuple[Floats, Floats], second: tuple[Floats, Floats]) -> Overlaps:
-    """`overlaps` of two results of `singular_vectors`, so that each matrix is factored once."""
+    """`overlaps` of two results of `singular_vectors`, so that each matrix is factored once.
+
+    Raises ValueError for vectors of matrices of different shapes, or that are not finite.
+    """
+    for i, side in enumerate(("left", "right")):
+        for name, pair in (("first", first), ("second", second)):
+            if real_array(f"{side} vectors of {name}", pair[i]).ndim != 2:
+                raise ValueError(f"{side} vectors of {name} must be the columns of a matrix")
+        if len(first[i]) != len(second[i]):
+            raise ValueError(
+                f"{side} vectors of second must have {len(first[i])} entries, as those of first, "
+                f"got {len(second[i])}"
+            )
     return Overlaps((first[0].T @ second[0]) ** 2, (first[1].T @ second[1]) ** 2)
 
 
@@ -178,7 +191,7 @@ def kernel_target_alignment(Z: Any, y: Any) -> float:
     is formed. Source: paper B, "Quantities"; Cristianini et al. 2001 (not centred).
     Raises ValueError for shapes that do not fit, Z = 0, y = 0, or values that are not finite.
     """
-    Z, y = _matrix("Z", Z), _array("y", y)
+    Z, y = _matrix("Z", Z), safe_scale(real_array("y", y))
     if y.shape != (Z.shape[0],):
         raise ValueError(f"y must have shape ({Z.shape[0]},), as Z has rows, got {y.shape}")
     if not Z.any() or not y.any():
@@ -212,33 +225,20 @@ def effective_rank(W: Any) -> float:
 
 def _eigenvalues(W: Any) -> Floats:
     """W (h, d) or eigenvalues (d,) → eigenvalues, not all zero."""
-    values = _array("W", W)
+    values = real_array("W", W)
     if values.ndim != 1:
         values = esd(values)
     elif values.size == 0 or values.min() < 0:
         raise ValueError(f"eigenvalues must not be negative or missing, got {values}")
+    else:
+        values = safe_scale(values)
     if not values.any():
         raise ValueError("W must not be zero")
     return values
 
 
-def _array(name: str, value: Any) -> Floats:
-    """NumPy or torch input as a float64 array with finite values."""
-    if hasattr(value, "detach"):  # a torch tensor: NumPy knows neither bfloat16 nor devices
-        value = value.detach().cpu()
-        value = (value if value.is_complex() else value.double()).numpy()
-    raw = np.asarray(value)
-    if raw.dtype.kind not in "biuf":
-        raise ValueError(f"{name} must hold real numbers, got values of type {raw.dtype}")
-    array: Floats = raw.astype(np.float64, copy=False)
-    if not np.isfinite(array).all():
-        bad = array[~np.isfinite(array)]
-        raise ValueError(f"{name} must be finite, got {bad[0]} ({bad.size} such values)")
-    return array
-
-
 def _matrix(name: str, value: ArrayLike | Any) -> Floats:
-    array = _array(name, value)
+    array = real_array(name, value)
     if array.ndim != 2 or array.size == 0:
         raise ValueError(f"{name} must be a matrix with entries, got shape {array.shape}")
     peak = max(float(array.max()), -float(array.min()))

@@ -23,7 +23,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from rclib.arguments import count, number
 
 __all__ = [
     "Evaluation",
@@ -80,8 +82,30 @@ class Problem:
         return {}
 
 
+def _check(**arrays: tuple[Any, tuple[str, ...]]) -> None:
+    """Each argument must be an array of float32 or float64 with the axes named; axes of one name
+    have one length, which is not zero."""
+    sizes: dict[str, tuple[str, int]] = {}
+    for name, (array, axes) in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}")
+        if array.dtype not in (np.float32, np.float64):
+            raise ValueError(f"{name} must be float32 or float64, got {array.dtype}")
+        if array.ndim != len(axes) or 0 in array.shape:
+            raise ValueError(f"{name} must have shape ({', '.join(axes)}), got {array.shape}")
+        for axis, size in zip(axes, array.shape, strict=True):
+            first, known = sizes.setdefault(axis, (name, size))
+            if size != known:
+                raise ValueError(f"{name} must have {axis} = {known}, as {first}, got {size}")
+
+
 def teacher(X: Array, beta: Array) -> Array:
-    """softplus(<β, x>) for each row of X (n, d): (n,), without noise."""
+    """softplus(<β, x>) for each row of X (n, d): (n,), without noise.
+
+    Raises ValueError for other shapes and types than float32 or float64, TypeError for what is
+    no NumPy array.
+    """
+    _check(X=(X, ("n", "d")), beta=(beta, ("d",)))
     return np.asarray(np.logaddexp(X.dtype.type(0), X @ beta))
 
 
@@ -105,11 +129,14 @@ def make_problem(
     for name, value in (("d", d), ("h", h), ("n", n), ("n_test", n_test)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    noise = number("noise", noise)
     if not np.isfinite(noise) or noise < 0:
         raise ValueError(f"noise must be finite and not negative, got {noise}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
-    kind = np.dtype(dtype)
+    seed = count("seed", seed, 0)
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"dtype must be float32 or float64, got {dtype!r}") from None
     if kind not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f"dtype must be float32 or float64, got {kind}")
     real = np.float32 if kind == np.dtype(np.float32) else np.float64
@@ -154,19 +181,25 @@ def _hidden(W: Array, X: Array) -> Array:
 
 
 def features(W: Array, X: Array) -> Array:
-    """Z = tanh(X W^T / √d) / √h for W (h, d) and X (n, d): (n, h)."""
+    """Z = tanh(X W^T / √d) / √h for W (h, d) and X (n, d): (n, h). Raises as `teacher`."""
+    _check(W=(W, ("h", "d")), X=(X, ("n", "d")))
     Z = _hidden(W, X)
     Z *= Z.dtype.type(1 / np.sqrt(W.shape[0]))
     return Z
 
 
 def student(W: Array, a: Array, X: Array) -> Array:
-    """f(x) = h^(-1/2) a^T tanh(W x / √d) for each row of X (n, d): (n,)."""
+    """f(x) = h^(-1/2) a^T tanh(W x / √d) for each row of X (n, d): (n,). Raises as `teacher`."""
+    _check(W=(W, ("h", "d")), a=(a, ("h",)), X=(X, ("n", "d")))
     return np.asarray(features(W, X) @ a)
 
 
 def loss_and_gradient(W: Array, a: Array, X: Array, y: Array) -> tuple[float, Array]:
-    """Mean squared error of the batch and its gradient with respect to W, (h, d)."""
+    """Mean squared error of the batch and its gradient with respect to W, (h, d).
+
+    Raises as `teacher`.
+    """
+    _check(W=(W, ("h", "d")), a=(a, ("h",)), X=(X, ("n", "d")), y=(y, ("n",)))
     n, (h, d) = X.shape[0], W.shape
     H = _hidden(W, X)
     real = H.dtype.type
@@ -202,13 +235,17 @@ def ridge_refit(Z: Array, y: Array, *, ridge: float = 0.01) -> RidgeFit:
     Solved by one Cholesky factorisation of the smaller of the h x h system and the n x n one,
     â = Z^T (Z Z^T + (λ n / h) I)^(-1) y, and one step of iterative refinement, which brings
     losses in float32 to about 1e-7 (relative) of those in float64.
-    Raises ValueError for a ridge that is not positive and finite, or shapes that do not fit;
-    FloatingPointError if Z is not finite.
+    Raises ValueError for a ridge that is not positive and finite or too small for the dtype, or
+    shapes that do not fit; FloatingPointError if Z is not finite.
     """
+    ridge = number("ridge", ridge)
     if not np.isfinite(ridge) or ridge <= 0:
         raise ValueError(f"ridge must be positive and finite, got {ridge}")
-    if Z.ndim != 2 or y.shape != Z.shape[:1]:
-        raise ValueError(f"y must have shape (n,) for Z (n, h), got {y.shape} and {Z.shape}")
+    if np.ndim(Z) != 2 or np.shape(y) != np.shape(Z)[:1]:
+        raise ValueError(
+            f"y must have shape (n,) for Z (n, h), got {np.shape(y)} and {np.shape(Z)}"
+        )
+    _check(Z=(Z, ("n", "h")), y=(y, ("n",)))
     n, h = Z.shape
     primal = h <= n
     shift = Z.dtype.type(ridge * n / h)
@@ -218,7 +255,10 @@ def ridge_refit(Z: Array, y: Array, *, ridge: float = 0.01) -> RidgeFit:
         raise FloatingPointError("the features Z are not finite")
     system[np.diag_indices_from(system)] += shift
     # The transpose is the same matrix in the memory order LAPACK wants.
-    factor = cho_factor(system.T, lower=True, overwrite_a=True, check_finite=False)
+    try:
+        factor = cho_factor(system.T, lower=True, overwrite_a=True, check_finite=False)
+    except LinAlgError:
+        raise ValueError(f"ridge must be larger for Z of {Z.dtype}, got {ridge}") from None
     correlation = Z.T @ y
     if primal:
         a = cho_solve(factor, correlation, check_finite=False)
@@ -250,7 +290,7 @@ def evaluate(problem: Problem, W: Array, *, ridge: float = 0.01) -> Evaluation:
     """Refit the last layer on the fresh sample and measure. Source: paper B, "Setting".
 
     The kernel target alignment shares the Gram matrix of the refit.
-    Raises FloatingPointError if the features of W are not finite.
+    Raises FloatingPointError if the features of W are not finite, else as `ridge_refit`.
     """
     n = problem.y_fresh.size
     Z_all = features(W, problem.X_evaluation)

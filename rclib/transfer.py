@@ -24,11 +24,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from rclib.arguments import count, number, seed_of
 from rclib.axes import Axes, gamma_sets, index_sizes
 from rclib.models import MLP
 
 __all__ = ["IndexMaps", "draw_index_maps", "gather", "resize", "resize_maps", "transfer"]
 
+_INTEGERS = (torch.int64, torch.int32)
 IndexMaps = dict[tuple[str, int], Tensor]  # (tensor, axis) -> (N',) source neuron of each new one
 
 
@@ -58,10 +60,18 @@ def draw_index_maps(
         neuron equally often, which removes most of the sampling error (and for N' = k N with
         r1 = 0 keeps the function exactly).
 
-    Raises ValueError for unknown indices, sizes below one and r1 outside [0, 1].
+    Raises ValueError for unknown indices, sizes below one, r1 outside [0, 1] and a generator of
+    another device than the CPU; TypeError for a target or generator that is none.
     """
+    random_rate = number("random_rate", random_rate)
     if not 0.0 <= random_rate <= 1.0:
         raise ValueError(f"random_rate must lie in [0, 1], got {random_rate!r}")
+    if not isinstance(target, Mapping):
+        raise TypeError(f"target must map indices to sizes, got {type(target).__name__}")
+    if not isinstance(generator, torch.Generator):  # None would draw from the global one
+        raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
+    if generator.device.type != "cpu":
+        raise ValueError(f"generator must be one of the CPU, got {generator.device}")
     sets = gamma_sets(axes)
     maps: IndexMaps = {}
     for index, n_new in target.items():
@@ -69,14 +79,14 @@ def draw_index_maps(
             raise ValueError(f"index {index!r} is not in the axes table, which has {list(sets)}")
         if index not in source:
             raise ValueError(f"source must give a size for index {index!r}, got {dict(source)}")
-        if isinstance(n_new, bool) or not isinstance(n_new, int) or n_new < 1:
-            raise ValueError(f"target size of {index!r} must be a positive integer, got {n_new!r}")
-        shared = _draw(source[index], n_new, replacement, generator)
+        n_new = count(f"target size of {index!r}", n_new)
+        n_old = count(f"source size of {index!r}", source[index])
+        shared = _draw(n_old, n_new, replacement, generator)
         broken = torch.randperm(n_new, generator=generator)[: round(random_rate * n_new)]
         for place in sets[index]:
             own = shared.clone()
             if len(broken):
-                own[broken] = torch.randint(source[index], (len(broken),), generator=generator)
+                own[broken] = torch.randint(n_old, (len(broken),), generator=generator)
             maps[place] = own
     return maps
 
@@ -93,29 +103,55 @@ def gather(
 
     The last axis of a tensor with two or more axes is its fan-in. `fan_in_exponents` gives a
     by tensor name; tensors not named have no multiplier (a = 0). Raises ValueError for a norm rate
-    that is not positive, and for maps or tensors that do not fit the table.
+    that is not positive, for maps or tensors that do not fit the table, and for a rescaled tensor
+    that is of integers or leaves the range of its dtype; TypeError for what is no dense tensor.
     """
+    norm_rate = number("norm_rate", norm_rate)
     if not (math.isfinite(norm_rate) and norm_rate > 0):
         raise ValueError(f"norm_rate must be positive and finite, got {norm_rate!r}")
     exponents = fan_in_exponents or {}
     out: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+            raise TypeError(f"{name!r} must be a dense torch tensor, got {type(tensor).__name__}")
         new = tensor.detach().clone()
         moved = False
         for axis in range(len(axes.get(name, ()))):
             if (name, axis) not in maps:
                 continue
             moved = True
-            new = new.index_select(axis, maps[name, axis].to(new.device))
+            new = new.index_select(axis, _checked_map(name, axis, maps[name, axis], new))
         if moved:
             factor = norm_rate
             if new.ndim > 1:
                 ratio = tensor.shape[-1] / new.shape[-1]
                 factor *= ratio ** (1.0 - exponents.get(name, 0.0))
             if factor != 1.0:
-                new = new * factor
+                new = _scaled(name, new, factor)
         out[name] = new
     return out
+
+
+def _checked_map(name: str, axis: int, sources: Tensor, tensor: Tensor) -> Tensor:
+    """The map on the tensor's device; ValueError unless it names neurons that the axis has."""
+    size = tensor.shape[axis] if axis < tensor.ndim else 0
+    whole = isinstance(sources, Tensor) and sources.dtype in _INTEGERS and sources.ndim == 1
+    if not whole or not len(sources) or not 0 <= int(sources.min()) <= int(sources.max()) < size:
+        raise ValueError(f"map of {name!r}, axis {axis}, must hold indices 0 ... {size - 1}")
+    return sources.to(tensor.device)
+
+
+def _scaled(name: str, tensor: Tensor, factor: float) -> Tensor:
+    if not math.isfinite(factor):
+        raise ValueError(f"fan_in_exponents of {name!r} must be finite, they give {factor}")
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        raise ValueError(f"{name!r} must be floating point to be rescaled, got {tensor.dtype}")
+    if tensor.dtype.itemsize > 2 or tensor.dtype == torch.bfloat16 or tensor.is_meta:
+        return tensor * factor
+    scaled = (tensor.float() * factor).to(tensor.dtype)  # eight bits know no arithmetic
+    if bool(torch.isfinite(tensor.float()).all() & ~torch.isfinite(scaled.float()).all()):
+        raise ValueError(f"{name!r} leaves the range of {tensor.dtype} when multiplied by {factor}")
+    return scaled
 
 
 def transfer(
@@ -156,7 +192,7 @@ def resize_maps(
         {f"h{i}": width for i in range(1, model.depth)},
         random_rate=random_rate,
         replacement=replacement,
-        generator=torch.Generator().manual_seed(int(seed)),
+        generator=torch.Generator().manual_seed(seed_of("seed", seed)),
     )
 
 

@@ -55,9 +55,9 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match=r"optimizer must be one of.*got 'sgd'"):
         make_optimizer("sgd")
     for bad in (-0.1, np.nan, np.inf):
-        with pytest.raises(ValueError, match=f"rate must be finite and not negative, got {bad}"):
+        with pytest.raises(ValueError, match=rf"rate must be finite.*, got {bad}"):
             step_rates(bad, 3)
-        with pytest.raises(ValueError, match=f"rate must be finite and not negative, got {bad}"):
+        with pytest.raises(ValueError, match=rf"rate must be finite.*, got {bad}"):
             step_rates([1.0, bad, 1.0], 3)
     with pytest.raises(ValueError, match=r"rate must be one number or 3 numbers, got shape \(2,\)"):
         step_rates([1.0, 2.0], 3)

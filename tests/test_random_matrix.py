@@ -128,7 +128,7 @@ def test_bad_arguments() -> None:
             marchenko_pastur(0.5, bad)
     with pytest.raises(ValueError, match="rows must be a positive integer, got 0"):
         outliers([1.0, 2.0], rows=0)
-    with pytest.raises(ValueError, match="finite and not negative, got nan"):
+    with pytest.raises(ValueError, match="eigenvalues must be finite, got nan"):
         outliers([1.0, np.nan], rows=3)
     with pytest.raises(ValueError, match="finite and not negative, got -2"):
         outliers([1.0, -2.0], rows=3)

@@ -455,5 +455,5 @@ def test_a_width_below_one_is_refused() -> None:
 
 
 def test_maps_that_point_outside_the_source_are_refused() -> None:
-    with pytest.raises(IndexError):
+    with pytest.raises(ValueError, match=r"map of 'b', axis 0, must hold indices 0 \.\.\. 1"):
         gather({"b": torch.ones(2)}, {"b": ("h",)}, {("b", 0): torch.tensor([0, 2])})
