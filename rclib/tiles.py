@@ -170,19 +170,21 @@ class Tiler:
         height, width = strip.shape
         step = _tile_height(width)
         widen = self._widener(strip.dtype, to)
-        ones = torch.ones(step, dtype=to)
         rows, columns = torch.empty(height, dtype=to), torch.zeros(width, dtype=to)
         room = torch.empty(step if squares else 0, width, dtype=to)
+        ones = torch.ones(step, dtype=to)
         total, summed = 0.0, 0
         for block, row_sums in zip(strip.split(step), rows.split(step), strict=True):
             tile = widen(block) if widen else block
             torch.sum(tile, 1, out=row_sums)
-            if summed + len(tile) > LINE:
+            if summed + step > LINE:
                 down += columns
                 columns.zero_()
                 summed = 0
-            torch.addmv(columns, tile.t(), ones[: len(tile)], out=columns)
-            summed += len(tile)
+            if len(tile) < step:
+                ones = ones[: len(tile)]
+            torch.addmv(columns, tile.t(), ones, out=columns)
+            summed += step
             if squares:
                 # A dot product would be faster, but adds up all entries in a few float32 sums.
                 total += torch.mul(tile, tile, out=room[: len(tile)]).sum().item()

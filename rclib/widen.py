@@ -41,6 +41,7 @@ class Widener:
 
     def __init__(self, dtype: torch.dtype, to: torch.dtype, entries: int) -> None:
         self._out = torch.empty(entries, dtype=to)
+        self._last = self._out  # as the last block was shaped, which the next mostly is too
         self._dtype = dtype
         if dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
             self._half = torch.empty(entries, dtype=torch.int16)
@@ -50,7 +51,9 @@ class Widener:
 
     def __call__(self, block: Tensor) -> Tensor:
         """The block's values, same shape; valid until the next call."""
-        out = self._out[: block.numel()].view(block.shape)
+        if self._last.shape != block.shape:
+            self._last = self._out[: block.numel()].view(block.shape)
+        out = self._last
         if self._dtype.itemsize > 1:
             return out.copy_(block)
         if self._dtype == torch.float8_e5m2:
