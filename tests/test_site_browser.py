@@ -87,7 +87,14 @@ class Visitor:
         self.problems: list[str] = []
         note = self.problems.append
         self.page.on("pageerror", lambda error: note(f"error: {error}"))
-        self.page.on("requestfailed", lambda request: note(f"failed: {request.url}"))
+        # A picture that is still on its way when the next page is asked for has not failed.
+        self.page.on(
+            "requestfailed",
+            lambda request: (
+                "ERR_ABORTED" in str(request.failure)
+                or note(f"failed: {request.url}, {request.failure}")
+            ),
+        )
         self.page.on(
             "console",
             lambda message: message.type in ("error", "warning") and note(f"said: {message.text}"),
