@@ -13,7 +13,7 @@ import seaborn as sns
 from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
 
-from rclib.plots import DASHES, MARKERS
+from rclib.plots import DASHES, MARKERS, WIDTH
 
 __all__ = ["collapse", "control_densities", "levels", "row_mean_densities"]
 
@@ -51,14 +51,14 @@ def collapse(
     difference. tolerance : drawn dotted in the last panel.
     """
     looks = _looks(list(curves.width.unique()))
-    figure, panels = plt.subplots(1, len(columns) + 1, figsize=(9.0, 2.5))
+    figure, panels = plt.subplots(1, len(columns) + 1, figsize=(WIDTH, 2.2))
     for panel, name in zip(panels, columns, strict=False):
         _lines(panel, curves[curves.parametrization == name], looks, "loss")
         panel.set_title(SHOWN.get(name, name))
         panel.set_xlabel("step")
         panel.sharey(panels[0])
     panels[0].set_ylabel("training loss (nats per byte)")
-    panels[0].legend(title="width N")
+    panels[0].legend(title="width N", fontsize=6)
     last = panels[-1]
     colours = sns.color_palette("colorblind")
     for i, name in enumerate(columns):
@@ -72,9 +72,13 @@ def collapse(
     last.set_xticks(sizes, [str(size) for size in sizes])
     last.xaxis.minorticks_off()
     last.set_xlabel("width N")
-    last.set_title("difference from the widest")
-    last.set_ylabel("|relative difference of loss|")
-    last.legend()
+    last.set_title("against the widest")
+    last.set_ylabel("|relative difference|")
+    # Below the panel, where it hides no line.
+    last.legend(
+        fontsize=6, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.22), handlelength=1.5,
+        columnspacing=0.8,
+    )  # fmt: skip
     return figure
 
 
@@ -90,7 +94,7 @@ def row_mean_densities(
     figure, panels = plt.subplots(
         len(blocks),
         len(steps),
-        figsize=(1.75 * len(steps) + 0.5, 1.45 * len(blocks) + 0.6),
+        figsize=(WIDTH, 1.3 * len(blocks) + 0.6),
         squeeze=False,
     )
     for i, block in enumerate(blocks):
@@ -124,7 +128,7 @@ def levels(frame: pd.DataFrame, *, units: Mapping[str, str], slope: float = -0.5
     """
     quantities, distances = list(frame.quantity.unique()), list(frame.distance.unique())
     figure, panels = plt.subplots(
-        len(distances), len(quantities), figsize=(6.4, 4.6), squeeze=False, sharex=True
+        len(distances), len(quantities), figsize=(WIDTH, 4.6), squeeze=False, sharex=True
     )
     colours = sns.color_palette("colorblind")
     for i, distance in enumerate(distances):
@@ -165,7 +169,7 @@ def control_densities(frame: pd.DataFrame, notes: Mapping[str, str], *, label: s
     """
     looks = _looks(list(frame.width.unique()))
     settings = list(frame.setting.unique())
-    figure, panels = plt.subplots(1, len(settings), figsize=(9.0, 2.2), squeeze=False)
+    figure, panels = plt.subplots(1, len(settings), figsize=(WIDTH, 2.0), squeeze=False)
     for panel, name in zip(panels[0], settings, strict=True):
         _lines(panel, frame[frame.setting == name], looks, "density")
         panel.set_ylim(0, 1.3 * panel.get_ylim()[1])
