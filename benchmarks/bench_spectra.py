@@ -105,9 +105,7 @@ def main() -> None:
     mine = statistics.median(times["rclib"])
     for name, values in times.items():
         m = statistics.median(values)
-        print(
-            f"  {name:22s} {m:7.2f} s [{min(values):.2f}, {max(values):.2f}] {m / mine:5.2f} x"
-        )
+        print(f"  {name:22s} {m:7.2f} s [{min(values):.2f}, {max(values):.2f}] {m / mine:5.2f} x")
     gap = np.abs(np.subtract(alphas["rclib"], alphas["weightwatcher"])).max()
     print(
         f"  α (KS) from {min(alphas['rclib']):.2f} to {max(alphas['rclib']):.2f}, "
