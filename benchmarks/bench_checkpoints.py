@@ -195,7 +195,8 @@ def main() -> None:
     """Parse the options, make the checkpoints, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--full", action="store_true", help="the 16 GB of Llama-3.1-8B")
-    parser.add_argument("--scale", type=float, default=0.25, help="factor of all widths")
+    parser.add_argument("--scale", type=float, default=0.5, help="factor of all widths")
+    parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="keep the checkpoint there")
     parser.add_argument("--out", type=Path, help="folder for the line's CSV and PNG")
     parser.add_argument("--rounds", type=int, default=5)
@@ -210,7 +211,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="rclib-bench-") as temporary:
         folder = options.folder or Path(temporary)
-        if not make(folder, scale=1.0 if options.full else options.scale):
+        full = {"scale": 1.0, "layers": 32}
+        shape = full if options.full else {"scale": options.scale, "layers": options.layers}
+        if not make(folder, **shape):
             return
         compare(folder, options.rounds, options.threads, options.slow_rounds)
         points, fit = line(folder, options.rounds, options.threads)

@@ -171,7 +171,7 @@ class Tiler:
         step = _tile_height(width)
         widen = self._widener(strip.dtype, to)
         rows, columns = torch.empty(height, dtype=to), torch.zeros(width, dtype=to)
-        room = torch.empty(step if squares else 0, width, dtype=to)
+        room = torch.empty(step if squares and not widen else 0, width, dtype=to)
         ones = torch.ones(step, dtype=to)
         total, summed = 0.0, 0
         for block, row_sums in zip(strip.split(step), rows.split(step), strict=True):
@@ -187,7 +187,8 @@ class Tiler:
             summed += step
             if squares:
                 # A dot product would be faster, but adds up all entries in a few float32 sums.
-                total += torch.mul(tile, tile, out=room[: len(tile)]).sum().item()
+                out = tile if widen else room[: len(tile)]  # the weights themselves stay
+                total += torch.mul(tile, tile, out=out).sum().item()
         across += rows
         down += columns
         return total
