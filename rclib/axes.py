@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from rclib.arguments import count
+from rclib.arguments import brief, count, flag, mapping
 
 __all__ = ["Axes", "gamma_sets", "index_sizes", "mlp_axes"]
 
@@ -26,10 +26,10 @@ def gamma_sets(axes: Axes) -> dict[str, tuple[tuple[str, int], ...]]:
     """Γ sets: for each index, every (tensor, axis) that carries it.
 
     Source: paper A, Definition 3.2. Order follows the table, so results are reproducible.
-    Raises ValueError for axes that are no sequence of names.
+    Raises ValueError for axes that are no sequence of names, TypeError for what is no table.
     """
     sets: dict[str, list[tuple[str, int]]] = {}
-    for name, indices in axes.items():
+    for name, indices in mapping("axes", axes).items():
         _check_names(name, indices)
         for axis, index in enumerate(indices):
             sets.setdefault(index, []).append((name, axis))
@@ -39,7 +39,7 @@ def gamma_sets(axes: Axes) -> dict[str, tuple[tuple[str, int], ...]]:
 def _check_names(name: str, indices: object) -> None:
     # ("h1") is no tuple but text, which would be read as two axes, "h" and "1".
     if not isinstance(indices, (tuple, list)) or not all(isinstance(i, str) for i in indices):
-        raise ValueError(f"axes of {name!r} must be a tuple of names, got {indices!r}")
+        raise ValueError(f"axes of {name!r} must be a tuple of names, got {brief(indices)}")
 
 
 def index_sizes(axes: Axes, tensors: Mapping[str, Tensor]) -> dict[str, int]:
@@ -50,7 +50,8 @@ def index_sizes(axes: Axes, tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """
     sizes: dict[str, int] = {}
     first: dict[str, str] = {}
-    for name, indices in axes.items():
+    mapping("tensors", tensors)
+    for name, indices in mapping("axes", axes).items():
         if name not in tensors:
             raise ValueError(f"tensor {name!r} of the axes table is missing; got {list(tensors)}")
         _check_names(name, indices)
@@ -76,7 +77,7 @@ def mlp_axes(depth: int, *, bias: bool = True) -> dict[str, tuple[str, ...]]:
     Source: paper A, Example 3.3 (depth 3). Raises ValueError for a depth that is no positive
     integer.
     """
-    depth = count("depth", depth)
+    depth, bias = count("depth", depth), flag("bias", bias)
     layers = ["x", *(f"h{i}" for i in range(1, depth)), "y"]
     table: dict[str, tuple[str, ...]] = {}
     for i in range(1, depth + 1):

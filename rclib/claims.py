@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
-from rclib.arguments import number
+from rclib.arguments import brief, number, text
 
 __all__ = ["VERDICTS", "Claim", "Claims", "Criterion", "above", "below", "between", "interval_of"]
 
@@ -33,8 +33,10 @@ class Criterion:
     high: float = math.inf
 
     def __post_init__(self) -> None:
-        if not number("low", self.low) <= number("high", self.high):
-            raise ValueError(f"criterion needs low <= high, got {self.low} and {self.high}")
+        for name, value in (("low", self.low), ("high", self.high)):
+            object.__setattr__(self, name, number(name, value))
+        if not self.low <= self.high:
+            raise ValueError(f"criterion needs low <= high, got {self.low:g} and {self.high:g}")
         if math.isinf(self.low) and math.isinf(self.high):
             raise ValueError(f"criterion needs a finite bound, got {self.low} and {self.high}")
 
@@ -50,7 +52,8 @@ class Criterion:
 
         Raises ValueError for an interval that is not ordered, or of NaN.
         """
-        if not number("low", low) <= number("high", high):
+        low, high = number("low", low), number("high", high)
+        if not low <= high:
             raise ValueError(f"interval must be ordered, got low {low} and high {high}")
         if self.low <= low and high <= self.high:
             return "reproduced"
@@ -151,10 +154,10 @@ class Claims:
         Raises ValueError when the key is taken, TypeError for a criterion that is none.
         """
         if not isinstance(criterion, Criterion):
-            raise TypeError(
-                f"criterion of {key!r} must be above, below or between, got {criterion!r}"
-            )
-        if key in self.claims:
+            raise TypeError(f"criterion of {key!r} must be a Criterion, got {brief(criterion)}")
+        for name, value in (("paper", paper), ("statement", statement), ("quantity", quantity)):
+            text(name, value)
+        if text("key", key) in self.claims:
             raise ValueError(f"claim {key!r} is declared already")
         self.claims[key] = Claim(key, paper, statement, quantity, criterion)
 
@@ -173,16 +176,16 @@ class Claims:
         A claim is measured once; raises ValueError for a second time or an unknown key. After
         an error the claim is as it was.
         """
-        claim = self._open(key)
+        claim, note = self._open(key), text("note", note)
         # Numbers of numpy and torch have no dimension; they are no sequence either.
         single = isinstance(values, (int, float)) or getattr(values, "ndim", None) == 0
         if not single and (isinstance(values, str) or not isinstance(values, Iterable)):
-            raise ValueError(f"values of {key!r} must be numbers, got {values!r}")
+            raise ValueError(f"values of {key!r} must be numbers, got {brief(values)}")
         repeats = [values] if single else list(values)  # type: ignore[arg-type]
         value, low, high = interval_of(repeats)  # type: ignore[arg-type]
         if interval is not None:
-            if len(interval) != 2:
-                raise ValueError(f"interval of {key!r} must be finite and ordered, got {interval}")
+            if not isinstance(interval, (tuple, list)) or len(interval) != 2:
+                raise ValueError(f"interval of {key!r} must be a pair, got {brief(interval)}")
             low, high = (number(f"interval of {key!r}", end) for end in interval)
             if not -math.inf < low <= high < math.inf:
                 raise ValueError(f"interval of {key!r} must be finite and ordered, got {interval}")
@@ -197,12 +200,12 @@ class Claims:
         Raises ValueError without a reason, for an unknown key or a claim that is measured already.
         """
         claim = self._open(key)
-        if not reason:
+        if not text("reason", reason):
             raise ValueError(f"claim {key!r} needs a reason to be not testable")
         claim.verdict, claim.note = "not testable here", reason
 
     def _open(self, key: str) -> Claim:
-        if key not in self.claims:
+        if text("key", key) not in self.claims:
             raise ValueError(f"claim {key!r} was not declared; declared are {list(self.claims)}")
         if self.claims[key].verdict:
             raise ValueError(f"claim {key!r} is measured already")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rclib.arguments import number
+from rclib.arguments import brief, choice, number
 from rclib.arrays import real_array
 
 __all__ = ["OPTIMIZERS", "Adam", "GradientDescent", "Optimizer", "make_optimizer", "step_rates"]
@@ -33,7 +33,7 @@ class GradientDescent:
         """The update M, of the gradient's shape and dtype; the gradient is left as it is.
 
         Raises ValueError for a gradient that is no array of float32 or float64, or a rate that is
-        negative or not finite.
+        negative or not finite. A rate beyond the dtype's range gives an infinite update.
         """
         rate = _checked(gradient, rate)
         return np.asarray(gradient.dtype.type(-rate) * gradient)
@@ -88,7 +88,8 @@ class Adam:
 
 
 def _checked(gradient: NDArray[Any], rate: float) -> float:
-    if not isinstance(gradient, np.ndarray) or gradient.dtype not in (np.float32, np.float64):
+    plain = isinstance(gradient, np.ndarray) and not isinstance(gradient, np.ma.MaskedArray)
+    if not plain or gradient.dtype not in (np.float32, np.float64):
         kind = getattr(gradient, "dtype", type(gradient).__name__)
         raise ValueError(f"gradient must be an array of float32 or float64, got {kind}")
     rate = number("rate", rate)
@@ -102,8 +103,7 @@ Optimizer = GradientDescent | Adam
 
 def make_optimizer(name: str) -> Optimizer:
     """A fresh optimiser by name, "gd" or "adam". Raises ValueError for another name."""
-    if name not in OPTIMIZERS:
-        raise ValueError(f"optimizer must be one of {OPTIMIZERS}, got {name!r}")
+    choice("optimizer", name, OPTIMIZERS)
     return Adam() if name == "adam" else GradientDescent()
 
 
@@ -116,9 +116,9 @@ def step_rates(
     Raises ValueError for rates that are negative or not finite, a sequence of another length,
     a γ that is not positive and finite, or counts that are not positive integers.
     """
-    for name, count, least in (("steps", steps, 0), ("every", every, 1)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {count!r}")
+    for name, value, least in (("steps", steps, 0), ("every", every, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**31:
+            raise ValueError(f"{name} must be an integer of at least {least}, got {brief(value)}")
     gamma = number("gamma", gamma)
     if not np.isfinite(gamma) or gamma <= 0:
         raise ValueError(f"gamma must be positive and finite, got {gamma}")

@@ -14,11 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral
 
+import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
 
-from rclib.arguments import LARGEST, count, number
+from rclib.arguments import LARGEST, brief, count, flag, mapping, number
+from rclib.arrays import real_array
 from rclib.axes import Axes, gamma_sets, index_sizes
 from rclib.tensors import dense_real, safe_scale, with_values
 
@@ -87,8 +89,8 @@ def correlations(vectors: Mapping[str, Mapping[str, Tensor]], n: int | None = No
     """
     flat = [
         (index, label, with_values(f"vector {label!r}", v))
-        for index, group in vectors.items()
-        for label, v in group.items()
+        for index, group in mapping("vectors", vectors).items()
+        for label, v in mapping(f"vectors of {index!r}", group).items()
     ]
     for _, label, vector in flat:
         if vector.ndim != 1:
@@ -115,7 +117,7 @@ def _varies(vector: Tensor) -> bool:
     return float(vector.std()) > 1e-12 * (1e-300 + float(vector.abs().max()))
 
 
-def chance_level(n: int, pairs: int = 1, *, level: float = 0.95) -> float:
+def chance_level(n: float, pairs: float = 1, *, level: float = 0.95) -> float:
     """Value that the largest |correlation| of `pairs` independent pairs stays below.
 
     For independent Gaussian vectors of length n, t = r √((n-2) / (1-r²)) has Student's law
@@ -123,10 +125,12 @@ def chance_level(n: int, pairs: int = 1, *, level: float = 0.95) -> float:
     level^(1/M) (Šidák). Mean vectors are averages of many entries, hence close to Gaussian.
     Raises ValueError for n < 3, pairs < 1 or level outside (0, 1).
     """
-    if not 3 <= number("n", n) <= LARGEST:
-        raise ValueError(f"n must be at least 3, got {n}")
-    if not 1 <= number("pairs", pairs) <= LARGEST:
-        raise ValueError(f"pairs must be at least 1, got {pairs}")
+    n, pairs = number("n", n), number("pairs", pairs)
+    for name, value, least in (("n", n, 3), ("pairs", pairs, 1)):
+        if not least <= value:
+            raise ValueError(f"{name} must be at least {least}, got {value:g}")
+        if value > LARGEST:
+            raise ValueError(f"{name} must be at most 2^53, got {value:g}")
     level = number("level", level)
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must lie in (0, 1), got {level}")
@@ -151,8 +155,11 @@ def largest_correlation(c: Correlations, *, within: bool | None = None) -> Large
     """Largest |correlation| off the diagonal of `c`, with chance level and p-value.
 
     within : True looks only at pairs that share an index, False only at pairs that do not,
-        None at all. Raises ValueError if there is no such pair.
+        None at all. Raises ValueError if there is no such pair, TypeError for a `c` that is none.
     """
+    if not isinstance(c, Correlations):
+        raise TypeError(f"c must be of type Correlations, got {type(c).__name__}")
+    within = None if within is None else flag("within", within)
     k = len(c.labels)
     pairs = [
         (i, j)
@@ -188,12 +195,10 @@ def heat_map(w: Tensor, *, rows: Tensor | None = None, columns: Tensor | None = 
 
 
 def _permutation(name: str, order: Tensor, n: int) -> Tensor:
-    found = torch.as_tensor(order)
-    if found.dtype == torch.bool or not torch.equal(
-        found.cpu().double().sort().values, torch.arange(n, dtype=torch.float64)
-    ):
-        raise ValueError(f"{name} must be a permutation of 0 ... {n - 1}, got {order}")
-    return found.long()
+    found = real_array(name, order)
+    if not np.array_equal(np.sort(found, axis=None), np.arange(n)) or found.ndim != 1:
+        raise ValueError(f"{name} must be a permutation of 0 ... {n - 1}, got {brief(order)}")
+    return torch.from_numpy(found).long()
 
 
 def _matrix(name: str, w: Tensor) -> Tensor:
@@ -243,7 +248,7 @@ def leading_share(w: Tensor, k: int) -> Share:
     """
     m, n = _matrix("w", w).shape
     if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= min(m, n):
-        raise ValueError(f"k must lie in 1 ... {min(m, n)}, got {k}")
+        raise ValueError(f"k must lie in 1 ... {min(m, n)}, got {brief(k)}")
     return Share(float(leading_shares(w)[k - 1]), _marchenko_pastur_share(m, n, k))
 
 

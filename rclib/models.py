@@ -14,12 +14,13 @@ import importlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rclib.arguments import number, seed_of
+from rclib.arguments import brief, choice, count, mapping, number, seed_of, text
 from rclib.axes import mlp_axes
 from rclib.parametrization import Parametrization
 from rclib.parametrization import parametrization as lookup
@@ -58,32 +59,32 @@ class Init:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("uniform", "gaussian"):
-            raise ValueError(f"init kind must be 'uniform' or 'gaussian', got {self.kind!r}")
+        if not isinstance(self.kind, str) or self.kind not in ("uniform", "gaussian"):
+            raise ValueError(f"init kind must be 'uniform' or 'gaussian', got {brief(self.kind)}")
         # Beyond the largest float32 an entry would be infinite.
-        if not abs(number("init mean", self.mean)) < 1e37:
+        for name in ("mean", "scale"):
+            object.__setattr__(self, name, number(f"init {name}", getattr(self, name)))
+        if not abs(self.mean) < 1e37:
             raise ValueError(f"init mean must be finite, got {self.mean!r}")
-        if not 0 <= number("init scale", self.scale) < 1e37:
+        if not 0 <= self.scale < 1e37:
             raise ValueError(f"init scale must be finite and not negative, got {self.scale!r}")
 
     def sample(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         """One draw of i.i.d. entries, float32, of the given shape.
 
-        Raises TypeError for a generator that is none: None would draw from the global one.
+        Raises ValueError for a shape that is no sequence of sizes, TypeError for a generator that
+        is none: None would draw from the global one.
         """
+        if not isinstance(shape, Sequence) or isinstance(shape, str):
+            raise ValueError(f"shape must be a sequence of sizes, got {brief(shape)}")
+        shape = [count("shape", size, 0) for size in shape]
         if not isinstance(generator, torch.Generator):
             raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
         if self.kind == "gaussian":
-            noise = torch.randn(*shape, generator=generator)
+            noise = torch.randn(shape, generator=generator)
         else:
-            noise = (2.0 * torch.rand(*shape, generator=generator) - 1.0) * math.sqrt(3.0)
+            noise = (2.0 * torch.rand(shape, generator=generator) - 1.0) * math.sqrt(3.0)
         return self.mean + self.scale * noise
-
-
-def _positive(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    return value
 
 
 class MLP(nn.Module):
@@ -120,22 +121,19 @@ class MLP(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.depth = _positive("depth", depth)
-        if not isinstance(width, (int, list, tuple)):
-            raise ValueError(f"width must be an integer or a list of integers, got {width!r}")
-        hidden = [width] * (depth - 1) if isinstance(width, int) else list(width)
+        self.depth = depth = count("depth", depth)
+        if not isinstance(width, (int, Integral, list, tuple)):
+            raise ValueError(f"width must be an integer or a list of integers, got {brief(width)}")
+        hidden = list(width) if isinstance(width, (list, tuple)) else [width] * (depth - 1)
         if len(hidden) != depth - 1:
-            raise ValueError(f"width must list {depth - 1} hidden widths, got {width!r}")
+            raise ValueError(f"width must list {depth - 1} hidden widths, got {brief(width)}")
         self.sizes = (
-            _positive("d", d),
-            *(_positive("width", n) for n in hidden),
-            _positive("classes", classes),
+            count("d", d),
+            *(count("width", n) for n in hidden),
+            count("classes", classes),
         )
-        if not isinstance(activation, str) or activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {list(ACTIVATIONS)}, got {activation!r}")
-        if bias not in BIASES:
-            raise ValueError(f"bias must be one of {BIASES}, got {bias!r}")
-        self.activation, self.bias = activation, bias
+        self.activation = choice("activation", activation, ACTIVATIONS)
+        self.bias = choice("bias", bias, BIASES)
         self.parametrization = lookup(parametrization)
         self.axes = mlp_axes(depth, bias=bias != "none")
         generator = torch.Generator().manual_seed(seed_of("seed", seed))
@@ -143,10 +141,10 @@ class MLP(nn.Module):
             dict.fromkeys(("input", "hidden", "output"), init) if isinstance(init, Init) else init
         )
         if not isinstance(laws, Mapping) or not set(laws) <= {"input", "hidden", "output"}:
-            raise ValueError(f"init must name layer types input, hidden, output, got {init!r}")
+            raise ValueError(f"init must name layer types input, hidden, output, got {brief(init)}")
         for law in (*laws.values(), bias_init):
             if not isinstance(law, Init):
-                raise ValueError(f"init and bias_init must be laws of type Init, got {law!r}")
+                raise ValueError(f"init and bias_init must be laws of type Init, got {brief(law)}")
         for layer in range(1, depth + 1):
             kind = self.layer_type(f"W{layer}")
             shape = (self.sizes[layer], self.sizes[layer - 1])
@@ -174,7 +172,7 @@ class MLP(nn.Module):
         number = str(name)[1:]
         layer = int(number) if number.isdecimal() else 0
         if str(name)[:1] not in ("W", "B") or not 1 <= layer <= self.depth:
-            raise ValueError(f"name must be W1 ... W{self.depth} or B1 ..., got {name!r}")
+            raise ValueError(f"name must be W1 ... W{self.depth} or B1 ..., got {brief(name)}")
         if name[0] == "B":
             return "output_bias" if layer == self.depth else "bias"
         # A single matrix is both first and last; its fan-in is the fixed input size.
@@ -182,7 +180,7 @@ class MLP(nn.Module):
 
     def multiplier(self, layer: int) -> float:
         """m_l, the factor in front of W_l."""
-        scaling = self.parametrization[self.layer_type(f"W{layer}")]
+        scaling = self.parametrization[self.layer_type(f"W{count('layer', layer)}")]
         return scaling.multiplier(self.sizes[layer - 1], self.sizes[layer])
 
     def lr_factors(self, optimizer: str = "sgd") -> dict[str, float]:
@@ -264,5 +262,5 @@ class MLP(nn.Module):
         first = next(self.parameters())
         other.to(device=first.device, dtype=first.dtype)
         if state is not None:
-            other.load_state_dict(dict(state))
+            other.load_state_dict({text("state", k): v for k, v in mapping("state", state).items()})
         return other

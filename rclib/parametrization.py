@@ -25,13 +25,11 @@ width, and what training adds stands alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from types import MappingProxyType
 
-from rclib.arguments import number
+from rclib.arguments import LARGEST, brief, choice, count, number
 
 __all__ = [
     "LAYER_TYPES",
@@ -56,13 +54,15 @@ class Power:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not math.isfinite(number(name, value)):
-                raise ValueError(f"{name} must be finite, got {value}")
+            if not abs(number(name, value)) <= 9:  # a fan of 2^53 to the 9th is a float still
+                raise ValueError(f"{name} must lie in [-9, 9], got {value}")
 
-    def __call__(self, fan_in: int, fan_out: int) -> float:
+    def __call__(self, fan_in: float, fan_out: float) -> float:
         """The factor of a tensor; ValueError for a fan that is not positive."""
-        if not (fan_in > 0 and fan_out > 0):
-            raise ValueError(f"fan_in and fan_out must be positive, got {fan_in} and {fan_out}")
+        fan_in, fan_out = number("fan_in", fan_in), number("fan_out", fan_out)
+        for name, fan in (("fan_in", fan_in), ("fan_out", fan_out)):
+            if not 0 < fan <= LARGEST:
+                raise ValueError(f"{name} must be positive and at most 2^53, got {fan}")
         return float(fan_in**self.fan_in_exponent * fan_out**self.fan_out_exponent)
 
 
@@ -80,8 +80,7 @@ class Scaling:
 
     def lr(self, optimizer: str) -> Power:
         """Learning-rate factor for `optimizer`: "sgd" or "adam", else ValueError."""
-        if optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer must be one of {OPTIMIZERS}, got {optimizer!r}")
+        choice("optimizer", optimizer, OPTIMIZERS)
         return self.sgd if optimizer == "sgd" else self.adam
 
 
@@ -98,7 +97,7 @@ class Parametrization:
 
     def __getitem__(self, layer_type: str) -> Scaling:
         if not isinstance(layer_type, str) or layer_type not in self.scalings:
-            raise ValueError(f"layer type must be one of {LAYER_TYPES}, got {layer_type!r}")
+            raise ValueError(f"layer type must be one of {LAYER_TYPES}, got {brief(layer_type)}")
         return self.scalings[layer_type]
 
     def exponents(self, layer_type: str) -> dict[str, float]:
@@ -166,7 +165,7 @@ def parametrization(name: str | Parametrization) -> Parametrization:
     key = _ALIASES.get(str(name).lower(), str(name))
     if key not in PARAMETRIZATIONS:
         raise ValueError(
-            f"parametrization must be one of {', '.join(PARAMETRIZATIONS)}, got {name!r}"
+            f"parametrization must be one of {', '.join(PARAMETRIZATIONS)}, got {brief(name)}"
         )
     return PARAMETRIZATIONS[key]
 
@@ -183,11 +182,10 @@ def first_step_exponents(name: str | Parametrization, depth: int, optimizer: str
     a depth below 2 and for an unknown parametrisation or optimizer.
     """
     table = parametrization(name)
-    if isinstance(depth, bool) or not isinstance(depth, Integral) or depth < 2:
+    if count("depth", depth) < 2:
         raise ValueError(f"depth must be at least 2, got {depth!r}")
     kinds = ["input", *["hidden"] * (depth - 2), "output"]
-    if optimizer not in OPTIMIZERS:
-        raise ValueError(f"optimizer must be one of {OPTIMIZERS}, got {optimizer!r}")
+    choice("optimizer", optimizer, OPTIMIZERS)
     error = 0.0
     out: list[float] = []
     for layer in range(depth, 0, -1):

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rclib.arguments import count, seed_of
+from rclib.arguments import choice, count, seed_of
 from rclib.arrays import Floats, real_array
 
 __all__ = ["METHODS", "MIN_EIGENVALUES", "PowerLaw", "bootstrap_alpha", "power_law"]
@@ -73,8 +73,7 @@ def power_law(eigenvalues: ArrayLike, method: str = "hill") -> PowerLaw:
     Raises ValueError for an unknown method, NaN, infinite or negative values, fewer than 10
     positive values, or a tail of equal values.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {METHODS}, got {method!r}")
+    choice("method", method, METHODS)
     values = _positive(eigenvalues)
     m = values.size
     logs = np.log(values)

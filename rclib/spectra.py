@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh_tridiagonal, lapack
 
+from rclib.arguments import brief
 from rclib.arrays import Floats, real_array, safe_scale
 from rclib.power_law import PowerLaw, bootstrap_alpha, power_law
 from rclib.random_matrix import (
@@ -162,7 +163,7 @@ def singular_vectors(W: Any, *, top: int | None = None) -> tuple[Floats, Floats]
     W = _matrix("W", W)
     k = min(W.shape) if top is None else top
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= min(W.shape):
-        raise ValueError(f"top must be an integer from 1 to {min(W.shape)}, got {top!r}")
+        raise ValueError(f"top must be an integer from 1 to {min(W.shape)}, got {brief(top)}")
     u, _, vt = np.linalg.svd(W, full_matrices=False)
     return np.ascontiguousarray(u[:, :k]), np.ascontiguousarray(vt[:k].T)
 
@@ -172,16 +173,24 @@ def vector_overlaps(first: tuple[Floats, Floats], second: tuple[Floats, Floats])
 
     Raises ValueError for vectors of matrices of different shapes, or that are not finite.
     """
+    for name, pair in (("first", first), ("second", second)):
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise ValueError(f"{name} must be a pair (left, right), got {type(pair).__name__}")
+    found = []
     for i, side in enumerate(("left", "right")):
-        for name, pair in (("first", first), ("second", second)):
-            if real_array(f"{side} vectors of {name}", pair[i]).ndim != 2:
-                raise ValueError(f"{side} vectors of {name} must be the columns of a matrix")
-        if len(first[i]) != len(second[i]):
+        u, v = (
+            real_array(f"{side} vectors of {name}", pair[i])
+            for name, pair in (("first", first), ("second", second))
+        )
+        if max(np.abs(u).max(initial=0.0), np.abs(v).max(initial=0.0)) > 1.0 + 1e-6:
+            raise ValueError(f"{side} vectors of first and second must have length one")
+        if u.ndim != 2 or v.ndim != 2 or len(u) != len(v):
             raise ValueError(
-                f"{side} vectors of second must have {len(first[i])} entries, as those of first, "
-                f"got {len(second[i])}"
+                f"{side} vectors of first and second must be the columns of two matrices with as "
+                f"many rows, got shapes {u.shape} and {v.shape}"
             )
-    return Overlaps((first[0].T @ second[0]) ** 2, (first[1].T @ second[1]) ** 2)
+        found.append((u.T @ v) ** 2)
+    return Overlaps(*found)
 
 
 def kernel_target_alignment(Z: Any, y: Any) -> float:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from rclib.arguments import count, number
+from rclib.arguments import brief, count, number
 
 __all__ = [
     "Evaluation",
@@ -87,7 +87,7 @@ def _check(**arrays: tuple[Any, tuple[str, ...]]) -> None:
     have one length, which is not zero."""
     sizes: dict[str, tuple[str, int]] = {}
     for name, (array, axes) in arrays.items():
-        if not isinstance(array, np.ndarray):
+        if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
             raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}")
         if array.dtype not in (np.float32, np.float64):
             raise ValueError(f"{name} must be float32 or float64, got {array.dtype}")
@@ -126,17 +126,17 @@ def make_problem(
     Raises ValueError for sizes that are not positive integers, a negative or non-finite noise
     or a negative seed.
     """
-    for name, value in (("d", d), ("h", h), ("n", n), ("n_test", n_test)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    d, h, n, n_test = (
+        count(name, value) for name, value in (("d", d), ("h", h), ("n", n), ("n_test", n_test))
+    )
     noise = number("noise", noise)
-    if not np.isfinite(noise) or noise < 0:
+    if not 0 <= noise < 1e30:  # beyond, labels would be infinite in float32
         raise ValueError(f"noise must be finite and not negative, got {noise}")
     seed = count("seed", seed, 0)
     try:
         kind = np.dtype(dtype)
-    except TypeError:
-        raise ValueError(f"dtype must be float32 or float64, got {dtype!r}") from None
+    except (TypeError, ValueError):
+        raise ValueError(f"dtype must be float32 or float64, got {brief(dtype)}") from None
     if kind not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f"dtype must be float32 or float64, got {kind}")
     real = np.float32 if kind == np.dtype(np.float32) else np.float64
@@ -239,12 +239,8 @@ def ridge_refit(Z: Array, y: Array, *, ridge: float = 0.01) -> RidgeFit:
     shapes that do not fit; FloatingPointError if Z is not finite.
     """
     ridge = number("ridge", ridge)
-    if not np.isfinite(ridge) or ridge <= 0:
+    if not 0 < ridge < 1e30:
         raise ValueError(f"ridge must be positive and finite, got {ridge}")
-    if np.ndim(Z) != 2 or np.shape(y) != np.shape(Z)[:1]:
-        raise ValueError(
-            f"y must have shape (n,) for Z (n, h), got {np.shape(y)} and {np.shape(Z)}"
-        )
     _check(Z=(Z, ("n", "h")), y=(y, ("n",)))
     n, h = Z.shape
     primal = h <= n
@@ -290,8 +286,11 @@ def evaluate(problem: Problem, W: Array, *, ridge: float = 0.01) -> Evaluation:
     """Refit the last layer on the fresh sample and measure. Source: paper B, "Setting".
 
     The kernel target alignment shares the Gram matrix of the refit.
-    Raises FloatingPointError if the features of W are not finite, else as `ridge_refit`.
+    Raises FloatingPointError if the features of W are not finite, else as `ridge_refit`;
+    TypeError for a problem that is none.
     """
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem must be of type Problem, got {type(problem).__name__}")
     n = problem.y_fresh.size
     Z_all = features(W, problem.X_evaluation)
     Z, Z_test = Z_all[:n], Z_all[n:]

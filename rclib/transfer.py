@@ -24,7 +24,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from rclib.arguments import count, number, seed_of
+from rclib.arguments import count, flag, mapping, number, seed_of
 from rclib.axes import Axes, gamma_sets, index_sizes
 from rclib.models import MLP
 
@@ -66,8 +66,8 @@ def draw_index_maps(
     random_rate = number("random_rate", random_rate)
     if not 0.0 <= random_rate <= 1.0:
         raise ValueError(f"random_rate must lie in [0, 1], got {random_rate!r}")
-    if not isinstance(target, Mapping):
-        raise TypeError(f"target must map indices to sizes, got {type(target).__name__}")
+    replacement = flag("replacement", replacement)
+    source, target = mapping("source", source), mapping("target", target)
     if not isinstance(generator, torch.Generator):  # None would draw from the global one
         raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     if generator.device.type != "cpu":
@@ -107,11 +107,13 @@ def gather(
     that is of integers or leaves the range of its dtype; TypeError for what is no dense tensor.
     """
     norm_rate = number("norm_rate", norm_rate)
-    if not (math.isfinite(norm_rate) and norm_rate > 0):
+    if not 0 < norm_rate < 1e30:  # beyond, weights would be infinite in float32
         raise ValueError(f"norm_rate must be positive and finite, got {norm_rate!r}")
-    exponents = fan_in_exponents or {}
+    exponents = mapping("fan_in_exponents", {} if fan_in_exponents is None else fan_in_exponents)
+    gamma_sets(axes)  # its errors
+    mapping("maps", maps)
     out: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
+    for name, tensor in mapping("tensors", tensors).items():
         if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
             raise TypeError(f"{name!r} must be a dense torch tensor, got {type(tensor).__name__}")
         new = tensor.detach().clone()
@@ -125,7 +127,10 @@ def gather(
             factor = norm_rate
             if new.ndim > 1:
                 ratio = tensor.shape[-1] / new.shape[-1]
-                factor *= ratio ** (1.0 - exponents.get(name, 0.0))
+                exponent = number(f"fan_in_exponents of {name!r}", exponents.get(name, 0.0))
+                if not abs(exponent) <= 9:
+                    raise ValueError(f"fan_in_exponents of {name!r} must lie in [-9, 9]")
+                factor *= ratio ** (1.0 - exponent)
             if factor != 1.0:
                 new = _scaled(name, new, factor)
         out[name] = new
@@ -143,7 +148,7 @@ def _checked_map(name: str, axis: int, sources: Tensor, tensor: Tensor) -> Tenso
 
 def _scaled(name: str, tensor: Tensor, factor: float) -> Tensor:
     if not math.isfinite(factor):
-        raise ValueError(f"fan_in_exponents of {name!r} must be finite, they give {factor}")
+        raise ValueError(f"norm_rate must be smaller: {name!r} would be multiplied by {factor}")
     if not (tensor.is_floating_point() or tensor.is_complex()):
         raise ValueError(f"{name!r} must be floating point to be rescaled, got {tensor.dtype}")
     if tensor.dtype.itemsize > 2 or tensor.dtype == torch.bfloat16 or tensor.is_meta:
@@ -185,7 +190,12 @@ def transfer(
 def resize_maps(
     model: MLP, width: int, *, random_rate: float = 0.0, replacement: bool = True, seed: int = 0
 ) -> IndexMaps:
-    """The index maps that `resize` uses for these arguments."""
+    """The index maps that `resize` uses for these arguments.
+
+    Raises as `draw_index_maps`, and TypeError for a model that is no `MLP`.
+    """
+    if not isinstance(model, MLP):
+        raise TypeError(f"model must be an MLP, got {type(model).__name__}")
     return draw_index_maps(
         model.axes,
         index_sizes(model.axes, model.state_dict()),
