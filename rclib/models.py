@@ -145,9 +145,11 @@ class MLP(nn.Module):
         for law in (*laws.values(), bias_init):
             if not isinstance(law, Init):
                 raise ValueError(f"init and bias_init must be laws of type Init, got {brief(law)}")
+        self._multipliers: dict[int, float] = {}  # every training step asks for them
         for layer in range(1, depth + 1):
             kind = self.layer_type(f"W{layer}")
             shape = (self.sizes[layer], self.sizes[layer - 1])
+            self._multipliers[layer] = self.parametrization[kind].multiplier(shape[1], shape[0])
             scale = self.parametrization[kind].init(shape[1], shape[0])
             weight = scale * laws.get(kind, Init()).sample(shape, generator)
             self.register_parameter(f"W{layer}", nn.Parameter(weight))
@@ -179,9 +181,11 @@ class MLP(nn.Module):
         return "input" if layer == 1 else "output" if layer == self.depth else "hidden"
 
     def multiplier(self, layer: int) -> float:
-        """m_l, the factor in front of W_l."""
-        scaling = self.parametrization[self.layer_type(f"W{count('layer', layer)}")]
-        return scaling.multiplier(self.sizes[layer - 1], self.sizes[layer])
+        """m_l, the factor in front of W_l. Raises ValueError for a layer that is not there."""
+        plain = isinstance(layer, Integral) and not isinstance(layer, bool)
+        if not plain or layer not in self._multipliers:
+            raise ValueError(f"layer must be from 1 to {self.depth}, got {brief(layer)}")
+        return self._multipliers[layer]
 
     def lr_factors(self, optimizer: str = "sgd") -> dict[str, float]:
         """Learning-rate factor of each parameter, by name."""
