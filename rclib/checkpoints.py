@@ -176,7 +176,10 @@ def open_checkpoint(
     elif isinstance(source, Mapping):
         title, state = "state dict", dict(source)
     else:
-        return _from_path(str(source), revision)
+        try:
+            return _from_path(os.fspath(source), revision)
+        except OSError as error:  # no permission, a name that is too long, ...
+            raise CheckpointError(f"{brief(source)}: {error.strerror or error}") from None
     if revision is not None:
         raise ValueError(f"revision must be None for a {title}, got {revision!r}")
     return Checkpoint(title, [MemoryReader(only_tensors(state, title))])
@@ -184,7 +187,7 @@ def open_checkpoint(
 
 def _from_path(source: str, revision: str | None) -> Checkpoint:
     path = Path(source)
-    here = path.is_dir() or path.suffix in (".safetensors", *PICKLES)
+    here = (source and path.is_dir()) or path.suffix in (".safetensors", *PICKLES)
     named = None if here else split_id(source)
     if named is not None:
         repo, pinned = named
@@ -194,12 +197,12 @@ def _from_path(source: str, revision: str | None) -> Checkpoint:
         return _open(source, weight_files(folder), folder)
     if revision is not None:
         raise ValueError(f"revision must be None for a path, got {revision!r}")
-    if path.is_dir():
+    if source and path.is_dir():
         return _open(source, weight_files(path), path)
     if here:
         return _open(source, [(path, None)], path.parent)
     raise CheckpointError(
-        f"{source}: no such file or directory, and no Hugging Face id (owner/name)"
+        f"{source or repr(source)}: no such file or directory, and no Hugging Face id (owner/name)"
     )
 
 

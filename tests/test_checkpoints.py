@@ -329,6 +329,16 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         assert str(source) in str(caught.value)
 
 
+@pytest.mark.parametrize("source", ["", "x" * 5000, "a/" * 3000 + "x.bin", "a\0b", "a\0.bin", "\n"])
+def test_names_that_no_system_takes(source: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(source)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+    if not source.strip():
+        assert "no such file or directory" in str(caught.value)
+
+
 def test_revision_is_for_hub_ids(tmp_path: Path) -> None:
     save_file({"w": torch.ones(2)}, tmp_path / "model.safetensors")
     for source in (tmp_path, tmp_path / "model.safetensors", {"w": torch.ones(2)}, Model()):

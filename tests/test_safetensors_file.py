@@ -327,6 +327,11 @@ def test_fuzz(tmp_path: Path, traced: Callable[[], int]) -> None:
     assert traced() < 20_000_000
 
 
+def test_errors_are_one_printable_line() -> None:
+    error = CheckpointError("tensor a\nb\x1b[31m \ud800 é: bad")
+    assert str(error) == "tensor a\\nb\\x1b[31m \\ud800 é: bad"
+
+
 def test_brief() -> None:
     assert brief("a\nb") == "'a\\nb'"
     assert len(brief("x" * 10_000)) == 80
