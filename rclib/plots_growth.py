@@ -113,7 +113,7 @@ def method_panels(
     first.axhline(floor, color="0.3", lw=0.8, ls=":")
     _draw(later, gap, x="step", y="gap", styles=styles)
     later.axhline(0.0, color="0.3", lw=0.8)
-    shown = gap[~gap.name.str.contains(BROKEN)].gap
+    shown = gap[~gap.name.str.contains(BROKEN) & (gap.step > gap.step.min())].gap
     room = 0.1 * (shown.max() - shown.min())
     later.set_ylim(shown.min() - room, shown.max() + room)
     later.xaxis.set_major_locator(MaxNLocator(5, integer=True))

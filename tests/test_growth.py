@@ -327,6 +327,14 @@ def test_tables_of_a_plan(ran: Ran) -> None:
     row = lost[(lost.name == "duplication") & (lost.width == 16)]
     assert abs(float(row.lost.iloc[0])) < 1e-4
     saved = savings_table(curves, width=16)
+    assert not saved.duplicated(["name", "width", "at", "seed"]).any()
+    by = saved.set_index(["name", "width", "at"])
+    for width in (8, 16):  # a grown and a shrunk network of one name
+        rows = curves[(curves.name == "duplication") & (curves.width == width)]
+        assert float(by.final["duplication", width, 6]) == float(final(rows).iloc[0])
+        assert float(by.spent["duplication", width, 6]) == pytest.approx(
+            rows.flops.max() / curves[curves.name == "N = 16 from scratch"].flops.max()
+        )
     native = saved[saved.name == "N = 16 from scratch"].iloc[0]
     assert native.gap == 0.0
     assert native.share <= 1.0
@@ -361,6 +369,7 @@ def test_figures_of_a_plan(ran: Ran) -> None:
     for panel, count in zip(panels[:3], (len(METHODS), len(METHODS), 3), strict=True):
         assert len(panel.get_legend_handles_labels()[1]) == count
     saved = savings_table(curves, width=16)
+    saved = saved[(saved.width == 16) | (saved["at"] == 0)]
     drawn_rows = plots_growth.saved_compute(saved).axes[0]
     labels = [t.get_text() for t in drawn_rows.get_yticklabels()]
     assert labels[-1] == "N = 8 from scratch"

@@ -97,13 +97,14 @@ def savings_table(curves: pd.DataFrame, *, width: int) -> pd.DataFrame:
     whole = curves[(curves.method == "from scratch") & (curves.width == width)]
     level, budget = final(whole), float(whole.flops.max())
     rows = []
-    for (name, at, seed), group in curves.groupby(["name", "at", "seed"], sort=False):
+    # The width too: growing and shrinking arms bear the same names.
+    for (name, to, at, seed), group in curves.groupby(["name", "width", "at", "seed"], sort=False):
         run = group.sort_values("step")
         share = reached_at(list(run.flops), list(run.loss), float(level[seed])) / budget
         last = float(run.loss.iloc[-1])
         spent = float(run.flops.iloc[-1]) / budget
         gap = last - float(level[seed])
-        rows.append((name, int(run.width.iloc[0]), at, seed, last, gap, share, 1 - share, spent))
+        rows.append((name, to, at, seed, last, gap, share, 1 - share, spent))
     columns = ["name", "width", "at", "seed", "final", "gap", "share", "saved", "spent"]
     return pd.DataFrame(rows, columns=columns)
 
