@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
-
-from rclib.claims import interval_of
+from scipy import stats
 
 __all__ = [
     "DISTANCES",
     "Distance",
     "Interval",
+    "Kept",
     "PairDistances",
     "bootstrap_interval",
     "floor",
@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 Distance = Callable[[np.ndarray, np.ndarray], float]
+Kept = Mapping[int, Sequence[int]]  # numbers of the samples to use, by group
 
 
 @dataclass(frozen=True)
@@ -137,26 +138,34 @@ def sampling_distance(
 
 
 def jackknife(
-    statistic: Callable[[Sequence[int]], float], repeats: int, *, positive: bool = False
+    statistic: Callable[[Kept], float], sizes: Mapping[int, int], *, positive: bool = False
 ) -> Interval:
-    """A statistic of `repeats` repeats with its 95 percent jackknife interval.
+    """A statistic of several groups of runs with its 95 percent jackknife interval.
 
-    statistic : takes the numbers (from 0) of the repeats to use. With θ from all and θ_k from all
-    but k, the pseudo-values R θ - (R - 1) θ_k have the jackknife's variance; the t-interval of
-    their mean is laid around θ. Right for ratios and slopes made of distances between pairs of
-    repeats, which are not independent of each other. positive : take it for log θ, so that the
-    ends are positive, as those of a distance or a ratio of distances should be.
-    Raises ValueError for fewer than two repeats and for a positive statistic that is not.
+    sizes : number of runs of each group. statistic : takes the numbers (from 0) of the runs to use,
+    by group. With θ from all and θ_k from all but run k of a group of R, every group adds
+    (R - 1)/R Σ_k (θ_k - mean θ_k)² to the variance, and R - 1 degrees of freedom to the t-interval
+    around θ. Runs of different groups are independent, so each is left out alone. Right for ratios
+    and slopes made of distances between pairs of runs, which are not independent of each other.
+    positive : take it for log θ, so that the ends are positive, as those of a distance or a ratio
+    of distances should be.
+
+    Raises ValueError for a group of fewer than two runs and for a positive statistic that is not.
     """
-    if repeats < 2:
-        raise ValueError(f"repeats must be at least 2, got {repeats}")
+    if not sizes or min(sizes.values()) < 2:
+        raise ValueError(f"sizes must be at least 2, got {dict(sizes)}")
     if positive:
-        inner = jackknife(lambda kept: _log(statistic(kept)), repeats)
+        inner = jackknife(lambda kept: _log(statistic(kept)), sizes)
         return Interval(*(math.exp(end) for end in (inner.value, inner.low, inner.high)))
-    value = statistic(range(repeats))
-    without = [statistic([i for i in range(repeats) if i != k]) for k in range(repeats)]
-    _, low, high = interval_of([repeats * value - (repeats - 1) * w for w in without])
-    half = (high - low) / 2
+    whole: dict[int, Sequence[int]] = {group: range(size) for group, size in sizes.items()}
+    value, variance = statistic(whole), 0.0
+    for group, size in sizes.items():
+        without = [
+            statistic({**whole, group: [i for i in range(size) if i != k]}) for k in range(size)
+        ]
+        variance += (size - 1) * float(np.var(without))
+    freedom = sum(sizes.values()) - len(sizes)
+    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(variance)
     return Interval(value, value - half, value + half)
 
 
@@ -171,33 +180,33 @@ class PairDistances:
     """Distances between all samples of several groups, e.g. the runs at several widths.
 
     values : {(a, b): (samples of a, samples of b)} for all ordered pairs of groups. Every method
-    takes `kept`, the numbers of the samples to use (of every group); default all.
+    takes `kept`, the numbers of the samples to use of each group; default all.
     """
 
     values: Mapping[tuple[int, int], np.ndarray]
 
-    def between(self, a: int, b: int, kept: Sequence[int] | None = None) -> float:
+    def between(self, a: int, b: int, kept: Kept | None = None) -> float:
         """Mean distance of a sample of a from a sample of b."""
         return float(self._chosen(a, b, kept).mean())
 
-    def inside(self, a: int, kept: Sequence[int] | None = None) -> np.ndarray:
+    def inside(self, a: int, kept: Kept | None = None) -> np.ndarray:
         """Distances of all pairs of samples of one group."""
         chosen = self._chosen(a, a, kept)
         return chosen[np.triu_indices(len(chosen), 1)]
 
-    def floor(self, a: int, b: int, kept: Sequence[int] | None = None) -> float:
+    def floor(self, a: int, b: int, kept: Kept | None = None) -> float:
         """What the distance between would be if both groups had one law (`floor`)."""
         return floor(self.inside(a, kept).tolist(), self.inside(b, kept).tolist())
 
-    def ratio(self, a: int, b: int, kept: Sequence[int] | None = None) -> float:
+    def ratio(self, a: int, b: int, kept: Kept | None = None) -> float:
         """Distance between two groups over its floor: about 1 if both have one law."""
         return self.between(a, b, kept) / self.floor(a, b, kept)
 
-    def _chosen(self, a: int, b: int, kept: Sequence[int] | None) -> np.ndarray:
+    def _chosen(self, a: int, b: int, kept: Kept | None) -> np.ndarray:
         if (a, b) not in self.values:
             raise ValueError(f"groups are {sorted({g for g, _ in self.values})}, got {a} and {b}")
         whole = self.values[a, b]
-        return whole if kept is None else whole[np.ix_(list(kept), list(kept))]
+        return whole if kept is None else whole[np.ix_(list(kept[a]), list(kept[b]))]
 
 
 def pair_distances(groups: Mapping[int, Sequence[np.ndarray]], distance: Distance) -> PairDistances:

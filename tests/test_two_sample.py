@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from rclib.claims import interval_of
 from rclib.two_sample import (
     DISTANCES,
     bootstrap_interval,
@@ -123,42 +122,54 @@ def test_pair_distances_against_loops_over_samples():
     assert table.between(9, 4) == pytest.approx(np.mean(between))
     assert table.inside(9) == pytest.approx(inside[9])
     assert table.ratio(4, 9) == pytest.approx(np.mean(between) / floor(inside[4], inside[9]))
-    # Without the second sample of either group.
-    kept = [wasserstein(groups[4][i], groups[9][j]) for i in (0, 2) for j in (0, 2)]
-    assert table.between(4, 9, [0, 2]) == pytest.approx(np.mean(kept))
-    assert table.inside(4, [0, 2]) == pytest.approx([inside[4][1]])
+    some = {4: [0, 2], 9: [1, 2]}
+    kept = [wasserstein(groups[4][i], groups[9][j]) for i in (0, 2) for j in (1, 2)]
+    assert table.between(4, 9, some) == pytest.approx(np.mean(kept))
+    assert table.inside(4, some) == pytest.approx([inside[4][1]])
     with pytest.raises(ValueError, match=r"groups are \[4, 9\], got 4 and 5"):
         table.between(4, 5)
 
 
 def test_jackknife_of_a_mean_is_its_t_interval():
     values = np.random.default_rng(4).normal(size=7)
-    interval = jackknife(lambda kept: float(values[list(kept)].mean()), 7)
-    assert (interval.value, interval.low, interval.high) == pytest.approx(interval_of(values))
+    interval = jackknife(lambda kept: float(values[list(kept[0])].mean()), {0: 7})
+    low, high = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    ends = (interval.value, interval.low, interval.high)
+    assert ends == pytest.approx((values.mean(), low, high))
 
 
-@pytest.mark.parametrize("positive", [False, True])
-def test_jackknife_covers_a_ratio_of_pair_distances(positive):
-    # E|x_i - x_j| over |mean|, from all pairs: normal values with mean 5 have 2/√π / 5.
-    exact = 2 / math.sqrt(math.pi) / 5
+def test_jackknife_of_a_difference_of_means_is_the_two_sample_t_interval():
+    # Of equal sizes, where the pooled variance and the sum of variances are the same.
+    x, y = np.random.default_rng(5).normal(size=(2, 6))
+    interval = jackknife(
+        lambda kept: float(x[list(kept[1])].mean() - y[list(kept[2])].mean()), {1: 6, 2: 6}
+    )
+    low, high = stats.ttest_ind(x, y).confidence_interval(0.95)
+    assert (interval.low, interval.high) == pytest.approx((low, high))
 
-    def ratio(values, kept):
-        chosen = values[list(kept)]
-        pairs = np.abs(chosen[:, None] - chosen[None, :])[np.triu_indices(len(chosen), 1)]
-        return float(pairs.mean() / chosen.mean())
 
+@pytest.mark.parametrize("runs", [3, 4])
+def test_jackknife_covers_the_ratio_of_a_distance_to_its_floor(runs):
+    # Runs with a shift of their own, so that two of one group differ too; the true ratio is 1.
     covered = 0
-    for trial in range(200):
-        values = np.random.default_rng(trial).normal(5.0, 1.0, size=8)
-        interval = jackknife(lambda kept, v=values: ratio(v, kept), 8, positive=positive)
-        covered += interval.low <= exact <= interval.high
-    assert covered >= 170
+    for trial in range(60):
+        generator = np.random.default_rng([trial, runs])
+        groups = {
+            n: [generator.normal(generator.normal() * n**-0.5, 1.0, size=n) for _ in range(runs)]
+            for n in (32, 64)
+        }
+        table = pair_distances(groups, wasserstein)
+        interval = jackknife(
+            lambda kept, t=table: t.ratio(32, 64, kept), {32: runs, 64: runs}, positive=True
+        )
+        covered += interval.low <= 1.0 <= interval.high
+    assert covered >= 53
 
 
 def test_positive_jackknife_is_that_of_the_logarithm():
     values = np.random.default_rng(5).exponential(size=6)
-    plain = jackknife(lambda kept: math.log(values[list(kept)].sum()), 6)
-    interval = jackknife(lambda kept: float(values[list(kept)].sum()), 6, positive=True)
+    plain = jackknife(lambda kept: math.log(values[list(kept[0])].sum()), {0: 6})
+    interval = jackknife(lambda kept: float(values[list(kept[0])].sum()), {0: 6}, positive=True)
     ends = (interval.value, interval.low, interval.high)
     assert ends == pytest.approx(tuple(map(math.exp, (plain.value, plain.low, plain.high))))
 
@@ -174,7 +185,7 @@ def test_bad_arguments_are_named():
         sampling_distance(good, 0, 3, wasserstein)
     with pytest.raises(ValueError, match="two samples or more"):
         floor([], [1.0])
-    with pytest.raises(ValueError, match="repeats must be at least 2, got 1"):
-        jackknife(lambda kept: 0.0, 1)
+    with pytest.raises(ValueError, match=r"sizes must be at least 2, got \{0: 3, 1: 1\}"):
+        jackknife(lambda kept: 0.0, {0: 3, 1: 1})
     with pytest.raises(ValueError, match=r"statistic must be positive, got 0\.0"):
-        jackknife(lambda kept: 0.0, 3, positive=True)
+        jackknife(lambda kept: 0.0, {0: 3}, positive=True)

@@ -30,6 +30,7 @@ from rclib.two_sample import (
     DISTANCES,
     Distance,
     Interval,
+    Kept,
     PairDistances,
     bootstrap_interval,
     jackknife,
@@ -112,19 +113,20 @@ def distances(
 
 
 def ratio_interval(tables: Tables, a: int, b: int) -> Interval:
-    """Distance between two widths over its noise floor, mean over blocks; jackknife over seeds."""
-    return _mean_interval(tables, lambda table, kept: table.ratio(a, b, kept))
+    """Distance between two widths over its noise floor, mean over blocks; jackknife over runs."""
+    return _mean_interval(tables, [a, b], lambda table, kept: table.ratio(a, b, kept))
 
 
 def fall_interval(tables: Tables, widths: Sequence[int]) -> Interval:
     """Log-log slope of the distance between neighbouring widths against their geometric mean,
-    mean over blocks; jackknife over seeds. Raises ValueError for fewer than three widths."""
+    mean over blocks; jackknife over runs. Raises ValueError for fewer than three widths."""
     if len(widths) < 3:
         raise ValueError(f"widths must be three or more, got {list(widths)}")
     pairs = list(itertools.pairwise(widths))
     middle = [float(np.sqrt(a * b)) for a, b in pairs]
     return _mean_interval(
         tables,
+        widths,
         lambda table, kept: slope(middle, [table.between(a, b, kept) for a, b in pairs]),
         positive=False,
     )
@@ -132,19 +134,18 @@ def fall_interval(tables: Tables, widths: Sequence[int]) -> Interval:
 
 def _mean_interval(
     tables: Tables,
-    statistic: Callable[[PairDistances, Sequence[int]], float],
+    widths: Sequence[int],
+    statistic: Callable[[PairDistances, Kept], float],
     *,
     positive: bool = True,
 ) -> Interval:
-    """A statistic of one block, mean over blocks, with its jackknife interval over seeds."""
-    sizes = {n for table in tables for value in table.values.values() for n in value.shape}
-    if len(sizes) != 1 or min(sizes) < 3:
-        raise ValueError(
-            f"every width needs the same number of seeds, 3 or more, got {sorted(sizes)}"
-        )
+    """A statistic of one block, mean over blocks, with its jackknife interval over runs."""
+    sizes = {n: min(len(table.values[n, n]) for table in tables) for n in widths}
+    if min(sizes.values()) < 3:
+        raise ValueError(f"every width needs 3 seeds or more that did not diverge, got {sizes}")
     return jackknife(
         lambda kept: float(np.mean([statistic(table, kept) for table in tables])),
-        sizes.pop(),
+        sizes,
         positive=positive,
     )
 
@@ -218,7 +219,7 @@ def levels_by_width(
     """Distances of neighbouring widths, means over blocks, one row a quantity, distance and pair.
 
     Columns `x` (geometric mean of the widths), `level` ("two widths", "two seeds", "independent
-    draws"), `y`, and `low`, `high`: jackknife interval over seeds (of independent draws: none).
+    draws"), `y`, and `low`, `high`: jackknife interval over runs (of independent draws: none).
     """
     rows = []
     for quantity in QUANTITIES:
@@ -242,8 +243,8 @@ def _levels(
     drawn = [sampling_distance(pool, a, b, distance, draws=draws) for pool in pools]
     level = float(np.mean(drawn))
     return {
-        "two widths": _mean_interval(tables, lambda table, kept: table.between(a, b, kept)),
-        "two seeds": _mean_interval(tables, lambda table, kept: table.floor(a, b, kept)),
+        "two widths": _mean_interval(tables, [a, b], lambda table, kept: table.between(a, b, kept)),
+        "two seeds": _mean_interval(tables, [a, b], lambda table, kept: table.floor(a, b, kept)),
         "independent draws": Interval(level, level, level),
     }
 
