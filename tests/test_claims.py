@@ -223,3 +223,13 @@ def test_rows_and_verdicts_keep_the_order_and_are_json() -> None:
         assert (row["paper"], row["quantity"]) == ("A, Figure 1", "slope")
         assert row["criterion"] == "in [0, 1]"
     assert [row["repeats"] for row in rows] == [0, 1, 2]
+
+
+def test_verdicts_may_leave_out_claims_by_name() -> None:
+    claims = Claims()
+    for key in ("a", "b"):
+        claims.declare(key, paper="A", statement="s", quantity="q", criterion=below(1))
+        claims.measure(key, 0.5)
+    assert claims.verdicts(leave_out=["a"]).split() == ["reproduced", "b"]
+    with pytest.raises(ValueError, match=r"leave_out names unknown claims: \['c'\]"):
+        claims.verdicts(leave_out=["c"])
