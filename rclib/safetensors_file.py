@@ -261,8 +261,6 @@ class SafetensorsFile:
             pages = mmap.mmap(self._handle, end - base, access=mmap.ACCESS_COPY, offset=base)
         except (OSError, ValueError):  # a file system that cannot map
             return None
-        if hasattr(pages, "madvise"):
-            pages.madvise(mmap.MADV_SEQUENTIAL)
         return np.frombuffer(pages, dtype=np.uint8, offset=begin - base)
 
     def close(self) -> None:

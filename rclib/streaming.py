@@ -56,6 +56,8 @@ Block = slice | Sequence[int] | Tensor
 
 # Means that are kept of one tensor, 512 MB as float64.
 MAX_MEANS = 1 << 26
+# Bytes that are handed to a thread at a time, if tensors are smaller than windows.
+BATCH = 8 << 20
 # More add memory (a window each) and no speed: the memory's bandwidth is used up before.
 MOST_WORKERS = 8
 
@@ -99,7 +101,8 @@ class AxisMeans:
 
 
 Means = dict[tuple[str, str], BlockMeans]
-Places = NDArray[np.int64]
+# Positions along an axis, as NumPy takes them, and how many they are.
+Places = tuple[slice | NDArray[np.int64], int]
 
 
 def axis_means(
@@ -162,7 +165,7 @@ def stream_means(
 
     squares : also the mean squares, for about a third more time.
     workers : threads that read and sum; default as many as torch uses, at most 8. Each needs
-        about 5 MB beside the 16 MB window that it looks at. torch's own threads stay out of it.
+        about 5 MB beside the 32 MB window that it looks at. torch's own threads stay out of it.
     progress : called with the number of bytes that were done since its last call.
     Raises ValueError (before anything is read) for blocks that do not fit, and CheckpointError
     for unknown names, tensors of other than one or two axes, types without fractions, empty
@@ -222,23 +225,27 @@ class _Plan:
         self.columns[:, window.left : window.right] += part.columns.numpy()
         if part.squares is not None:
             self.square_sums += part.squares.numpy()
-        return (window.bottom - window.top) * (window.right - window.left) * self.itemsize
+        return window.entries * self.itemsize
 
     def finish(self) -> Means:
         """Means from the sums."""
         found: Means = {}
-        for a, (row_block, rows) in enumerate(self.row_places.items()):
-            for b, (column_block, columns) in enumerate(self.column_places.items()):
+        for a, (row_block, (rows, height)) in enumerate(self.row_places.items()):
+            for b, (column_block, (columns, width)) in enumerate(self.column_places.items()):
                 sums = self.rows[rows, b]
-                count = len(rows) * len(columns)
+                count = height * width
                 found[row_block, column_block] = BlockMeans(
-                    torch.from_numpy(sums / len(columns)),
-                    torch.from_numpy(self.columns[a, columns] / len(rows)),
+                    torch.from_numpy(sums / width),
+                    torch.from_numpy(self.columns[a, columns] / height),
                     float(sums.sum()) / count,
                     float(self.square_sums[a, b]) / count if self.squares else None,
                     count,
                 )
         return found
+
+
+# A window of a plan, and whether it is the last.
+_Job = tuple[_Plan, Window, bool]
 
 
 def _stream(
@@ -256,43 +263,62 @@ def _stream(
         torch.set_num_threads(1)
         tilers.own = Tiler()
 
-    def work(plan: _Plan, window: Window) -> Part:
+    def work(jobs: list[_Job]) -> list[Part | Exception]:
         tiler: Tiler = tilers.own
-        return tiler.sums(
-            plan.checkpoint,
-            plan.name,
-            plan.shape,
-            window,
-            plan.selection,
-            squares=plan.squares,
-        )
+        parts: list[Part | Exception] = []
+        for plan, window, _ in jobs:
+            where = plan.checkpoint, plan.name, plan.shape, window, plan.selection
+            try:
+                parts.append(tiler.sums(*where, squares=plan.squares))
+            except Exception as error:  # raised in its turn, after the tensors before it
+                return [*parts, error]
+        return parts
 
-    # Windows are handed out a few at a time and collected in their order, so that the sums do
+    # Work is handed out a few batches at a time and collected in its order, so that the sums do
     # not depend on which thread was faster and waiting results need little memory.
-    pending: deque[tuple[_Plan, bool, Future[Part]]] = deque()
+    pending: deque[tuple[list[_Job], Future[list[Part | Exception]]]] = deque()
 
     def collect() -> Iterator[tuple[str, Means]]:
-        plan, last, future = pending.popleft()
-        done = plan.add(future.result())
-        if progress is not None:
-            progress(done)
-        if last:
-            yield plan.name, plan.finish()
+        jobs, future = pending.popleft()
+        for (plan, _, last), part in zip(jobs, future.result(), strict=False):
+            if isinstance(part, Exception):
+                raise part
+            done = plan.add(part)
+            if progress is not None:
+                progress(done)
+            if last:
+                yield plan.name, plan.finish()
 
     pool = ThreadPoolExecutor(workers, initializer=prepare)
     try:
-        for plan in plans:
-            plan.start()
-            todo = list(windows(*plan.shape, plan.itemsize))
-            for window in todo:
-                if len(pending) > 2 * workers:
-                    yield from collect()
-                pending.append((plan, window == todo[-1], pool.submit(work, plan, window)))
+        for jobs in _batches(plans):
+            if len(pending) > 2 * workers:
+                yield from collect()
+            pending.append((jobs, pool.submit(work, jobs)))
         while pending:
             yield from collect()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(threads)
+
+
+def _batches(plans: Sequence[_Plan]) -> Iterator[list[_Job]]:
+    """Windows in their order, those of small tensors together: handing them out costs time."""
+    batch: list[_Job] = []
+    size = 0
+    waiting = deque(plans)
+    while waiting:  # a plan is let go when its results are out
+        plan = waiting.popleft()
+        plan.start()
+        todo = list(windows(*plan.shape, plan.itemsize))
+        for window in todo:
+            batch.append((plan, window, window is todo[-1]))
+            size += window.entries * plan.itemsize
+            if size >= BATCH:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _usable(checkpoint: Checkpoint, name: str) -> tuple[int, ...]:
@@ -313,25 +339,25 @@ def _places(blocks: Mapping[str, Block], size: int, where: str) -> dict[str, Pla
     found: dict[str, Places] = {}
     for label, block in blocks.items():
         if isinstance(block, slice):
-            if max(block.start or 0, block.stop or 0) > size:
-                raise ValueError(f"{where}: {label!r} reaches beyond {size} positions")
-            places = np.arange(size)[block]
-        else:
-            places = np.asarray(block)
+            count = len(range(*block.indices(size)))
+            if not count or max(block.start or 0, block.stop or 0) > size:
+                raise ValueError(f"{where}: {label!r} is not inside {size} positions: {block}")
+            found[label] = block, count
+            continue
+        places = np.asarray(block)
         if places.ndim != 1 or not len(places) or places.dtype.kind not in "iu":
             raise ValueError(f"{where}: {label!r} must be a slice or a list of positions")
-        twice = not isinstance(block, slice) and len(np.unique(places)) != len(places)
-        if twice or not 0 <= places.min() <= places.max() < size:
+        if not 0 <= places.min() <= places.max() < size or len(np.unique(places)) != len(places):
             raise ValueError(f"{where}: {label!r} must name positions below {size} once each")
-        found[label] = places.astype(np.int64)
+        found[label] = places.astype(np.int64), len(places)
     return found
 
 
 def _marks(places: Mapping[str, Places], size: int) -> Tensor | None:
     """(blocks, size) of zeros and ones; None for one block of everything."""
-    if len(places) == 1 and len(next(iter(places.values()))) == size:
+    if len(places) == 1 and next(iter(places.values()))[1] == size:
         return None
     marks = np.zeros((len(places), size))
-    for row, positions in zip(marks, places.values(), strict=True):
+    for row, (positions, _) in zip(marks, places.values(), strict=True):
         row[positions] = 1.0
     return torch.from_numpy(marks)

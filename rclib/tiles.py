@@ -25,7 +25,7 @@ from rclib.widen import Widener
 __all__ = ["Part", "Selection", "Tiler", "Window", "windows"]
 
 # Bytes of a window: large enough that mapping it costs little, small beside the memory.
-WINDOW = 16 << 20
+WINDOW = 32 << 20
 # Entries of a tile: 1 MB as float32, half of a current core's second-level cache.
 TILE = 1 << 18
 # Terms of a float32 sum: torch sums rows in a tree, which is exact enough for many; columns, and
@@ -43,6 +43,11 @@ class Window:
     bottom: int
     left: int
     right: int
+
+    @property
+    def entries(self) -> int:
+        """Number of entries."""
+        return (self.bottom - self.top) * (self.right - self.left)
 
 
 def windows(height: int, width: int, itemsize: int) -> Iterator[Window]:
