@@ -46,10 +46,6 @@ class Bounded(io.RawIOBase):
         super().__init__()
         self._file, self._step, self._end = file, step, end
 
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
     def seekable(self) -> bool:
         """Always."""
         return True

@@ -89,7 +89,7 @@ def _read_pickle(content: bytes) -> Any:
             case "PROTO":
                 pass
             case "STOP":
-                return stack.pop()
+                pass  # always the last one
             case "MARK":
                 marks.append(len(stack))
             case "BINPUT" | "LONG_BINPUT":
@@ -134,7 +134,7 @@ def _read_pickle(content: bytes) -> Any:
                     raise TypeError("state of something that has none")
             case name:
                 raise ValueError(f"its pickle holds {name} at byte {place}, which no batch needs")
-    raise ValueError("its pickle has no end")
+    return stack.pop()
 
 
 def _record(name: Any, arguments: Any) -> _Array | _Dtype | bytes:

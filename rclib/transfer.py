@@ -18,7 +18,6 @@ structure); the norm rate r2 multiplies the transferred weights and biases.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -147,8 +146,6 @@ def _checked_map(name: str, axis: int, sources: Tensor, tensor: Tensor) -> Tenso
 
 
 def _scaled(name: str, tensor: Tensor, factor: float) -> Tensor:
-    if not math.isfinite(factor):
-        raise ValueError(f"norm_rate must be smaller: {name!r} would be multiplied by {factor}")
     if not (tensor.is_floating_point() or tensor.is_complex()):
         raise ValueError(f"{name!r} must be floating point to be rescaled, got {tensor.dtype}")
     if tensor.dtype.itemsize > 2 or tensor.dtype == torch.bfloat16 or tensor.is_meta:

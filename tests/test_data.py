@@ -18,6 +18,7 @@ import sys
 import tarfile
 import tempfile
 import threading
+import time
 import tracemalloc
 import warnings
 import zipfile
@@ -702,4 +703,30 @@ def test_nothing_there_lists_the_three_ways(
         with pytest.raises(DataError) as caught:
             load("cifar10", root=tmp_path, download=allowed)
         assert all(part in str(caught.value) for part in (*ways, reason))
+    assert server[1] == []  # nothing was asked for
+
+
+def test_download_of_another_process_is_waited_for_and_used(
+    tmp_path: Path, archive: bytes, server: tuple[Path, list[str]]
+) -> None:
+    fcntl, locks = pytest.importorskip("fcntl"), Path("/proc/locks")
+    if not locks.is_file():
+        pytest.skip("the kernel does not list its locks")
+    root = tmp_path / "data"
+    root.mkdir()
+    waiting = re.compile(rf"-> FLOCK .*:{root.stat().st_ino} ")
+    handle = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with ThreadPoolExecutor(1) as pool:
+            found = pool.submit(load, "cifar10", root=root)
+            for _ in range(600):
+                if waiting.search(locks.read_text()):  # it found no source and wants the folder
+                    break
+                time.sleep(0.1)
+            (root / "cifar-10-python.tar.gz").write_bytes(archive)
+            fcntl.flock(handle, fcntl.LOCK_UN)
+            assert_is_expected(found.result(60))
+    finally:
+        os.close(handle)
     assert server[1] == []  # nothing was asked for

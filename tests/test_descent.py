@@ -51,6 +51,15 @@ def test_any_schedule_as_a_sequence() -> None:
     assert step_rates(2.0, 0).shape == (0,)
 
 
+def test_adam_keeps_to_one_shape_and_dtype() -> None:
+    adam = Adam()
+    adam.update(np.ones((2, 3), np.float32), 0.1)
+    for other in (np.ones(3, np.float32), np.ones((2, 3))):
+        with pytest.raises(ValueError, match=r"gradient must be float32 of shape \(2, 3\), as the"):
+            adam.update(other, 0.1)
+    assert adam.steps == 1
+
+
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match=r"optimizer must be one of.*got 'sgd'"):
         make_optimizer("sgd")

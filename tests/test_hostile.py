@@ -36,9 +36,11 @@ from safetensors.torch import save
 
 import rclib.cifar10
 from rclib import readme, replication, runner, scoreboard, store
+from rclib.archives import Bounded
 from rclib.claims import Claims, above
 from rclib.data import DataError, Dataset, load
 from rclib.experiments import mlp_runs
+from rclib.files import read_plain
 from rclib.pickled_batch import parse_batch
 from rclib.strict import parse_json, parse_yaml
 
@@ -496,6 +498,28 @@ def test_batches_folder_with_a_pipe_or_a_large_file(
     (folder / "data_batch_2").unlink()
     os.mkfifo(folder / "data_batch_2")
     refused(root, "data_batch_2", "not a plain file")
+
+
+def test_bounded_reads(tmp_path: Path) -> None:
+    file = Bounded(io.BytesIO(bytes(100)), step=20, end=50)
+    assert len(file.read(20)) == 20
+    with pytest.raises(ValueError, match="a part of more than 20 bytes"):
+        file.read(21)
+    assert file.seek(45) == file.tell() == 45
+    assert len(file.read(5)) == 5
+    file.seek(45)
+    with pytest.raises(ValueError, match="goes on beyond 50 bytes"):
+        file.read()
+    with pytest.raises(ValueError, match="goes on beyond 50 bytes"):
+        file.seek(51)
+    assert file.seek(0, io.SEEK_END) == 100  # zipfile looks for the directory from there
+
+
+def test_file_that_is_longer_than_it_says() -> None:
+    """The kernel's own files are plain, of size zero, and hold something."""
+    assert Path("/proc/self/stat").stat().st_size == 0
+    with pytest.raises(DataError, match="/proc/self/stat is refused: more than 10 bytes"):
+        read_plain(Path("/proc/self/stat"), 10)
 
 
 # --- the kept array file -------------------------------------------------------------------

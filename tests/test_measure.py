@@ -121,6 +121,13 @@ def test_constant_vectors_are_left_out() -> None:
     assert bool(torch.isfinite(found.matrix).all())
 
 
+def test_what_has_no_mean_or_no_correlation_is_named() -> None:
+    with pytest.raises(ValueError, match=r"tensor 'W' must hold entries, its shape is .*0, 3"):
+        mean_vectors({"W": torch.ones(0, 3)}, {"W": ("o", "i")})
+    with pytest.raises(ValueError, match=r"vector 'a' must have one axis, its shape is .*3, 2"):
+        correlations({"h": {"a": noise(3, 2)}})
+
+
 def test_nothing_that_varies_is_an_error() -> None:
     with pytest.raises(ValueError, match="vectors must hold one that varies over n = 3 neurons"):
         of(torch.ones(3))

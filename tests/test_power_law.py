@@ -143,3 +143,12 @@ def test_bad_options() -> None:
         power_law(values, "mle")
     with pytest.raises(ValueError, match="draws must be a positive integer, got 0"):
         bootstrap_alpha(values, draws=0)
+
+
+@pytest.mark.parametrize("m", [257, 300, 333, 420])
+def test_the_scan_does_not_depend_on_its_blocks(monkeypatch: pytest.MonkeyPatch, m: int) -> None:
+    """Blocks of a few cuts, some of them beyond the last column of the coarse pass."""
+    values = np.random.default_rng(m).pareto(1.5, m) + 1
+    whole = power_law(values, "ks")
+    monkeypatch.setattr("rclib.power_law._BLOCK", 40)
+    assert power_law(values, "ks") == whole

@@ -102,3 +102,16 @@ def test_with_table_needs_both_markers(text: str) -> None:
 def test_with_table_replaces_between_the_markers() -> None:
     text = f"a\n{readme.BEGIN}\nold\n{readme.END}\nz\n"
     assert readme.with_table(text, "new") == f"a\n{readme.BEGIN}\nnew\n{readme.END}\nz\n"
+
+
+def test_main_writes_the_table_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "README.md").write_text(f"a\n{readme.BEGIN}\nold\n{readme.END}\nz\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RCLIB_OUT", raising=False)
+    assert [readme.main(), readme.main()] == [0, 0]
+    assert capsys.readouterr().out.split("\n")[:2] == ["README.md updated", "README.md is current"]
+    assert "| figure | notebook |" in (tmp_path / "README.md").read_text()

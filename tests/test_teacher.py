@@ -160,5 +160,7 @@ def test_bad_arguments() -> None:
             teacher.ridge_refit(np.ones((3, 2)), np.ones(3), ridge=bad)
     with pytest.raises(ValueError, match="y must have n = 3, as Z, got 2"):
         teacher.ridge_refit(np.ones((3, 2)), np.ones(2))
+    with pytest.raises(ValueError, match="ridge must be larger for Z of float32, got 1e-25"):
+        teacher.ridge_refit(np.full((9, 4), 3.0, np.float32), np.ones(9, np.float32), ridge=1e-25)
     with pytest.raises(FloatingPointError, match="features Z are not finite"):
         teacher.ridge_refit(np.full((3, 2), np.nan), np.ones(3))
