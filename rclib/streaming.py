@@ -17,7 +17,7 @@ only: its entries. All results are float64; NaN and infinite weights are refused
 How it is fast: windows of a few MB go to worker threads, each of which cuts its window into
 tiles that stay in its core's cache, so that a weight is fetched from memory once, whatever is
 done with it. Sums within a tile are float32, sums over tiles float64: the error of a mean is
-below 1e-6 of the root mean square of the entries, for entries of mean zero below 1e-8. The
+below 1e-6 of the root mean square of the entries, for entries of mean zero below 1e-7. The
 results do not depend on the number of workers, bit for bit.
 
 Source: paper A, Section 4 (the mean vectors of Figures 4.2 and 4.4).

@@ -6,7 +6,7 @@ is longer than a window. `Tiler.sums` cuts it into tiles that stay in a core's c
     rows[i, b]    = Σ_{j in column block b} W_ij        columns[a, j] = Σ_{i in row block a} W_ij
 
 and, if asked for, squares[a, b] = Σ_{i in a, j in b} W_ij². Sums within a tile are float32 and
-have at most 4096 (rows) and 256 (columns) terms; the rest is float64.
+have at most 16384 (rows) and 256 (columns) terms; the rest is float64.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WINDOW = 32 << 20
 TILE = 1 << 18
 # Terms of a float32 sum: torch sums rows in a tree, which is exact enough for many; columns, and
 # both in products of matrices, are added up one by one.
-TREE, LINE = 4096, 256
+TREE, LINE = 16384, 256
 # Below this mean square, squares of float32 numbers lose digits to underflow.
 TINY_SQUARE = 1e-30
 
