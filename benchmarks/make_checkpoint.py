@@ -69,14 +69,15 @@ def config(table: Shapes, layers: int) -> dict[str, object]:
 
 
 def split(table: Shapes) -> list[Shapes]:
-    """The tensors in order, in shards of about the same size."""
+    """The tensors in order, in up to four shards of about the same size."""
     total = sum(math.prod(shape) for shape in table.values())
     shards: list[Shapes] = [{} for _ in range(SHARDS)]
     done = 0
     for name, shape in table.items():
-        shards[min(SHARDS - 1, done * SHARDS // total)][name] = shape
-        done += math.prod(shape)
-    return shards
+        size = math.prod(shape)
+        shards[(done + size // 2) * SHARDS // total][name] = shape  # where its middle falls
+        done += size
+    return [shard for shard in shards if shard]
 
 
 def write_shard(path: Path, table: Shapes, *, seed: int) -> None:
@@ -117,8 +118,9 @@ def make(folder: Path, *, scale: float = 1.0, layers: int = 32, seed: int = 0) -
         return False
     (folder / INDEX).unlink(missing_ok=True)
     placed: dict[str, str] = {}
-    for k, part in enumerate(split(table)):
-        name = f"model-{k + 1:05d}-of-{SHARDS:05d}.safetensors"
+    parts = split(table)
+    for k, part in enumerate(parts):
+        name = f"model-{k + 1:05d}-of-{len(parts):05d}.safetensors"
         write_shard(folder / name, part, seed=seed)
         placed |= dict.fromkeys(part, name)
     (folder / "config.json").write_text(whole, encoding="utf-8")
@@ -136,8 +138,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if make(options.folder, scale=options.scale, layers=options.layers, seed=options.seed):
-        size = sum(p.stat().st_size for p in options.folder.glob("*.safetensors"))
-        print(f"{options.folder}: {size / 1e9:.2f} GB in {SHARDS} shards")
+        sizes = [p.stat().st_size for p in options.folder.glob("*.safetensors")]
+        print(f"{options.folder}: {sum(sizes) / 1e9:.2f} GB in {len(sizes)} shards")
 
 
 if __name__ == "__main__":
