@@ -95,7 +95,7 @@ WAYS: dict[str, Callable[[Path, int], object]] = {
     "load_file, .float().mean (b)": lambda folder, _: usual(folder, dtype=torch.float32),
 }
 OURS = next(iter(WAYS))
-SHARES = (0.25, 0.4, 0.6, 0.8, 1.0)
+SHARES = (0.25, 0.4, 0.5, 0.6, 1.0)
 
 
 def peak_memory() -> int:
