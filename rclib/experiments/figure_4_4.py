@@ -176,5 +176,5 @@ def measure_sources(sources: Sequence[str]) -> tuple[dict[str, pd.DataFrame], di
                 described = layout(checkpoint.tensors, checkpoint.config)
                 tables[source] = block_correlations(checkpoint, described).table()
         except ValueError as error:  # CheckpointError and FamilyError among them
-            reasons[source] = re.sub(r" at https?://\S+", "", str(error))
+            reasons[source] = re.sub(r"https?://\S+", "the hub", str(error))
     return tables, reasons
