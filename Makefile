@@ -89,11 +89,14 @@ $(OVERVIEW): $(filter-out $(OVERVIEW),$(DONE))
 $(filter-out $(OVERVIEW),$(MISSING)): FORCE
 
 # Notebooks write their results to a folder that is thrown away; finished runs are shared with
-# `make figures` through the store. Notebooks come first, since they take longest.
-test: lint ## Run the tests, the notebooks' checks (nbval), ruff and mypy
-	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
-	RCLIB_OUT="$$out" TQDM_DISABLE=1 $(PY) -m pytest notebooks tests -n $(CORES) --dist loadfile \
-	    --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --nbval-kernel-startup-timeout=120
+# `make figures` through the store. Notebooks come first, since they take longest. Coverage of
+# lines and branches, in all processes that the tests start, must reach what pyproject.toml asks.
+test: lint ## Run the tests, the notebooks' checks (nbval), coverage, ruff and mypy
+	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && mkdir "$$out/coverage" && \
+	export COVERAGE_FILE="$$out/coverage/data" && \
+	RCLIB_OUT="$$out" TQDM_DISABLE=1 $(PY) -m coverage run -m pytest notebooks tests -n $(CORES) --dist loadfile \
+	    --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --nbval-kernel-startup-timeout=120 && \
+	$(PY) -m coverage combine --quiet && $(PY) -m coverage report
 
 lint: $(STAMP) ## ruff and mypy alone
 	@$(PY) -m ruff check --quiet .
@@ -116,8 +119,8 @@ bench: $(STAMP) ## Speed against the usual way and against the machine's limit
 notebooks: $(STAMP) ## Refresh the stored outputs of the notebooks' check cells
 	@$(PY) -m rclib.runner refresh
 
-lock: $(STAMP) ## Write requirements.lock anew from pyproject.toml (needs uv)
-	@uv pip compile --universal --python-version 3.11 --all-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade pyproject.toml -o requirements.lock
+lock: $(STAMP) ## Write requirements.lock anew from pyproject.toml (needs uv; UPGRADE=1: newest versions)
+	@uv pip compile --universal --python-version 3.11 --all-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade )pyproject.toml -o requirements.lock
 
 chaos: $(STAMP) ## Kill make figures at 20 random moments and compare the results (half an hour)
 	@$(PY) tests/chaos.py

@@ -6,6 +6,8 @@ Compared with
     into a buffer; the faster of the two is the limit);
 (b) the usual way: safetensors.torch.load_file, then .mean(0) and .mean(1) of every matrix, as
     loaded and in float32.
+rclib goes once through its compiled loop (numba, as large checkpoints do by themselves; compiling
+is timed by itself) and once through the tiles that need nothing but torch.
 The ways take turns, round after round, and medians are printed. Peak memory is that of a process
 that does nothing else. Then growing parts of the checkpoint: does the cost grow in proportion to
 the number of weights?
@@ -35,12 +37,20 @@ from make_checkpoint import make
 from safetensors.torch import load_file
 
 from rclib.checkpoints import open_checkpoint
+from rclib.compiled import available, kernel
 from rclib.streaming import Blocks, stream_means
 
 WINDOW = 8 << 20
 
 
-def means(folder: Path, threads: int, *, squares: bool = False, share: float = 1.0) -> int:
+def means(
+    folder: Path,
+    threads: int,
+    *,
+    squares: bool = False,
+    share: float = 1.0,
+    fast: bool = available(),
+) -> int:
     """Row and column means of the first tensors, a share of all weights; number of weights."""
     count = 0
     with open_checkpoint(folder) as checkpoint:
@@ -49,7 +59,8 @@ def means(folder: Path, threads: int, *, squares: bool = False, share: float = 1
             if left > 0:
                 requests[name] = Blocks()
                 left -= info.nbytes
-        for _, found in stream_means(checkpoint, requests, squares=squares, workers=threads):
+        asked = stream_means(checkpoint, requests, squares=squares, workers=threads, compiled=fast)
+        for _, found in asked:
             count += found["", ""].count
     return count
 
@@ -89,6 +100,10 @@ def usual(folder: Path, *, dtype: torch.dtype | None = None) -> None:
 WAYS: dict[str, Callable[[Path, int], object]] = {
     "rclib, row and column means": means,
     "rclib, mean squares too": lambda folder, threads: means(folder, threads, squares=True),
+    "rclib, tiles": lambda folder, threads: means(folder, threads, fast=False),
+    "rclib, tiles, mean squares too": lambda folder, threads: means(
+        folder, threads, squares=True, fast=False
+    ),
     "read and sum, mapped (a)": lambda folder, _: mapped_sum(folder),
     "read and sum, buffer (a)": lambda folder, _: buffered_sum(folder),
     "load_file, .mean (b)": lambda folder, _: usual(folder),
@@ -209,6 +224,17 @@ def main() -> None:
         WAYS[options.only[0]](Path(options.only[1]), options.threads)
         print(peak_memory())
         return
+    if available():
+        begin = time.perf_counter()
+        kernel(torch.bfloat16, False)(
+            np.zeros((2, 2), np.uint16),
+            np.zeros(2, np.int64),
+            np.array([[0, 2, 0]]),
+            *(np.zeros(shape) for shape in ((2, 2), (2, 2), (2, 2))),
+        )
+        print(
+            f"compiling the loop for bfloat16: {time.perf_counter() - begin:.1f} s, once a process"
+        )
     with tempfile.TemporaryDirectory(prefix="rclib-bench-") as temporary:
         folder = options.folder or Path(temporary)
         full = {"scale": 1.0, "layers": 32}

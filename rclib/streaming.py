@@ -18,7 +18,9 @@ How it is fast: windows of a few MB go to worker threads, each of which cuts its
 tiles that stay in its core's cache, so that a weight is fetched from memory once, whatever is
 done with it. Sums within a tile are float32, sums over tiles float64: the error of a mean is
 below 1e-6 of the root mean square of the entries, for entries of mean zero below 1e-7. The
-results do not depend on the number of workers, bit for bit.
+results do not depend on the number of workers, bit for bit. Checkpoints of several GB go through
+a compiled loop where numba is installed (`rclib.compiled`): three times the rate, the same
+bounds of the error, other last digits.
 
 Source: paper A, Section 4 (the mean vectors of Figures 4.2 and 4.4).
 """
@@ -37,6 +39,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rclib import compiled as compiled_loop
 from rclib.checkpoints import Checkpoint, CheckpointError
 from rclib.safetensors_file import brief
 from rclib.tiles import Part, Selection, Tiler, Window, windows
@@ -60,6 +63,8 @@ MAX_MEANS = 1 << 26
 BATCH = 8 << 20
 # More add memory (a window each) and no speed: the memory's bandwidth is used up before.
 MOST_WORKERS = 8
+# Bytes of checkpoints for which compiling pays: it takes one or two seconds.
+COMPILE_FROM = 8 << 30
 
 
 def _all() -> dict[str, Block]:
@@ -106,11 +111,16 @@ Places = tuple[slice | NDArray[np.int64], int]
 
 
 def axis_means(
-    checkpoint: Checkpoint, name: str, *, squares: bool = False, workers: int | None = None
+    checkpoint: Checkpoint,
+    name: str,
+    *,
+    squares: bool = False,
+    workers: int | None = None,
+    compiled: bool | None = None,
 ) -> AxisMeans:
     """Mean over all other axes, for each axis of a tensor of any number of axes.
 
-    A vector is its own mean. squares, workers and errors as in `stream_means`.
+    A vector is its own mean. squares, workers, compiled and errors as in `stream_means`.
     """
     shape = _usable(checkpoint, name)
     # Seen as the matrix whose two vectors of sums are shortest; an axis is a part of one.
@@ -119,7 +129,7 @@ def axis_means(
     )
     height, width = math.prod(shape[:split]), math.prod(shape[split:])
     plan = _Plan(checkpoint, name, (height, width), Blocks(), squares)
-    [(_, found)] = _stream([plan], workers, None)
+    [(_, found)] = _stream([plan], workers, None, compiled)
     block = found["", ""]
     means: list[Tensor] = []
     for axis in range(len(shape)):
@@ -140,14 +150,17 @@ def block_means(
     column_blocks: Mapping[str, Block] | None = None,
     squares: bool = False,
     workers: int | None = None,
+    compiled: bool | None = None,
 ) -> Means:
     """{(row block, column block): BlockMeans} of a matrix or vector, in one pass.
 
-    "" is the name of all rows or all columns where no blocks are given. squares, workers and
-    errors as in `stream_means`.
+    "" is the name of all rows or all columns where no blocks are given. squares, workers,
+    compiled and errors as in `stream_means`.
     """
     blocks = Blocks(row_blocks or _all(), column_blocks or _all())
-    [(_, found)] = stream_means(checkpoint, {name: blocks}, squares=squares, workers=workers)
+    [(_, found)] = stream_means(
+        checkpoint, {name: blocks}, squares=squares, workers=workers, compiled=compiled
+    )
     return found
 
 
@@ -158,6 +171,7 @@ def stream_means(
     squares: bool = False,
     workers: int | None = None,
     progress: Callable[[int], object] | None = None,
+    compiled: bool | None = None,
 ) -> Iterator[tuple[str, Means]]:
     """(name, as `block_means`) of many matrices and vectors, in the order of `requests`.
 
@@ -167,6 +181,8 @@ def stream_means(
     workers : threads that read and sum; default as many as torch uses, at most 8. Each needs
         about 5 MB beside the 32 MB window that it looks at. torch's own threads stay out of it.
     progress : called with the number of bytes that were done since its last call.
+    compiled : whether float32, float16, bfloat16, float8_e4m3fn and float8_e5m2 go through the
+        compiled loop; default where numba is installed and 8 GB or more are asked for.
     Raises ValueError (before anything is read) for blocks that do not fit, and CheckpointError
     for unknown names, tensors of other than one or two axes, types without fractions, empty
     tensors, and NaN or infinite weights.
@@ -181,7 +197,7 @@ def stream_means(
             )
         matrix = (shape[0], shape[1] if len(shape) == 2 else 1)
         plans.append(_Plan(checkpoint, name, matrix, blocks, squares))
-    return _stream(plans, workers, progress)
+    return _stream(plans, workers, progress, compiled)
 
 
 class _Plan:
@@ -208,11 +224,18 @@ class _Plan:
                 f"most {MAX_MEANS} are kept"
             )
 
-    def start(self) -> None:
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor."""
+        return math.prod(self.shape) * self.itemsize
+
+    def start(self, compiled: bool) -> None:
         """Make room for the sums: NumPy arrays, since torch would wake its threads for them."""
         rows = _marks(self.row_places, self.shape[0])
         columns = _marks(self.column_places, self.shape[1])
-        self.selection = Selection(rows, None if columns is None else columns.t())
+        marks = rows, None if columns is None else columns.t()
+        cut = compiled_loop.cut(*marks, self.shape) if compiled else None
+        self.selection = Selection(*marks, cut)
         kinds = len(self.row_places), len(self.column_places)
         self.rows = np.zeros((self.shape[0], kinds[1]))
         self.columns = np.zeros((kinds[0], self.shape[1]))
@@ -249,8 +272,16 @@ _Job = tuple[_Plan, Window, bool]
 
 
 def _stream(
-    plans: Sequence[_Plan], workers: int | None, progress: Callable[[int], object] | None
+    plans: Sequence[_Plan],
+    workers: int | None,
+    progress: Callable[[int], object] | None,
+    compiled: bool | None,
 ) -> Iterator[tuple[str, Means]]:
+    if compiled is None:
+        large = sum(plan.nbytes for plan in plans) >= COMPILE_FROM
+        compiled = large and compiled_loop.available()
+    elif compiled and not compiled_loop.available():
+        raise ValueError("compiled=True needs numba: pip install 'rclib[fast]'")
     if workers is None:
         workers = min(MOST_WORKERS, torch.get_num_threads())
     if workers < 1:
@@ -291,7 +322,7 @@ def _stream(
 
     pool = ThreadPoolExecutor(workers, initializer=prepare)
     try:
-        for jobs in _batches(plans):
+        for jobs in _batches(plans, compiled):
             if len(pending) > 2 * workers:
                 yield from collect()
             pending.append((jobs, pool.submit(work, jobs)))
@@ -302,14 +333,14 @@ def _stream(
         torch.set_num_threads(threads)
 
 
-def _batches(plans: Sequence[_Plan]) -> Iterator[list[_Job]]:
+def _batches(plans: Sequence[_Plan], compiled: bool) -> Iterator[list[_Job]]:
     """Windows in their order, those of small tensors together: handing them out costs time."""
     batch: list[_Job] = []
     size = 0
     waiting = deque(plans)
     while waiting:  # a plan is let go when its results are out
         plan = waiting.popleft()
-        plan.start()
+        plan.start(compiled)
         todo = list(windows(*plan.shape, plan.itemsize))
         for window in todo:
             batch.append((plan, window, window is todo[-1]))

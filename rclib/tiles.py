@@ -6,7 +6,8 @@ is longer than a window. `Tiler.sums` cuts it into tiles that stay in a core's c
     rows[i, b]    = Σ_{j in column block b} W_ij        columns[a, j] = Σ_{i in row block a} W_ij
 
 and, if asked for, squares[a, b] = Σ_{i in a, j in b} W_ij². Sums within a tile are float32 and
-have at most 16384 (rows) and 256 (columns) terms; the rest is float64.
+have at most 16384 (rows) and 256 (columns) terms; the rest is float64. A selection with a cut
+goes through the compiled loop of `rclib.compiled` instead, if there is one for its type.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from rclib import compiled
 from rclib.checkpoints import Checkpoint, CheckpointError
 from rclib.safetensors_file import brief
 from rclib.widen import Widener
@@ -73,10 +76,12 @@ class Selection:
     """Which rows and columns are summed.
 
     rows : (A, height), columns : (width, B), float64 of zeros and ones; None: all in one block.
+    cut : the same for the compiled loop; None: tiles.
     """
 
     rows: Tensor | None = None
     columns: Tensor | None = None
+    cut: compiled.Cut | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,10 @@ class Tiler:
             self._buffer = torch.empty(max(needed, WINDOW), dtype=torch.uint8)
         flat = checkpoint.view(name, start, start + height * width, self._buffer)
         matrix = flat.view(height, width)
+        if selection.cut is not None and width > 1 and matrix.dtype in compiled.TYPES:
+            part = _compiled(matrix, window, selection.cut, squares=squares)
+            if part is not None:
+                return part
         chosen = Selection(
             None if selection.rows is None else selection.rows[:, window.top : window.bottom],
             None if selection.columns is None else selection.columns[window.left : window.right],
@@ -125,10 +134,7 @@ class Tiler:
         narrow = matrix.dtype != torch.float64 and width > 1
         if narrow:
             part = self._sums(matrix, window, chosen, squares=squares, to=torch.float32)
-            tiny = part.squares is not None and bool(
-                part.squares.sum() < TINY_SQUARE * matrix.numel()
-            )
-            if _finite(part) and not tiny:
+            if _precise(part, matrix.numel()):
                 return part
         # float32 overflows at 3e38; only float64 tells large weights from infinite ones.
         part = self._sums(matrix, window, chosen, squares=squares, to=torch.float64)
@@ -232,8 +238,31 @@ class Tiler:
         return self._wideners[dtype, to]
 
 
+def _compiled(matrix: Tensor, window: Window, cut: compiled.Cut, *, squares: bool) -> Part | None:
+    """Sums by the compiled loop; None where float32 is not enough, or weights are not finite."""
+    height, width = matrix.shape
+    runs = cut.runs[(cut.runs[:, 1] > window.left) & (cut.runs[:, 0] < window.right)].copy()
+    runs[:, :2] = runs[:, :2].clip(window.left, window.right) - window.left
+    a, b = cut.sizes
+    rows, columns, total = np.zeros((height, b)), np.zeros((a, width)), np.zeros((a, b))
+    loop = compiled.kernel(matrix.dtype, squares)
+    row_block = cut.row_block[window.top : window.bottom]
+    loop(compiled.bits(matrix), row_block, runs, rows, columns, total)
+    sums = [torch.from_numpy(s) for s in (rows, columns, total)]
+    if not _precise(Part(window, sums[0], sums[1], sums[2] if squares else None), matrix.numel()):
+        return None
+    a, b = cut.counts  # what is in no block had to be finite too
+    return Part(window, sums[0][:, :b], sums[1][:a], sums[2][:a, :b] if squares else None)
+
+
 def _tile_height(width: int) -> int:
     return max(1, min(LINE, TILE // width))
+
+
+def _precise(part: Part, entries: int) -> bool:
+    """Whether float32 sums neither overflowed nor lost their squares to underflow."""
+    tiny = part.squares is not None and bool(part.squares.sum() < TINY_SQUARE * entries)
+    return _finite(part) and not tiny
 
 
 def _finite(part: Part) -> bool:
