@@ -192,25 +192,30 @@ def test_every_page_opens_without_an_error_or_a_failed_request(
     assert visitor.problems == []
 
 
+def follow(page: Any, link: Any) -> None:
+    """Click a link to another page and wait until that is there: the click alone does not wait."""
+    with page.expect_navigation(wait_until="load"):
+        link.click()
+
+
 def test_figure_pages_lead_to_each_other_and_to_the_notebook(site: Path, visit: Any) -> None:
     page = visit().open(site / "index.html")
     count = page.locator(".card").count()
-    page.locator(".card a").first.click()
+    follow(page, page.locator(".card a").first)
     seen = [page.url]
     while page.locator("a[rel=next]").count():
-        page.locator("a[rel=next]").click()
+        follow(page, page.locator("a[rel=next]"))
         seen.append(page.url)
     assert len(set(seen)) == count
-    page.locator("a[rel=prev]").click()
+    follow(page, page.locator("a[rel=prev]"))
     assert page.url == seen[-2]
-    page.get_by_role("link", name="Read the notebook").click()
+    follow(page, page.get_by_role("link", name="Read the notebook"))
     assert "/notebooks/" in page.url
 
 
 def test_link_to_a_claims_cell_arrives_there(site: Path, visit: Any) -> None:
     page = visit().open(site / "index.html")
-    link = page.locator("#scoreboard .source a").first
-    link.click()
+    follow(page, page.locator("#scoreboard .source a").first)
     cell = page.locator(":target")
     assert cell.count() == 1
     assert "declare(" in cell.inner_text()
