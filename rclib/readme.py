@@ -14,6 +14,7 @@ from rclib import paths
 from rclib.multiplicity import corrected
 from rclib.replication import committed_runs
 from rclib.scoreboard import tally
+from rclib.stability import load_stability, sentence
 from rclib.store import write_atomically
 
 __all__ = ["BEGIN", "END", "committed_records", "figure_table", "main", "with_table"]
@@ -23,7 +24,7 @@ BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 def figure_table(records: Sequence[dict[str, Any]]) -> str:
     """Markdown: one row a notebook (figure, notebook, scale, data, minutes, verdicts), and how
-    many verdicts stand corrected for their number."""
+    many verdicts stand corrected for their number and with other seeds."""
     lines = [
         "| figure | notebook | profile | data | core-minutes | claims |",
         "|---|---|---|---|---|---|",
@@ -42,7 +43,9 @@ def figure_table(records: Sequence[dict[str, Any]]) -> str:
         ]
         # A bar inside a cell would end it.
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join([*lines, "", str(corrected(c for r in records for c in r["claims"]))])
+    lines += ["", str(corrected(c for r in records for c in r["claims"]))]
+    seeds = load_stability("quick")
+    return "\n".join([*lines, *(["", sentence(seeds)] if seeds else [])])
 
 
 def committed_records() -> list[dict[str, Any]]:

@@ -57,15 +57,23 @@ def tally(verdicts: Iterable[str]) -> dict[str, int]:
 
 
 def scoreboard(records: Sequence[dict[str, Any]]) -> str:
-    """One line a claim, then the totals."""
+    """One line a claim, then the totals.
+
+    A verdict that changes with the seeds says with how many sets of seeds it came out.
+    """
+    from rclib.stability import shares  # which counts verdicts with `tally`
+
     lines = []
     for record in records:
+        often = shares(record["profile"], [(record["notebook"], c) for c in record["claims"]])
         lines.append(f"{record['notebook']}  ({record['data']['description']})")
-        for c in record["claims"]:
+        for c, text in zip(record["claims"], often, strict=True):
             value = (
                 "" if c["value"] is None else f"{c['value']:.3g} [{c['low']:.3g}, {c['high']:.3g}]"
             )
-            lines.append(f"  {c['verdict']:18s} {c['key']:28s} {c['criterion']:16s} {value}")
+            known, _, total = text.partition("/")
+            seeds = f"  (seeds: {text})" if known != total else ""
+            lines.append(f"  {c['verdict']:18s} {c['key']:28s} {c['criterion']:16s} {value}{seeds}")
     counts = tally(c["verdict"] for r in records for c in r["claims"])
     totals = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     lines.append(f"{sum(counts.values())} claims: {totals or 'none'}")
@@ -77,11 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rclib.scoreboard", description=main.__doc__)
     parser.add_argument("--profile", default="quick")
     try:
-        records = load_results(parser.parse_args(argv).profile)
+        text = scoreboard(load_results(parser.parse_args(argv).profile))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print("\n" + scoreboard(records))
+    print("\n" + text)
     return 0
 
 

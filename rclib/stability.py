@@ -2,7 +2,8 @@
 
 `python -m rclib.stability --profile quick --repeats 10` (`make seeds`) runs each notebook with
 every seed of its parameters shifted by 0, 1000, 2000, ... and writes
-`results/stability/<profile>.json`: for each claim, how often each verdict came out.
+`results/stability/<profile>.json`: for each claim, how often each verdict came out. The closing
+scoreboard, the overview and README say from this file how much a verdict depends on the seeds.
 """
 
 from __future__ import annotations
@@ -12,16 +13,24 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rclib import paths
 from rclib.scoreboard import tally
 
-__all__ = ["describe", "load_stability", "main", "run", "share", "shifted", "tallies"]
+__all__ = [
+    "describe",
+    "load_stability",
+    "main",
+    "run",
+    "sentence",
+    "share",
+    "shares",
+    "shifted",
+    "tallies",
+]
 
 STEP = 1000
 
@@ -77,6 +86,10 @@ def share(row: Mapping[str, Any]) -> float:
 
 def run(profile: str, repeats: int, jobs: int, names: Sequence[str]) -> dict[str, Any]:
     """Every notebook `repeats` times; the record that is written."""
+    # Here, so that the scoreboard, which needs none of it, stays quick.
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from multiprocessing import get_context
+
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         futures = {
@@ -113,6 +126,38 @@ def load_stability(profile: str) -> dict[str, Any] | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
         raise ValueError(f"stability file {path} is not valid: {error!r}") from None
     return dict(record)
+
+
+def shares(profile: str, claims: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """For each (notebook, claim), in how many of the runs its verdict came out, as "9/10".
+
+    "" for claims that the committed record of the profile does not know.
+    """
+    record = load_stability(profile) or {"notebooks": {}}
+    rows = {
+        (n, row["key"]): row["verdicts"] for n, rows in record["notebooks"].items() for row in rows
+    }
+    found = []
+    for notebook, claim in claims:
+        counts = rows.get((notebook, claim["key"]))
+        found.append(f"{counts.get(claim['verdict'], 0)}/{sum(counts.values())}" if counts else "")
+    return found
+
+
+def sentence(record: Mapping[str, Any]) -> str:
+    """What README says of a record."""
+    rows = [row for rows in record["notebooks"].values() for row in rows]
+    moving = [row for row in rows if share(row) < 1]
+    both = [row for row in moving if {"reproduced", "not reproduced"} <= set(row["verdicts"])]
+    text = (
+        f"At the {record['profile']} profile, {len(rows) - len(moving)} of {len(rows)} claims come "
+        f"to the same verdict with each of {record['repeats']} sets of seeds"
+    )
+    if moving:
+        text += f"; the others ({len(moving)}) are undecided with some"
+    if both:
+        text += f", and {len(both)} of them reproduced with some and not reproduced with others"
+    return f"{text} (`results/stability/{record['profile']}.json`)."
 
 
 def describe(record: Mapping[str, Any]) -> str:

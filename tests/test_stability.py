@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rclib import runner, stability
+from rclib.scoreboard import scoreboard
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,6 +48,64 @@ def test_tallies_count_by_claim() -> None:
     assert lines[0].startswith("1 of 2 claims have one verdict in all 3 runs")
     assert lines[1].split()[:2] == ["10_x", "c1"]
     assert "1 reproduced, 2 undecided" in lines[1]
+
+
+def record_of(tmp_path: Path, *rows: dict[str, int]) -> dict[str, Any]:
+    """A record of one notebook with the claims c0, c1, ... in tmp_path, also returned."""
+    record = {
+        "profile": "quick",
+        "repeats": sum(rows[0].values()),
+        "notebooks": {
+            "10_x": [
+                {"key": f"c{i}", "verdict": next(iter(row)), "verdicts": row}
+                for i, row in enumerate(rows)
+            ]
+        },
+    }
+    path = tmp_path / "results" / "stability" / "quick.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(record), encoding="utf-8")
+    return record
+
+
+def test_scoreboard_says_with_how_many_seeds_a_verdict_came_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RCLIB_OUT", str(tmp_path))
+    made = [{**c, "criterion": "≤ 2", "low": 0.5, "high": 1.5} for c in claims("reproduced")]
+    board = {"profile": "quick", "notebook": "10_x", "data": {"description": "none"}}
+    before = scoreboard([{**board, "claims": made}])
+    assert "seeds" not in before
+    record_of(tmp_path, {"reproduced": 3, "undecided": 1})
+    assert scoreboard([{**board, "claims": made}]).splitlines()[1].endswith("(seeds: 3/4)")
+    other = [("10_x", {"key": "c0", "verdict": v}) for v in ("undecided", "not reproduced")]
+    unknown = [("10_x", {"key": "new", "verdict": "reproduced"}), ("11_y", other[0][1])]
+    assert stability.shares("quick", [*other, *unknown]) == ["1/4", "0/4", "", ""]
+    (tmp_path / "results" / "stability" / "quick.json").unlink()
+    (tmp_path / "results" / "stability").rmdir()
+    record_of(tmp_path, {"reproduced": 4})  # always the same: nothing to say
+    assert scoreboard([{**board, "claims": made}]) == before
+
+
+def test_sentence_of_the_readme(tmp_path: Path) -> None:
+    steady, near = {"reproduced": 4}, {"undecided": 3, "reproduced": 1}
+    flipping = {"reproduced": 2, "not reproduced": 1, "undecided": 1}
+    for n, (rows, expected) in enumerate(
+        (
+            ([steady], r"1 of 1 claims come to the same verdict with each of 4 sets of seeds \("),
+            (
+                [steady, near],
+                r"1 of 2 claims .* seeds; the others \(1\) are undecided with some \(",
+            ),
+            (
+                [flipping, near],
+                r"0 of 2 .*; the others \(2\) .* some, and 1 of them reproduced with",
+            ),
+        )
+    ):
+        text = stability.sentence(record_of(tmp_path / str(n), *rows))
+        assert re.search(expected, text), text
+        assert text.endswith("(`results/stability/quick.json`).")
 
 
 NOTEBOOK = {
