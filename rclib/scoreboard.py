@@ -16,6 +16,7 @@ from rclib.claims import VERDICTS
 from rclib.results_file import read_results, read_times
 
 __all__ = [
+    "claim_rows",
     "load_results",
     "main",
     "score",
@@ -56,23 +57,35 @@ def tally(verdicts: Iterable[str]) -> dict[str, int]:
     return {verdict: found.count(verdict) for verdict in VERDICTS if verdict in found}
 
 
+def claim_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every claim of these results with its notebook, its data, and in how many of the sets of
+    seeds its verdict came out ("9/10", "" where that is not known)."""
+    from rclib.stability import shares  # which counts verdicts with `tally`
+
+    rows = []
+    for record in records:
+        often = shares(record["profile"], [(record["notebook"], c) for c in record["claims"]])
+        about = {"notebook": record["notebook"], "data": record["data"]["description"]}
+        rows += [
+            {**about, **c, "seeds": seeds} for c, seeds in zip(record["claims"], often, strict=True)
+        ]
+    return rows
+
+
 def scoreboard(records: Sequence[dict[str, Any]]) -> str:
     """One line a claim, then the totals.
 
     A verdict that changes with the seeds says with how many sets of seeds it came out.
     """
-    from rclib.stability import shares  # which counts verdicts with `tally`
-
     lines = []
     for record in records:
-        often = shares(record["profile"], [(record["notebook"], c) for c in record["claims"]])
         lines.append(f"{record['notebook']}  ({record['data']['description']})")
-        for c, text in zip(record["claims"], often, strict=True):
+        for c in claim_rows([record]):
             value = (
                 "" if c["value"] is None else f"{c['value']:.3g} [{c['low']:.3g}, {c['high']:.3g}]"
             )
-            known, _, total = text.partition("/")
-            seeds = f"  (seeds: {text})" if known != total else ""
+            known, _, total = c["seeds"].partition("/")
+            seeds = f"  (seeds: {c['seeds']})" if known != total else ""
             lines.append(f"  {c['verdict']:18s} {c['key']:28s} {c['criterion']:16s} {value}{seeds}")
     counts = tally(c["verdict"] for r in records for c in r["claims"])
     totals = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
