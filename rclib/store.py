@@ -9,9 +9,10 @@ The key of a run is the SHA-256 of
   which the last bits of a result depend.
 
 A result is a flat dictionary of numpy arrays in one safetensors file, written under a
-temporary name and renamed. Its metadata hold its own key and a checksum, both verified on
-reading: an entry that is damaged, truncated or another run's is set aside with a warning and
-computed again. `rclib.cache` lists and cleans the store.
+temporary name and renamed; it comes back in the order in which the run gave it. Its metadata
+hold its own key and a checksum, both verified on reading: an entry that is damaged, truncated
+or another run's is set aside with a warning and computed again. `rclib.cache` lists and cleans
+the store.
 """
 
 from __future__ import annotations
@@ -202,7 +203,7 @@ def key_of(
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     total = hashlib.sha256()
-    for name in sorted(arrays):
+    for name in arrays:
         array = np.asarray(arrays[name], order="C")
         total.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
         total.update(array.tobytes())
@@ -228,7 +229,10 @@ def lookup(
     try:
         with safe_open(path, framework="np") as handle:
             meta = handle.metadata() or {}
-            arrays: Arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            order = json.loads(meta.get("order", "[]"))  # the file has its own: by type and name
+            if sorted(order) != sorted(handle.keys()):
+                raise ValueError("its order names other arrays than it holds")
+            arrays: Arrays = {name: handle.get_tensor(name) for name in order}
         if _digest(arrays) != meta.get("sha256"):
             raise ValueError("checksum does not match")
         if meta.get("key") != key:
@@ -257,7 +261,9 @@ def fetch(
     # The key comes first: a run may change the thread count, on which the key depends.
     key = run_key(function, config, data=data)
     begin = time.monotonic()
-    arrays = {name: np.asarray(value) for name, value in function(data, **config).items()}
+    # As a later run will find it: in C order, on which the last digits of sums depend.
+    found = function(data, **config)
+    arrays = {name: np.asarray(value, order="C") for name, value in found.items()}
     seconds = time.monotonic() - begin
     keep(function, config, arrays, key=key, seconds=seconds, data=data, root=root)
     return arrays
@@ -283,6 +289,7 @@ def keep(
         "sha256": _digest(arrays),
         "function": f"{function.__module__}.{function.__qualname__}",
         "config": json.dumps(dict(config), sort_keys=True),
+        "order": json.dumps(list(arrays)),
         "key": key,
         "data": data.checksum if data is not None else "",
         "threads": str(torch.get_num_threads()),

@@ -120,7 +120,7 @@ def _compute(
     begin = time.monotonic()
     with threadpool_limits(limits=1):
         found = function(data, **config)
-    arrays = {name: np.asarray(value) for name, value in found.items()}
+    arrays = {name: np.asarray(value, order="C") for name, value in found.items()}
     return arrays, time.monotonic() - begin
 
 

@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 import scipy
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save
 
 import rclib
-from rclib import store
+from rclib import store, sweep
 from rclib.data import load
 
 _numbers = itertools.count()
@@ -362,6 +364,44 @@ def test_truncated_and_foreign_entries_are_set_aside_and_computed_again(
             found = store.lookup(runs.scaled, config)
         assert found is not None
         assert same(found, right)
+
+
+def test_a_stored_run_is_what_the_run_gave_to_the_order_and_layout(runs: Any) -> None:
+    first = store.fetch(runs.scaled, {"factor": 2.0})
+    later = store.fetch(runs.scaled, {"factor": 2.0})
+    swept = sweep.sweep(runs.scaled, [{"factor": 3.0}])[0]
+    assert runs.calls == [2.0, 3.0]
+    assert list(first) == list(later) == list(swept) == list(runs.scaled(None, factor=2.0))
+    assert list(first) != sorted(first)
+    for name in first:
+        for arrays in (first, later, swept):  # sums over other layouts have other last digits
+            assert arrays[name].flags.c_contiguous
+            assert arrays[name].dtype == first[name].dtype
+
+
+@pytest.mark.parametrize("order", ["[]", '["grid"]', '{"grid": 1}', "7", "[1, null]", "x", None])
+def test_an_entry_without_a_right_order_is_set_aside(
+    runs: Any, tmp_path: Path, order: str | None
+) -> None:
+    right = store.fetch(runs.scaled, {"factor": 2.0})
+    (entry,) = entries(tmp_path)
+    with safe_open(entry, framework="np") as handle:
+        meta = handle.metadata()
+    del meta["order"]
+    entry.write_bytes(save(right, metadata=meta if order is None else meta | {"order": order}))
+    with pytest.warns(UserWarning, match=r"is damaged .*moved to"):
+        assert same(store.fetch(runs.scaled, {"factor": 2.0}), right)
+
+
+def test_another_order_is_noticed(runs: Any, tmp_path: Path) -> None:
+    right = store.fetch(runs.scaled, {"factor": 2.0})
+    (entry,) = entries(tmp_path)
+    with safe_open(entry, framework="np") as handle:
+        meta = handle.metadata()
+    names = json.dumps([*right][::-1])
+    entry.write_bytes(save(right, metadata=meta | {"order": names}))
+    with pytest.warns(UserWarning, match="checksum does not match"):
+        assert list(store.fetch(runs.scaled, {"factor": 2.0})) == list(right)
 
 
 def test_the_entry_of_another_run_is_set_aside(runs: Any, tmp_path: Path) -> None:
