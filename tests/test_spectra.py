@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -200,3 +204,175 @@ def test_shapes_that_do_not_fit() -> None:
         spectra.stable_rank([1.0, -1.0])
     with pytest.raises(ValueError, match="at least 10 positive"):
         spectra.power_law(spectra.esd(matrix((1, 50))))  # one row: one eigenvalue
+
+
+# What lies at the edge of the domain ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(2, 1000), (1000, 2)])
+def test_the_numerical_rank_counts_the_longer_side(shape: tuple[int, int]) -> None:
+    """A singular value below max(h, d) · 2.2e-16 · σ_1, here 2.2e-13, is no part of the rank."""
+    for second, kept in ((1e-14, 0.0), (2e-13, 0.0), (3e-13, 9e-26), (1e-12, 1e-24)):
+        W = np.zeros(shape)
+        W[0, 0], W[1, 1] = 1.0, second
+        values = spectra.esd(W)
+        assert values[-1] == 1.0
+        assert values[-2] == pytest.approx(kept, rel=1e-9, abs=0)
+        assert not values[:-2].any()
+
+
+def test_top_vector_of_a_matrix_wider_than_a_block_of_the_reduction() -> None:
+    for shape in ((150, 130), (130, 150)):
+        W = matrix(shape)
+        assert abs(spectra.spectrum(W).v1 @ np.linalg.svd(W)[2][0]) == pytest.approx(1, abs=1e-10)
+
+
+def test_entries_whose_squares_leave_float64_are_refused_wherever_they_are() -> None:
+    for peak in (1e100, -1e100, 1e200, -1e200):
+        W = np.ones((3, 2))
+        W[1, 0] = peak
+        with pytest.raises(ValueError, match=r"W must have its largest entry .* got 1e\+[12]00"):
+            spectra.esd(W)
+    with pytest.raises(ValueError, match=r"W must have its largest entry .* got 1e-100"):
+        spectra.esd(np.full((3, 2), 1e-100))
+    assert spectra.esd(np.full((1, 1), 9e99)) == pytest.approx(8.1e199)
+    assert spectra.esd(np.full((1, 1), -2e-100)) == pytest.approx(4e-200, abs=0)
+
+
+def test_a_matrix_without_entries_is_refused_with_its_shape() -> None:
+    with pytest.raises(ValueError, match=r"W must be a matrix with entries, got shape \(0, 3\)"):
+        spectra.esd(np.ones((0, 3)))
+    with pytest.raises(ValueError, match=r"W must not be zero, got shape \(4, 3\) of zeros"):
+        spectra.spectrum(np.zeros((4, 3)))
+
+
+@pytest.mark.parametrize(
+    "v", [[1 + 2e-6, 0.0], [1 - 2e-6, 0.0], [1.5, 0.0], [0.0, 0.0], [-1e200, 0.0], [[1.0, 0.0]], []]
+)
+def test_a_direction_is_a_unit_vector(v: list[Any]) -> None:
+    shape = str(np.shape(v)).replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(ValueError, match=f"v must be a vector of length one, got shape {shape}"):
+        spectra.vector_alignment(np.array(v), np.ones(np.shape(v)))
+
+
+def test_alignment_stays_in_its_interval_and_knows_no_sign_or_scale() -> None:
+    # A length within rounding of one is let pass, and does not carry the alignment above one.
+    assert spectra.vector_alignment(np.array([1 + 5e-7, 0.0]), [2.0, 0.0]) == 1.0
+    v = np.array([-0.6, 0.8])
+    for scale in (1.0, -3.0, 1e300, 1e-300):
+        assert spectra.vector_alignment(v, [scale, 0.0]) == pytest.approx(0.6)
+    with pytest.raises(ValueError, match=r"beta must have shape \(2,\), .* got \(3,\)"):
+        spectra.vector_alignment(v, np.ones(3))
+
+
+def test_overlaps_of_diagonal_matrices_are_permutations() -> None:
+    W, M = np.diag([3.0, 2.0, 1.0]), np.diag([-1.0, 3.0, 2.0])
+    # From the largest singular value: W has axes 0, 1, 2 and M has 1, 2, 0.
+    turned = np.eye(3)[:, [1, 2, 0]]
+    left, right = spectra.overlaps(W, M)
+    assert np.allclose(left, turned)
+    assert np.allclose(right, turned)
+    assert np.allclose(spectra.overlaps(W, M, top=1).left, 0.0)
+    for name, zero in (("W", (np.zeros((3, 3)), M)), ("M", (W, np.zeros((3, 3))))):
+        with pytest.raises(ValueError, match=rf"{name} must not be zero, got shape \(3, 3\)"):
+            spectra.overlaps(*zero)
+
+
+def test_leading_singular_vectors_are_columns_of_their_own() -> None:
+    W = matrix((7, 5))
+    u, s, vt = np.linalg.svd(W, full_matrices=False)
+    for top in (1, 3, 5):
+        left, right = spectra.singular_vectors(W, top=top)
+        assert (left.shape, right.shape) == ((7, top), (5, top))
+        assert np.allclose(W @ right, left * s[:top])
+        assert np.allclose(np.abs(u[:, :top].T @ left), np.eye(top))
+        assert np.allclose(np.abs(vt[:top] @ right), np.eye(top))
+        assert left.flags.c_contiguous
+        assert right.flags.c_contiguous
+    for bad in (True, 0, 6, 2.0):
+        with pytest.raises(ValueError, match=f"top must be an integer from 1 to 5, got {bad}"):
+            spectra.singular_vectors(W, top=bad)  # type: ignore[arg-type]
+
+
+def test_vectors_that_have_no_overlaps_are_named() -> None:
+    good = spectra.singular_vectors(matrix((4, 3)))
+    names = ("first", "second")
+    for at, name in enumerate(names):
+        pairs: list[Any] = [good, good]
+        pairs[at] = list(good)
+        with pytest.raises(ValueError, match=rf"{name} must be a pair \(left, right\), got list"):
+            spectra.vector_overlaps(*pairs)
+        pairs[at] = (*good, good[0])
+        with pytest.raises(ValueError, match=rf"{name} must be a pair \(left, right\), got tuple"):
+            spectra.vector_overlaps(*pairs)
+        for side_at, side in enumerate(("left", "right")):
+
+            def broken(change: Any, at: int = at, side_at: int = side_at) -> list[Any]:
+                pair = [part.copy() for part in good]
+                pair[side_at] = change(pair[side_at])
+                return [tuple(pair) if k == at else good for k in range(2)]
+
+            with pytest.raises(ValueError, match=f"{side} vectors of {name} must be finite"):
+                spectra.vector_overlaps(*broken(lambda part: part * np.nan))
+            for factor in (-2.5, 2.5):
+                with pytest.raises(
+                    ValueError, match=f"{side} vectors of first and second must have length one"
+                ):
+                    spectra.vector_overlaps(*broken(lambda part, by=factor: by * np.sign(part)))
+            for change in (lambda part: part[:2], lambda part: part[0]):
+                found = broken(change)
+                u, v = (str(found[k][side_at].shape) for k in range(2))
+                shapes = f"{u} and {v}".replace("(", r"\(").replace(")", r"\)")
+                with pytest.raises(
+                    ValueError, match=f"{side} vectors of first and second .* got shapes {shapes}"
+                ):
+                    spectra.vector_overlaps(*found)
+
+
+def test_overlaps_let_the_rounding_of_a_unit_entry_pass() -> None:
+    unit = np.array([[1.0 + 5e-7], [0.0]])
+    left, right = spectra.vector_overlaps((unit, unit), (unit, -unit))
+    assert left[0, 0] == pytest.approx(1.0, abs=3e-6)
+    assert right[0, 0] == pytest.approx(1.0, abs=3e-6)
+
+
+def test_kernel_target_alignment_with_zeros_inside_and_at_any_scale() -> None:
+    # K = diag(4, 0, 1): <K, y y^T> = 4 y_0² + y_2², ‖K‖ = √17, ‖y y^T‖ = ‖y‖².
+    Z = np.array([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+    y = np.array([1.0, 2.0, 0.0])
+    for scale in (1.0, 1e200, 1e-200):
+        found = spectra.kernel_target_alignment(Z, scale * y)
+        assert found == pytest.approx(4 / (np.sqrt(17) * 5))
+    for name, Z_, y_ in (("Z", 0 * Z, y), ("y", Z, 0 * y)):
+        with pytest.raises(ValueError, match=f"{name} must not be zero"):
+            spectra.kernel_target_alignment(Z_, y_)
+    with pytest.raises(ValueError, match=r"y must have shape \(3,\), .* got \(2,\)"):
+        spectra.kernel_target_alignment(Z, np.ones(2))
+
+
+def test_ranks_know_no_scale() -> None:
+    values = np.array([4.0, 1.0, 1.0, 0.0])  # singular values 2, 1, 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for scale in (1.0, 1e-6, 4e307, 1e-307):
+            assert spectra.stable_rank(scale * values) == pytest.approx(1.5)
+            assert spectra.effective_rank(scale * values) == pytest.approx(2 * np.sqrt(2))
+    assert spectra.effective_rank(1e-3 * np.eye(3)) == pytest.approx(3.0)
+    with pytest.raises(ValueError, match=r"eigenvalues must not be .* missing, got \[\]"):
+        spectra.stable_rank([])
+    with pytest.raises(ValueError, match=r"eigenvalues must not be negative .*, got \[ 1\. -2\.\]"):
+        spectra.effective_rank([1.0, -2.0])
+
+
+def test_single_numbers_are_floats_of_python_and_results_stay_as_they_are() -> None:
+    W, beta = matrix((5, 4)), np.ones(4)
+    for found in (
+        spectra.alignment(W, beta),
+        spectra.alignment(np.eye(1), [1.0]),
+        spectra.kernel_target_alignment(W, np.ones(5)),
+        spectra.stable_rank(W),
+        spectra.effective_rank(W),
+    ):
+        assert type(found) is float
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        spectra.spectrum(W).v1 = beta  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -457,3 +458,136 @@ def test_a_width_below_one_is_refused() -> None:
 def test_maps_that_point_outside_the_source_are_refused() -> None:
     with pytest.raises(ValueError, match=r"map of 'b', axis 0, must hold indices 0 \.\.\. 1"):
         gather({"b": torch.ones(2)}, {"b": ("h",)}, {("b", 0): torch.tensor([0, 2])})
+
+
+@pytest.mark.parametrize("sources", [[-1, 1], [0, 2], [], [[0], [1]], [0.0, 1.0]])
+def test_maps_that_name_no_neurons_are_refused(sources: list[Any]) -> None:
+    maps = {("b", 0): torch.tensor(sources)}
+    with pytest.raises(ValueError, match=r"map of 'b', axis 0, must hold indices 0 \.\.\. 1$"):
+        gather({"b": torch.ones(2)}, {"b": ("h",)}, maps)
+
+
+def test_a_map_of_an_axis_that_the_tensor_lacks_is_refused() -> None:
+    with pytest.raises(ValueError, match="map of 'b', axis 1, must hold indices"):
+        gather({"b": torch.ones(2)}, {"b": ("h", "g")}, {("b", 1): torch.tensor([0])})
+
+
+def test_what_is_no_dense_tensor_is_refused_by_name_and_type() -> None:
+    with pytest.raises(TypeError, match="'b' must be a dense torch tensor, got list"):
+        gather({"b": [1.0]}, {"b": ("h",)}, {})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="'W' must be a dense torch tensor, got Tensor"):
+        gather({"W": torch.eye(2).to_sparse()}, {"W": ("o", "i")}, {})
+
+
+def test_the_source_must_give_sizes_of_all_indices_to_change() -> None:
+    source = MappingProxyType({"g": 3})
+    with pytest.raises(ValueError, match=r"source must give a size for index 'h', got \{'g': 3\}$"):
+        draw_index_maps({"b": ("h",)}, source, {"h": 2}, generator=seeded(0))
+    with pytest.raises(ValueError, match="source size of 'h' must be a positive integer, got 0"):
+        draw_index_maps({"b": ("h",)}, {"h": 0}, {"h": 2}, generator=seeded(0))
+
+
+def test_generators_of_no_use_are_refused() -> None:
+    class Elsewhere(torch.Generator):
+        device = torch.device("meta")
+
+    with pytest.raises(ValueError, match="generator must be one of the CPU, got meta"):
+        draw_index_maps({"b": ("h",)}, {"h": 3}, {"h": 2}, generator=Elsewhere())
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator, got int"):
+        draw_index_maps({"b": ("h",)}, {"h": 3}, {"h": 2}, generator=0)  # type: ignore[arg-type]
+
+
+def test_a_resize_of_another_model_is_refused_with_its_type() -> None:
+    with pytest.raises(TypeError, match="model must be an MLP, got Linear"):
+        resize_maps(torch.nn.Linear(2, 3), 4)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"seed must be an integer from 0 .*, got -1"):
+        resize(MLP(3, 4, 2), 5, seed=-1)
+
+
+# Factors ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("a", [-9.0, 0.5, 9.0])
+def test_the_fan_in_of_a_tensor_with_three_axes_is_the_last(a: float) -> None:
+    kernel = torch.randn(2, 3, 4, generator=seeded(0), dtype=torch.float64)
+    rows, columns = torch.tensor([2, 0, 1, 0, 0, 1]), torch.tensor([3, 1])
+    found = gather(
+        {"K": kernel},
+        {"K": ("place", "out", "in")},
+        {("K", 1): rows, ("K", 2): columns},
+        fan_in_exponents={"K": a},
+    )["K"]
+    # 4 inputs become 2; the outputs, 3 to 6, do not count.
+    torch.testing.assert_close(found, 2.0 ** (1 - a) * kernel[:, rows][:, :, columns])
+
+
+@pytest.mark.parametrize("a", [9.5, -9.5, math.nan])
+def test_exponents_out_of_range_are_refused(a: float) -> None:
+    maps = {("W", 1): torch.tensor([0])}
+    with pytest.raises(ValueError, match=r"fan_in_exponents of 'W' must lie in \[-9, 9\]"):
+        gather({"W": torch.eye(2)}, {"W": ("o", "i")}, maps, fan_in_exponents={"W": a})
+    with pytest.raises(ValueError, match="fan_in_exponents of 'W' must be a number, got 'one'"):
+        gather({"W": torch.eye(2)}, {"W": ("o", "i")}, maps, fan_in_exponents={"W": "one"})  # type: ignore[dict-item]
+
+
+def test_norm_rates_end_below_1e30() -> None:
+    tensors, maps = {"b": torch.ones(2, dtype=torch.float64)}, {("b", 0): torch.tensor([1])}
+    assert float(gather(tensors, {"b": ("h",)}, maps, norm_rate=9e29)["b"]) == 9e29
+    assert float(gather(tensors, {"b": ("h",)}, maps, norm_rate=1e-30)["b"]) == 1e-30
+    with pytest.raises(ValueError, match=r"norm_rate must be positive and finite, got 1e\+30"):
+        gather(tensors, {"b": ("h",)}, maps, norm_rate=1e30)
+
+
+def test_complex_weights_are_rescaled_and_integers_named() -> None:
+    maps = {("b", 0): torch.tensor([1, 1, 0])}
+    found = gather({"b": torch.tensor([1j, 2.0])}, {"b": ("h",)}, maps, norm_rate=0.5)["b"]
+    assert found.tolist() == [1.0, 1.0, 0.5j]
+    with pytest.raises(ValueError, match=r"'b' must be floating point .*, got torch\.int64"):
+        gather({"b": torch.tensor([1, 2])}, {"b": ("h",)}, maps, norm_rate=0.5)
+
+
+def test_float16_may_overflow_nowhere_but_keeps_what_was_infinite() -> None:
+    maps = {("b", 0): torch.tensor([1, 0])}
+    one = {"b": torch.tensor([1.0, 60_000.0]).half()}
+    with pytest.raises(
+        ValueError, match=r"'b' leaves the range of torch\.float16 when multiplied by 2\.0"
+    ):
+        gather(one, {"b": ("h",)}, maps, norm_rate=2.0)
+    infinite = {"b": torch.tensor([1.0, math.inf]).half()}
+    assert gather(infinite, {"b": ("h",)}, maps, norm_rate=2.0)["b"].tolist() == [math.inf, 2.0]
+    shape = gather({"b": one["b"].to("meta")}, {"b": ("h",)}, maps, norm_rate=2.0)["b"]
+    assert (shape.shape, shape.dtype, shape.is_meta) == ((2,), torch.float16, True)
+
+
+# What resize stands for ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"random_rate": 0.5}, {"replacement": False}, {"seed": 3}, {"norm_rate": 0.5}],
+)
+def test_resize_is_the_transfer_of_all_hidden_indices(options: dict[str, Any]) -> None:
+    model = MLP(5, 4, 3, depth=4, parametrization="SP", seed=1)
+    full: dict[str, Any] = {"random_rate": 0.0, "norm_rate": 1.0, "replacement": True, "seed": 0}
+    full |= options
+    generator = seeded(full.pop("seed"))
+    expected = transfer(
+        model.state_dict(),
+        model.axes,
+        {"h1": 9, "h2": 9, "h3": 9},
+        fan_in_exponents=model.fan_in_exponents(),
+        generator=generator,
+        **full,
+    )
+    found = resize(model, 9, **options).state_dict()
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    if "norm_rate" in options:
+        return
+    full.pop("norm_rate")
+    sizes = {"h1": 4, "h2": 4, "h3": 4}
+    again = seeded(options.get("seed", 0))
+    maps = draw_index_maps(model.axes, sizes, dict.fromkeys(sizes, 9), generator=again, **full)
+    reported = resize_maps(model, 9, **options)
+    assert reported.keys() == maps.keys()
+    assert all(torch.equal(reported[place], maps[place]) for place in maps)
