@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import integrate, optimize, stats
 from torch import Tensor
 
 from rclib import measure
@@ -370,3 +372,170 @@ def test_nan_is_refused_and_named() -> None:
     for function in (measure.row_column_share, measure.leading_shares, measure.heat_map):
         with pytest.raises(ValueError, match="w must be finite"):
             function(bad)
+
+
+# What lies at the edge of the domain ------------------------------------------------------------
+
+
+def test_mean_vectors_belong_to_nobody_else() -> None:
+    bias, weight = noise(3), noise(1, 1)
+    found = mean_vectors({"b": bias, "W": weight}, {"b": ("h",), "W": ("y", "x")})
+    assert found["y"]["W.C"].tolist() == found["x"]["W.R"].tolist() == [float(weight)]
+    found["h"]["b"].add_(1.0)
+    assert torch.equal(bias, noise(3))
+    with pytest.raises(ValueError, match=r"tensor 'b' must hold real numbers, got torch\.complex"):
+        mean_vectors({"b": torch.ones(3) * 1j}, {"b": ("h",)})
+
+
+def test_of_two_lengths_as_common_the_longer_is_used() -> None:
+    short = {"a": noise(5), "b": noise(5, seed=1)}
+    long = {"c": noise(8, seed=2), "d": noise(8, seed=3)}
+    for groups in ({"h": short, "g": long}, {"g": long, "h": short}):
+        assert correlations(groups).n == 8
+        assert correlations(groups).labels == ("c", "d")
+
+
+def test_two_neurons_correlate_fully_and_fewer_not_at_all() -> None:
+    found = of(torch.tensor([1.0, 2.0]), torch.tensor([5.0, 3.0]))
+    assert found.matrix.tolist() == [[1.0, pytest.approx(-1.0)], [pytest.approx(-1.0), 1.0]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for n in (0, 1):
+            with pytest.raises(ValueError, match=f"vectors must hold one .* n = {n} neurons"):
+                of(noise(n), noise(n, seed=1))
+            with pytest.raises(ValueError, match=f"vectors must hold one .* n = {n} neurons"):
+                correlations({"h": {"a": noise(3)}}, n)
+    with pytest.raises(ValueError, match="n must be an integer of at least 0, got -1"):
+        correlations({"h": {"a": noise(3)}}, -1)
+
+
+def test_correlations_stay_within_one() -> None:
+    for seed in range(20):
+        a = noise(7, seed=seed)
+        matrix = of(a, 3 * a, a / 7, -11 * a, a + 1).matrix
+        assert float(matrix.max()) == 1.0
+        assert float(matrix.min()) == pytest.approx(-1.0)
+        assert float(matrix.min()) >= -1.0
+        assert matrix.diagonal().tolist() == [1.0] * 5
+
+
+def test_constant_vectors_are_left_out_whatever_their_sign_and_size() -> None:
+    rounding = 1 + 2.0**-53 * noise(30, seed=1).round()
+    for value in (-1 / 3, 1e5, -1e-20, 1e-20):
+        found = of(noise(30), value * rounding, value * noise(30, seed=2))
+        assert found.labels == ("0", "2")
+
+
+def test_vectors_of_no_use_are_named() -> None:
+    with pytest.raises(TypeError, match="vectors must be a mapping, got list"):
+        correlations([])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="vectors of 'h' must be a mapping, got Tensor"):
+        correlations({"h": noise(3)})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="vector 'a' must be a torch tensor, got list"):
+        correlations({"h": {"a": [1.0, 2.0]}})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="c must be of type Correlations, got dict"):
+        largest_correlation({})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="within must be True or False, got 1"):
+        largest_correlation(of(noise(9), noise(9, seed=1)), within=1)  # type: ignore[arg-type]
+
+
+def test_chance_level_at_the_ends_of_its_domain() -> None:
+    assert chance_level(40) == chance_level(40, 1, level=0.95) < chance_level(40, 2)
+    assert type(chance_level(40)) is float
+    # For n = 3 the correlation is cos θ of a uniform angle.
+    assert chance_level(3, level=0.5) == pytest.approx(math.cos(math.pi / 4))
+    assert 0 < chance_level(2**53) < 1e-7
+    assert chance_level(10) < chance_level(10, 2**53) < 1
+    for arguments, message in (
+        ((2**54,), r"n must be at most 2\^53, got 1\.80144e\+16"),
+        ((10, 2**54), r"pairs must be at most 2\^53, got 1\.80144e\+16"),
+        ((2.5,), r"n must be at least 3, got 2\.5"),
+        ((10, 0.5), r"pairs must be at least 1, got 0\.5"),
+        ((math.nan,), "n must be at least 3, got nan"),
+        (("x",), "n must be a number, got 'x'"),
+        ((10, "x"), "pairs must be a number, got 'x'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            chance_level(*arguments)  # type: ignore[arg-type]
+    for level, message in (
+        (0.0, r"must lie in \(0, 1\), got 0\.0"),
+        ("x", "must be a number, got 'x'"),
+    ):
+        with pytest.raises(ValueError, match=f"level {message}"):
+            chance_level(10, level=level)  # type: ignore[arg-type]
+
+
+def test_p_values_of_a_full_and_of_no_correlation() -> None:
+    def with_value(r: float) -> Correlations:
+        matrix = torch.tensor([[1.0, r], [r, 1.0]], dtype=torch.float64)
+        return Correlations(("a", "b"), ("h", "h"), matrix, 12)
+
+    for r in (1.0, -1.0):
+        found = largest_correlation(with_value(r))
+        assert (found.value, found.p_value) == (1.0, 0.0)
+    assert largest_correlation(with_value(0.0)).p_value == pytest.approx(1.0)
+    # scipy's Student law by the textbook formula, at a value in between.
+    r = 0.3
+    expected = 2 * stats.t.sf(r * math.sqrt(10 / (1 - r * r)), 10)
+    found = largest_correlation(with_value(-r))
+    assert found.p_value == pytest.approx(expected)
+    assert {type(found.value), type(found.p_value), type(found.chance)} == {float}
+
+
+def test_orders_that_are_no_permutation_are_named() -> None:
+    w = noise(3, 4)
+    for bad in ([0, 0, 1], [0, 1], [0, 1, 2, 3], [1, 2, 3], [0.0, 0.5, 2.0], [[0, 1, 2]]):
+        with pytest.raises(ValueError, match=r"rows must be a permutation of 0 \.\.\. 2, got \["):
+            heat_map(w, rows=bad)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match=r"columns must be a permutation of 0 \.\.\. 3, got Tensor"
+    ):
+        heat_map(w, columns=torch.tensor([0, 1, 2]))
+    with pytest.raises(ValueError, match=r"rows must be a permutation of 0 \.\.\. 2, got Tensor"):
+        heat_map(w, rows=torch.tensor(0))
+    with pytest.raises(ValueError, match="rows must hold real numbers"):
+        heat_map(w, rows=["a", "b", "c"])  # type: ignore[arg-type]
+
+
+def test_shares_take_whole_ranks_alone_and_give_floats() -> None:
+    w = noise(3, 5)
+    assert leading_share(w, np.int64(2)) == leading_share(w, 2)  # type: ignore[arg-type]
+    for bad in (True, 2.0, "2", -1):
+        with pytest.raises(ValueError, match=rf"k must lie in 1 \.\.\. 3, got {bad!r}"):
+            leading_share(w, bad)  # type: ignore[arg-type]
+    for share in (leading_share(w, 2), row_column_share(w)):
+        assert (type(share.value), type(share.chance)) == (float, float)
+    for function in (row_column_share, leading_shares, heat_map):
+        with pytest.raises(TypeError, match="w must be a torch tensor, got list"):
+            function([[1.0, 2.0], [3.0, 5.0]])  # type: ignore[operator]
+    with pytest.raises(ValueError, match=r"at least 2 x 2, got shape \(5,\)"):
+        leading_share(noise(5), 1)
+    tiny = leading_shares(1e-3 * torch.eye(2))
+    assert tiny.tolist() == pytest.approx([0.5, 1.0])
+
+
+@pytest.mark.parametrize(("shape", "k"), [((60, 240), 6), ((240, 60), 45), ((50, 50), 5)])
+def test_chance_of_the_leading_share_against_quadrature(shape: tuple[int, int], k: int) -> None:
+    """The density √((b - x)(x - a)) / (2 π c x) as it stands, and its quantile by root finding."""
+    c = min(shape) / max(shape)
+    a, b = (1 - math.sqrt(c)) ** 2, (1 + math.sqrt(c)) ** 2
+
+    def above(q: float, power: int) -> float:
+        def density(x: float) -> float:
+            return math.sqrt((b - x) * (x - a)) / (2 * math.pi * c * x) * x**power
+
+        return float(integrate.quad(density, q, b, limit=200)[0])
+
+    q = optimize.brentq(lambda q: above(q, 0) - k / min(shape), a + 1e-9, b)
+    # The law has mean one; the grid of angles is 1.6e-4 wide.
+    assert leading_share(noise(*shape), k).chance == pytest.approx(above(q, 1), abs=3e-4)
+
+
+def test_results_stay_as_they_are() -> None:
+    c = of(noise(9), noise(9, seed=1))
+    with pytest.raises(FrozenInstanceError):
+        c.n = 3  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        largest_correlation(c).value = 0.0  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        row_column_share(noise(3, 3)).value = 0.0  # type: ignore[misc]

@@ -5,9 +5,12 @@ The first-step exponents are measured in test_coordinates.py.
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import replace
+import pickle
+from dataclasses import FrozenInstanceError, replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -166,3 +169,123 @@ def test_the_tables_cannot_be_changed() -> None:
 def test_first_step_exponents_refuse_an_unknown_optimizer() -> None:
     with pytest.raises(ValueError, match="foo"):
         first_step_exponents("MF", 3, "foo")
+
+
+# Table 1 at a fan-in of 4 and a fan-out of 9: multiplier, initial scale, SGD's and Adam's factor.
+FACTORS = {
+    "SP": {
+        **dict.fromkeys(("input", "hidden", "output"), (1.0, 1 / 2, 1.0, 1.0)),
+        **dict.fromkeys(("bias", "output_bias"), (1.0, 1.0, 1.0, 1.0)),
+    },
+    "MF": {
+        "input": (1 / 2, 1.0, 9.0, 1.0),
+        "hidden": (1 / 4, 1.0, 36.0, 1.0),
+        "output": (1 / 4, 1.0, 4.0, 1.0),
+        "bias": (1.0, 1.0, 9.0, 1.0),
+        "output_bias": (1.0, 1.0, 1.0, 1.0),
+    },
+    "muP": {
+        "input": (1 / 2, 1.0, 9.0, 1.0),
+        "hidden": (1.0, 1 / 2, 9 / 4, 1 / 4),
+        "output": (1 / 4, 1.0, 4.0, 1.0),
+        "bias": (1.0, 1.0, 9.0, 1.0),
+        "output_bias": (1.0, 1.0, 1.0, 1.0),
+    },
+}
+
+
+@pytest.mark.parametrize("layer_type", LAYER_TYPES)
+@pytest.mark.parametrize("name", list(PARAMETRIZATIONS))
+def test_factors_of_unequal_fans_are_those_of_the_table(name: str, layer_type: str) -> None:
+    scaling = parametrization(name)[layer_type]
+    assert parametrization(name).name == name
+    powers = (scaling.multiplier, scaling.init, scaling.lr("sgd"), scaling.lr("adam"))
+    found = tuple(power(4, 9) for power in powers)
+    assert found == pytest.approx(FACTORS[name][layer_type])
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer", "exponents"),
+    [
+        # SP: the error is N^-1/2 at every layer below the output; sums over N inputs are coherent.
+        ("SP", "sgd", [-0.5, 0.5, 0.5, 1.0]),
+        ("SP", "adam", [0.0, 1.0, 1.0, 1.0]),
+        # MF: the error is 1/N at the last hidden layer and loses √N at each one below.
+        ("MF", "sgd", [-1.0, -0.5, 0.0, 0.0]),
+        ("MF", "adam", [0.0, 0.0, 0.0, 0.0]),
+    ],
+)
+def test_first_step_exponents_by_hand(name: str, optimizer: str, exponents: list[float]) -> None:
+    assert first_step_exponents(name, 4, optimizer) == pytest.approx(exponents)
+    expected = [exponents[-2] - (0.5 if (name, optimizer) == ("MF", "sgd") else 0.0)]
+    if name == "SP":  # the input layer has no sum that grows
+        expected = [exponents[0]]
+    shallow = first_step_exponents(name, 3, optimizer)
+    assert shallow == pytest.approx([*expected, *exponents[2:]])
+
+
+def test_a_bias_that_moves_faster_than_its_weights_sets_the_exponent() -> None:
+    fast = Scaling(sgd=Power(0.0, 3.0), adam=Power(0.0, 2.0))
+    table = Parametrization("fast", {**parametrization("MF").scalings, "bias": fast})
+    # SGD's bias moves by N^(3 + error), with an error of N^-1 and N^-1.5; Adam's by N^2.
+    assert first_step_exponents(table, 3, "sgd") == [1.5, 2.0, 0.0]
+    assert first_step_exponents(table, 3, "adam") == [2.0, 2.0, 0.0]
+
+
+def test_powers_at_the_ends_of_their_domain() -> None:
+    assert Power(9.0, -9.0)(4, 2) == 512.0
+    assert Power(2.0, 3.0)(1, 1) == 1.0
+    assert Power(1.0, 0.0)(2**53, 1) == 2.0**53
+    assert Power(0.0, -1.0)(1, 0.5) == 2.0
+    assert type(Power(np.float64(0.5))(4, 1)) is float
+    for bad in (9.5, -9.5, math.nan):
+        with pytest.raises(ValueError, match=rf"fan_in_exponent must lie in \[-9, 9\], got {bad}"):
+            Power(bad)
+        with pytest.raises(ValueError, match=rf"fan_out_exponent must lie in .*, got {bad}"):
+            Power(0.0, bad)
+    for bad in (0, -1, 2**54, math.nan):
+        shown = str(float(bad)).replace("+", r"\+")
+        message = rf"must be positive and at most 2\^53, got {shown}"
+        with pytest.raises(ValueError, match=f"fan_in {message}"):
+            Power()(bad, 1)
+        with pytest.raises(ValueError, match=f"fan_out {message}"):
+            Power()(1, bad)
+
+
+def test_tables_are_copied_and_pickled_but_not_changed() -> None:
+    for name, table in PARAMETRIZATIONS.items():
+        for other in (copy.deepcopy(table), pickle.loads(pickle.dumps(table))):
+            assert other == table
+            assert parametrization(other) is other
+            assert first_step_exponents(other, 3, "sgd") == first_step_exponents(name, 3, "sgd")
+    table = parametrization("MF")
+    with pytest.raises(FrozenInstanceError):
+        table.name = "SP"  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        table["input"].init = Power()  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        table["input"].init.fan_in_exponent = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [("sp", "SP"), ("mup", "muP"), ("µP", "muP"), ("Mf", "MF"), ("muP", "muP")],
+)
+def test_more_spellings_of_the_names(spelling: str, name: str) -> None:
+    assert parametrization(spelling) is PARAMETRIZATIONS[name]
+
+
+def test_refusals_list_what_there_is() -> None:
+    for bad in ("embedding", 3, None):
+        with pytest.raises(ValueError, match="layer type must be one of") as caught:
+            parametrization("MF")[bad]  # type: ignore[index]
+        assert all(repr(kind) in str(caught.value) for kind in LAYER_TYPES)
+        assert str(caught.value).endswith(f"got {bad!r}")
+    with pytest.raises(ValueError, match=r"optimizer must be one of \('sgd', 'adam'\), got 'SGD'"):
+        first_step_exponents("MF", 3, "SGD")
+    with pytest.raises(ValueError, match="depth must be a positive integer, got 2"):
+        first_step_exponents("MF", 2.0, "sgd")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="fan_out must be a number, got 'x'"):
+        Power()(1, "x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="fan_in must be a number, got 'x'"):
+        Power()("x", 1)  # type: ignore[arg-type]
