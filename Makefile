@@ -45,7 +45,8 @@ export OPENBLAS_NUM_THREADS := 1
 export PYTHONUNBUFFERED := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: help setup figures _figures test lint lab bench lock notebooks site dist clean distclean FORCE
+.PHONY: help setup figures _figures test lint lab bench lock notebooks site dist chaos machines seeds \
+        mutants cache-info cache-clean clean distclean FORCE
 
 help: ## Print this help
 	@echo 'Usage: make TARGET [PROFILE=quick|laptop|paper] [JOBS=n]'
@@ -131,6 +132,11 @@ machines: $(STAMP) ## Run the quick profile as on an old processor: how far do t
 seeds: $(STAMP) ## Run every notebook with ten sets of seeds: does a verdict depend on them?
 	@$(PY) -m rclib.stability --profile $(PROFILE) --jobs $(JOBS)
 
+# Fresh each time: the copy in mutants/ follows the code only where functions change.
+mutants: $(STAMP) ## Change the code that measures, one place at a time: do the tests notice? (half an hour)
+	@rm -rf mutants && $(PY) -m mutmut run --max-children $(CORES)
+	@$(PY) -m mutmut results
+
 cache-info: $(STAMP) ## List the store of finished runs: current, stale, left over
 	@$(PY) -m rclib.cache info
 
@@ -138,7 +144,7 @@ cache-clean: $(STAMP) ## Remove from the store what no run will ask for again
 	@$(PY) -m rclib.cache clean
 
 clean: ## Remove generated notebooks and the quick profile's figures and results
-	rm -rf build figures/quick results/quick
+	rm -rf build figures/quick mutants results/quick
 
 distclean: clean ## Remove the environment and the store of finished runs as well
 	rm -rf .venv .cache

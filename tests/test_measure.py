@@ -539,3 +539,19 @@ def test_results_stay_as_they_are() -> None:
         largest_correlation(c).value = 0.0  # type: ignore[misc]
     with pytest.raises(FrozenInstanceError):
         row_column_share(noise(3, 3)).value = 0.0  # type: ignore[misc]
+
+
+def test_refusals_begin_with_the_argument() -> None:
+    for call, message in (
+        (lambda: measure.correlations({}), "^vectors must not be empty$"),
+        (lambda: measure.leading_share(torch.zeros(3, 3), 1), "^w must not be zero$"),
+        (lambda: measure.leading_share("x", 1), "^w must be"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            call()
+
+
+def test_correlations_take_the_commonest_length() -> None:
+    short = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([2.0, 1.0])}
+    long = {"c": torch.tensor([3.0, 1.0, 2.0])}
+    assert measure.correlations({"h": {**short, **long}}).n == 2

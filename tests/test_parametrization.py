@@ -289,3 +289,32 @@ def test_refusals_list_what_there_is() -> None:
         Power()(1, "x")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="fan_in must be a number, got 'x'"):
         Power()("x", 1)  # type: ignore[arg-type]
+
+
+def test_first_step_exponents_of_weights_by_hand() -> None:
+    # Biases that hardly move, so that the weights alone decide; SGD's rate and Adam's differ.
+    still = Scaling(sgd=Power(0.0, -9.0), adam=Power(0.0, -9.0))
+    table = Parametrization(
+        "own",
+        {
+            "input": Scaling(sgd=Power(0.0, 2.0), adam=Power(0.0, 0.5)),
+            "hidden": Scaling(Power(-0.5), Power(-0.25), Power(1.5), Power(0.25)),
+            "output": Scaling(Power(-1.0), Power(0.5), Power(1.5), Power(0.75)),
+            "bias": still,
+            "output_bias": Scaling(),  # as many as outputs: no power of the width
+        },
+    )
+    # Entries of m W: N^-0.5 at the output, N^-0.75 in the hidden layer. The error is N^0,
+    # N^-0.5 below the output, and N^(-0.5 - 0.75 + 0.5) = N^-0.75 below the hidden layer.
+    output = 2 * -1.0 + 1.5 + 0.0 + 1.0
+    hidden = 2 * -0.5 + 1.5 - 0.5 + 1.0
+    first = 0.0 + 2.0 - 0.75
+    assert first_step_exponents(table, 3, "sgd") == pytest.approx([first, hidden, output])
+    # Adam's step knows no error: multiplier + rate + 1, the first layer without the sum.
+    adam = [0.5, -0.5 + 0.25 + 1.0, -1.0 + 0.75 + 1.0]
+    assert first_step_exponents(table, 3, "adam") == pytest.approx(adam)
+
+
+def test_an_exponent_that_is_no_number_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"^fan_out_exponent must be a number, got 'x'"):
+        Power(0.0, "x")  # type: ignore[arg-type]

@@ -376,3 +376,25 @@ def test_single_numbers_are_floats_of_python_and_results_stay_as_they_are() -> N
         assert type(found) is float
     with pytest.raises(dataclasses.FrozenInstanceError):
         spectra.spectrum(W).v1 = beta  # type: ignore[misc]
+
+
+def test_what_is_no_array_of_numbers_is_refused_by_name() -> None:
+    v = np.array([1.0, 0.0])
+    bad = np.array([np.nan, 1.0])
+    for name, call in {
+        "v": lambda: spectra.vector_alignment(bad, v),
+        "beta": lambda: spectra.vector_alignment(v, bad),
+        "M": lambda: spectra.overlaps(np.eye(2), bad * np.eye(2)),
+        "Z": lambda: spectra.kernel_target_alignment(bad * np.eye(2), v),
+        "y": lambda: spectra.kernel_target_alignment(np.eye(2), bad),
+    }.items():
+        with pytest.raises(ValueError, match=f"^{name} must be finite"):
+            call()
+    with pytest.raises(ValueError, match=r"^beta must not be zero$"):
+        spectra.vector_alignment(v, 0 * v)
+
+
+def test_singular_vectors_of_a_matrix_with_many_more_rows_are_as_many_as_columns() -> None:
+    left, right = spectra.singular_vectors(np.eye(5, 2))
+    assert left.shape == (5, 2)
+    assert right.shape == (2, 2)

@@ -591,3 +591,44 @@ def test_resize_is_the_transfer_of_all_hidden_indices(options: dict[str, Any]) -
     reported = resize_maps(model, 9, **options)
     assert reported.keys() == maps.keys()
     assert all(torch.equal(reported[place], maps[place]) for place in maps)
+
+
+def test_tensors_without_an_exponent_have_no_multiplier() -> None:
+    axes = {"W": ("o", "i"), "V": ("o", "i")}
+    tensors = {"W": torch.ones(2, 2), "V": torch.ones(2, 2)}
+    places = [(name, axis) for name in axes for axis in (0, 1)]
+    maps = dict.fromkeys(places, torch.tensor([0, 1, 0, 1]))
+    found = gather(tensors, axes, maps, fan_in_exponents={"W": 1.0})
+    # (2 / 4)^(1 - a): a = 1 where given, else 0.
+    assert torch.equal(found["W"], torch.ones(4, 4))
+    assert torch.equal(found["V"], torch.full((4, 4), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "message"),
+    [
+        ("random_rate", "half", "^random_rate must be a number, got 'half'"),
+        ("replacement", 2, "^replacement must be True or False, got 2"),
+        ("source", [3], "^source must be a mapping, got list"),
+        ("target", [3], "^target must be a mapping, got list"),
+    ],
+)
+def test_arguments_of_maps_are_refused_by_name(name: str, bad: Any, message: str) -> None:
+    good: dict[str, Any] = {"axes": {"b": ("h",)}, "source": {"h": 3}, "target": {"h": 2}}
+    with pytest.raises((TypeError, ValueError), match=message):
+        draw_index_maps(**{**good, "generator": seeded(0), name: bad})
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "message"),
+    [
+        ("norm_rate", "one", "^norm_rate must be a number, got 'one'"),
+        ("fan_in_exponents", [1.0], "^fan_in_exponents must be a mapping, got list"),
+        ("maps", [1.0], "^maps must be a mapping, got list"),
+        ("tensors", [1.0], "^tensors must be a mapping, got list"),
+    ],
+)
+def test_arguments_of_gather_are_refused_by_name(name: str, bad: Any, message: str) -> None:
+    good: dict[str, Any] = {"tensors": {"b": torch.ones(2)}, "axes": {"b": ("h",)}, "maps": {}}
+    with pytest.raises((TypeError, ValueError), match=message):
+        gather(**{**good, name: bad})
