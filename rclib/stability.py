@@ -153,10 +153,10 @@ def sentence(record: Mapping[str, Any]) -> str:
         f"At the {record['profile']} profile, {len(rows) - len(moving)} of {len(rows)} claims come "
         f"to the same verdict with each of {record['repeats']} sets of seeds"
     )
-    if moving:
-        text += f"; the others ({len(moving)}) are undecided with some"
+    if len(moving) > len(both):
+        text += f"; undecided with some sets: {len(moving) - len(both)}"
     if both:
-        text += f", and {len(both)} of them reproduced with some and not reproduced with others"
+        text += f"; reproduced with some, not reproduced with others: {len(both)}"
     return f"{text} (`results/stability/{record['profile']}.json`)."
 
 

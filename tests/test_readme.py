@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -66,7 +67,8 @@ def test_committed_figures_are_those_of_the_results(monkeypatch: pytest.MonkeyPa
     assert {p.stem for p in folder.iterdir()} == named
 
 
-def test_figure_table_counts_and_lists() -> None:
+def test_figure_table_counts_and_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RCLIB_OUT", str(tmp_path))
     claim: dict[str, object] = {"statement": "s", "quantity": "q", "criterion": "≥ 1"}
     claim |= {"value": 2.0, "low": 1.5}
     claim |= {"repeats": 3}
@@ -89,6 +91,14 @@ def test_figure_table_counts_and_lists() -> None:
     ]
     assert table.splitlines()[-2] == ""
     assert table.splitlines()[-1].startswith("2 claims have an interval and 1 of them")
+
+    path = tmp_path / "results" / "stability" / "quick.json"
+    path.parent.mkdir(parents=True)
+    row = {"key": "k", "verdict": "reproduced", "verdicts": {"reproduced": 2, "undecided": 1}}
+    seeds = {"profile": "quick", "repeats": 3, "notebooks": {"11_t": [row]}}
+    path.write_text(json.dumps(seeds), encoding="utf-8")
+    more = readme.figure_table([record])
+    assert more.startswith(table + "\n\nAt the quick profile, 0 of 1 claims come to the same")
 
 
 @pytest.mark.parametrize(

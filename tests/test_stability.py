@@ -95,11 +95,11 @@ def test_sentence_of_the_readme(tmp_path: Path) -> None:
             ([steady], r"1 of 1 claims come to the same verdict with each of 4 sets of seeds \("),
             (
                 [steady, near],
-                r"1 of 2 claims .* seeds; the others \(1\) are undecided with some \(",
+                r"1 of 2 claims .* seeds; undecided with some sets: 1 \(",
             ),
             (
                 [flipping, near],
-                r"0 of 2 .*; the others \(2\) .* some, and 1 of them reproduced with",
+                r"0 of 2 .*; undecided with some sets: 1; .*not reproduced with others: 1 \(",
             ),
         )
     ):
