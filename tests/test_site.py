@@ -89,6 +89,22 @@ def test_front_page_has_a_card_a_figure(project: Path) -> None:
     assert words(cards[1]).startswith("Figure 4.1 New figure")  # in no table of titles
 
 
+def test_scoreboard_says_with_how_many_sets_of_seeds(project: Path) -> None:
+    path = project / "results" / "stability" / "quick.json"
+    path.parent.mkdir()
+    row = {
+        "key": "good_claim",
+        "verdict": "reproduced",
+        "verdicts": {"reproduced": 7, "undecided": 3},
+    }
+    path.write_text(json.dumps({"notebooks": {"11_a": [row]}}), encoding="utf-8")
+    build(project / "site", api=False)
+    rows = soup(project / "site" / "index.html").select_one("#scoreboard table").select("tbody tr")
+    good, bad = (words(row) for row in rows[:2])
+    assert good.count("3 repeats; this verdict with 7 of 10 sets of seeds") == 1  # quick alone
+    assert "sets of seeds" not in bad
+
+
 def test_scoreboard_has_profiles_side_by_side(project: Path) -> None:
     build(project / "site", api=False)
     page = soup(project / "site" / "index.html")

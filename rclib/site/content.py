@@ -15,7 +15,7 @@ from typing import Any
 from rclib import paths
 from rclib.claims import VERDICTS
 from rclib.replication import load_papers
-from rclib.scoreboard import load_results, tally
+from rclib.scoreboard import claim_rows, load_results, tally
 
 __all__ = [
     "KINDS",
@@ -54,6 +54,7 @@ class Outcome:
     high: float | None
     repeats: int
     note: str
+    seeds: str = ""  # in how many sets of seeds the verdict came out, "9/10"; "" if not known
 
     @property
     def text(self) -> str:
@@ -61,6 +62,15 @@ class Outcome:
         if self.value is None:
             return "not measured"
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+    @property
+    def remarks(self) -> str:
+        """Repeats, share of sets of seeds with this verdict, and the note, as one line."""
+        parts = [f"{self.repeats} repeats"] if self.repeats > 1 else []
+        if self.seeds:
+            same, total = self.seeds.split("/")
+            parts.append(f"this verdict with {same} of {total} sets of seeds")
+        return "; ".join([*parts, *([self.note] if self.note else [])])
 
 
 @dataclass(frozen=True)
@@ -245,14 +255,20 @@ def _figures(notebook: Notebook) -> list[Figure]:
 def _claims(notebook: Notebook) -> list[ClaimRow]:
     found: dict[str, dict[str, Mapping[str, Any]]] = {}
     for profile, record in notebook.records.items():
-        for claim in record["claims"]:
+        for claim in claim_rows([dict(record)]):
             found.setdefault(claim["key"], {})[profile] = claim
     rows = []
     for key, by_profile in found.items():
         lead = next(iter(by_profile.values()))
         outcomes = {
             profile: Outcome(
-                c["verdict"], c["value"], c["low"], c["high"], int(c["repeats"]), c["note"]
+                verdict=c["verdict"],
+                value=c["value"],
+                low=c["low"],
+                high=c["high"],
+                repeats=int(c["repeats"]),
+                note=c["note"],
+                seeds=c["seeds"],
             )
             for profile, c in by_profile.items()
         }
