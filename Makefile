@@ -95,7 +95,7 @@ $(filter-out $(OVERVIEW),$(MISSING)): FORCE
 test: lint ## Run the tests, the notebooks' checks (nbval), coverage, ruff and mypy
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && mkdir "$$out/coverage" && \
 	export COVERAGE_FILE="$$out/coverage/data" && \
-	RCLIB_OUT="$$out" TQDM_DISABLE=1 $(PY) -m coverage run -m pytest notebooks tests -n $(CORES) --dist loadfile \
+	RCLIB_OUT="$$out" TQDM_DISABLE=1 $(PY) -m coverage run -m pytest notebooks tests -n $(CORES) --dist loadfile --no-loadscope-reorder \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --nbval-kernel-startup-timeout=120 && \
 	$(PY) -m coverage combine --quiet && $(PY) -m coverage report
 
