@@ -101,7 +101,7 @@ def test_scoreboard_says_with_how_many_sets_of_seeds(project: Path) -> None:
     build(project / "site", api=False)
     rows = soup(project / "site" / "index.html").select_one("#scoreboard table").select("tbody tr")
     good, bad = (words(row) for row in rows[:2])
-    assert good.count("3 repeats; this verdict with 7 of 10 sets of seeds") == 1  # quick alone
+    assert good.count("3 repeats; 7 of 10 sets of seeds agree") == 1  # quick alone
     assert "sets of seeds" not in bad
 
 

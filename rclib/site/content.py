@@ -69,7 +69,7 @@ class Outcome:
         parts = [f"{self.repeats} repeats"] if self.repeats > 1 else []
         if self.seeds:
             same, total = self.seeds.split("/")
-            parts.append(f"this verdict with {same} of {total} sets of seeds")
+            parts.append(f"{same} of {total} sets of seeds agree")
         return "; ".join([*parts, *([self.note] if self.note else [])])
 
 
