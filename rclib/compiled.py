@@ -148,34 +148,54 @@ def _sums(decode: Callable[[Any], Any], squares: bool) -> Callable[..., None]:
         for run in range(runs.shape[0]):
             first, last, block = runs[run, 0], runs[run, 1], runs[run, 2]
             for left in range(first, last, STRIP):
-                n = min(STRIP, last - left)
-                top = 0
-                while top < height:
-                    a = row_block[top]
+                right = min(left + STRIP, last)
+                n = right - left
+                i = 0
+                while i < height:
+                    a = row_block[i]
+                    end = i
+                    while end < min(i + LINE, height) and row_block[end] == a:
+                        end += 1
                     line[:n] = 0.0
-                    end = min(top + LINE, height)
-                    i = top
-                    while i < end and row_block[i] == a:
-                        row = x[i, left : left + n]
-                        s = np.float32(0.0)
-                        if squares:
-                            q = np.float32(0.0)
-                            for j in range(n):
-                                value = decode(row[j])
-                                s += value
-                                q += value * value
-                                line[j] += value
-                            total[a, block] += q
-                        else:
-                            for j in range(n):
-                                value = decode(row[j])
-                                s += value
-                                line[j] += value
-                        rows[i, block] += s
+                    q = np.float64(0.0)
+                    # Four rows at a time: a column's sum is fetched and put back once for them.
+                    while i + 4 <= end:
+                        x0, x1 = x[i, left:right], x[i + 1, left:right]
+                        x2, x3 = x[i + 2, left:right], x[i + 3, left:right]
+                        s0 = s1 = s2 = s3 = np.float32(0.0)
+                        q4 = np.float32(0.0)
+                        for j in range(n):
+                            v0, v1 = decode(x0[j]), decode(x1[j])
+                            v2, v3 = decode(x2[j]), decode(x3[j])
+                            s0 += v0
+                            s1 += v1
+                            s2 += v2
+                            s3 += v3
+                            if squares:
+                                q4 += (v0 * v0 + v1 * v1) + (v2 * v2 + v3 * v3)
+                            line[j] += (v0 + v1) + (v2 + v3)
+                        rows[i, block] += s0
+                        rows[i + 1, block] += s1
+                        rows[i + 2, block] += s2
+                        rows[i + 3, block] += s3
+                        q += q4
+                        i += 4
+                    while i < end:
+                        x0 = x[i, left:right]
+                        s0 = q4 = np.float32(0.0)
+                        for j in range(n):
+                            v0 = decode(x0[j])
+                            s0 += v0
+                            if squares:
+                                q4 += v0 * v0
+                            line[j] += v0
+                        rows[i, block] += s0
+                        q += q4
                         i += 1
                     for j in range(n):
                         columns[a, left + j] += line[j]
-                    top = i
+                    if squares:
+                        total[a, block] += q
 
     return sums
 
