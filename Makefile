@@ -129,11 +129,11 @@ chaos: $(STAMP) ## Kill make figures at 20 random moments and compare the result
 machines: $(STAMP) ## Run the quick profile as on an old processor: how far do the numbers differ?
 	@$(PY) tests/machines.py
 
-seeds: $(STAMP) ## Run every notebook with ten sets of seeds: does a verdict depend on them?
+seeds: $(STAMP) ## Run every notebook with ten sets of seeds: does a verdict depend on them? (an hour)
 	@$(PY) -m rclib.stability --profile $(PROFILE) --jobs $(JOBS)
 
 # Fresh each time: the copy in mutants/ follows the code only where functions change.
-mutants: $(STAMP) ## Change the code that measures, one place at a time: do the tests notice? (half an hour)
+mutants: $(STAMP) ## Change the code that measures, one place at a time: do the tests notice? (ten minutes)
 	@rm -rf mutants && $(PY) -m mutmut run --max-children $(CORES)
 	@$(PY) -m mutmut results
 
