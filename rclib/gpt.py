@@ -29,16 +29,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rclib.gpt_block import Block, angles, normalised, own_parameters
 from rclib.models import BIASES, Init
 from rclib.parametrization import Parametrization
 from rclib.parametrization import parametrization as lookup
 
-__all__ = ["GPT", "Block", "build_gpt", "gpt_axes"]
+__all__ = ["GPT", "build_gpt", "gpt_axes"]
 
 NORMS = ("layer", "rms")
 POSITIONS = ("learned", "rotary")
 GAUSSIAN = Init("gaussian")
-EPS = 1e-5  # inside the norms
 MLP_RATIO = 4  # hidden neurons of the MLP branch per stream neuron, as in the paper's N x 4N
 
 
@@ -164,9 +164,9 @@ class GPT(nn.Module):
             assert isinstance(module, GPT | Block)
             module.multipliers[own] = self.multiplier(name)
         if positions == "rotary":
-            angles = _angles(context, head_size)
-            self.register_buffer("cosine", angles.cos(), persistent=False)
-            self.register_buffer("sine", angles.sin(), persistent=False)
+            turns = angles(context, head_size)
+            self.register_buffer("cosine", turns.cos(), persistent=False)
+            self.register_buffer("sine", turns.sin(), persistent=False)
 
     def _shape(self, name: str) -> tuple[int, ...]:
         sizes = {
@@ -276,7 +276,7 @@ class GPT(nn.Module):
         length = tokens.shape[-1]
         if length > self.context:
             raise ValueError(f"tokens must be at most context = {self.context} long, got {length}")
-        p, m = _parameters(self), self.multipliers
+        p, m = own_parameters(self), self.multipliers
         # The table is stored output axis first; its transpose is the look-up table.
         x = functional.embedding(tokens, (p["embedding"] * m["embedding"]).t())
         turn = None
@@ -287,7 +287,7 @@ class GPT(nn.Module):
         streams = [x]
         for block in self.blocks:
             streams.append(block(streams[-1], turn))
-        h = _norm(streams[-1], self.norm, p["gain"], p.get("shift"))
+        h = normalised(streams[-1], self.norm, p["gain"], p.get("shift"))
         return [*streams, functional.linear(h, p["W"] * m["W"], p.get("B"))]
 
     def options(self) -> dict[str, Any]:
@@ -321,44 +321,6 @@ class GPT(nn.Module):
         return other
 
 
-class Block(nn.Module):
-    """Attention and MLP, each behind its norm and added to the stream; `GPT` fills it."""
-
-    def __init__(self, head_size: int, norm: str) -> None:
-        super().__init__()
-        self.head_size, self.norm = head_size, norm
-        self.multipliers: dict[str, float] = {}
-
-    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Stream (batch, T, N) after the block; `turn` holds cos and sin of rotary positions."""
-        p, m = _parameters(self), self.multipliers
-        h = _norm(x, self.norm, p["gain1"], p.get("shift1"))
-        x = x + self._attention(h, p, turn)
-        h = _norm(x, self.norm, p["gain2"], p.get("shift2"))
-        h = functional.gelu(functional.linear(h, p["Wup"] * m["Wup"], p.get("Bup")))
-        return x + functional.linear(h, p["Wdown"] * m["Wdown"], p.get("Bdown"))
-
-    def _attention(
-        self, h: Tensor, p: Mapping[str, Tensor], turn: tuple[Tensor, Tensor] | None
-    ) -> Tensor:
-        batch, length, width = h.shape
-        # One matrix product for queries, keys and values. Scaling the weights costs N² a step,
-        # scaling the products would cost tokens times N.
-        w = torch.cat([p[n].flatten(0, 1) * self.multipliers[n] for n in ("Wq", "Wk", "Wv")])
-        b = torch.cat([p[n].flatten() for n in ("Bq", "Bk", "Bv")]) if "Bq" in p else None
-        qkv = functional.linear(h, w, b).view(batch, length, 3, -1, self.head_size)
-        qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, batch, heads, T, d_h)
-        qk, v = qkv[:2], qkv[2]
-        if turn is not None:
-            qk = _rotate(qk, turn[0].to(qk.dtype), turn[1].to(qk.dtype))
-        q, k = qk.unbind(0)
-        out = functional.scaled_dot_product_attention(
-            q, k, v, is_causal=True, scale=1.0 / self.head_size
-        )
-        w = p["Wo"].transpose(1, 2).flatten(1) * self.multipliers["Wo"]  # (N, heads · d_h)
-        return functional.linear(out.transpose(1, 2).reshape(batch, length, width), w, p.get("Bo"))
-
-
 def build_gpt(options: Mapping[str, Any]) -> GPT:
     """A `GPT` from a JSON-able description: its arguments, with laws as {"kind", "mean", "scale"}
     and `init` optionally as {layer type: {...}}. Raises ValueError without a width."""
@@ -374,28 +336,5 @@ def build_gpt(options: Mapping[str, Any]) -> GPT:
     return GPT(arguments.pop("width"), **arguments)
 
 
-def _parameters(module: nn.Module) -> dict[str, Tensor]:
-    """A module's own parameters by name."""
-    return {name: p for name, p in module._parameters.items() if p is not None}
-
-
 _WEIGHT_TYPES = ("input", "hidden", "output")
 _LAYER_TYPES = {"embedding": "input", "position": "input", "W": "output", "B": "output_bias"}
-
-
-def _norm(x: Tensor, kind: str, gain: Tensor, shift: Tensor | None) -> Tensor:
-    if kind == "layer":
-        return functional.layer_norm(x, gain.shape, gain, shift, EPS)
-    return functional.rms_norm(x, list(gain.shape), gain, EPS)
-
-
-def _angles(context: int, head_size: int) -> Tensor:
-    """Rotation angles s · 10000^(-2 i / d_h), shape (context, d_h / 2)."""
-    frequency = 10_000.0 ** (-torch.arange(0, head_size, 2, dtype=torch.float64) / head_size)
-    return (torch.arange(context, dtype=torch.float64)[:, None] * frequency).float()
-
-
-def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turn the pairs (x_i, x_{i + d_h/2}) by their angles (rotary positions, arXiv 2104.09864)."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cosine - b * sine, b * cosine + a * sine], dim=-1)

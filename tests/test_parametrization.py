@@ -138,11 +138,14 @@ def test_power_is_the_product_of_two_powers() -> None:
 
 @pytest.mark.parametrize(
     ("spelling", "name"),
-    [("SP", "SP"), ("standard", "SP"), ("mf", "MF"), ("MUP", "muP"), ("μP", "muP")],
+    [
+        *[("SP", "SP"), ("sp", "SP"), ("standard", "SP"), ("mf", "MF"), ("Mf", "MF")],
+        *[("muP", "muP"), ("mup", "muP"), ("MUP", "muP"), ("μP", "muP"), ("µP", "muP")],
+    ],
 )
 def test_spellings_of_the_names(spelling: str, name: str) -> None:
     found = parametrization(spelling)
-    assert found.name == name
+    assert found is PARAMETRIZATIONS[name]
     assert parametrization(found) is found
 
 
@@ -265,14 +268,6 @@ def test_tables_are_copied_and_pickled_but_not_changed() -> None:
         table["input"].init = Power()  # type: ignore[misc]
     with pytest.raises(FrozenInstanceError):
         table["input"].init.fan_in_exponent = 1.0  # type: ignore[misc]
-
-
-@pytest.mark.parametrize(
-    ("spelling", "name"),
-    [("sp", "SP"), ("mup", "muP"), ("µP", "muP"), ("Mf", "MF"), ("muP", "muP")],
-)
-def test_more_spellings_of_the_names(spelling: str, name: str) -> None:
-    assert parametrization(spelling) is PARAMETRIZATIONS[name]
 
 
 def test_refusals_list_what_there_is() -> None:

@@ -392,9 +392,3 @@ def test_what_is_no_array_of_numbers_is_refused_by_name() -> None:
             call()
     with pytest.raises(ValueError, match=r"^beta must not be zero$"):
         spectra.vector_alignment(v, 0 * v)
-
-
-def test_singular_vectors_of_a_matrix_with_many_more_rows_are_as_many_as_columns() -> None:
-    left, right = spectra.singular_vectors(np.eye(5, 2))
-    assert left.shape == (5, 2)
-    assert right.shape == (2, 2)
