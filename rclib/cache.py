@@ -9,6 +9,8 @@ writer left half-written, entries set aside as damaged, and states of unfinished
 from __future__ import annotations
 
 import argparse
+import ast
+import functools
 import json
 import os
 import re
@@ -22,9 +24,11 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+import rclib
 from rclib import paths, store
+from rclib.code import Code, code_of
 
-__all__ = ["Entry", "clean", "describe", "entries", "main"]
+__all__ = ["Entry", "clean", "describe", "entries", "homes", "main"]
 
 KINDS = ("current", "stale", "damaged", "half-written", "unfinished")
 _TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp")
@@ -48,6 +52,7 @@ class Entry:
 
 def entries(root: Path | None = None) -> Iterator[Entry]:
     """Everything in the store at `root` (default: `rclib.paths.cache_dir()`), by path."""
+    _code.cache_clear()  # what the files say now
     root = root or paths.cache_dir()
     unfinished = root / "unfinished"
     if unfinished.is_dir():
@@ -72,29 +77,51 @@ def _entry(path: Path, size: int) -> Entry:
         with safe_open(path, framework="np") as handle:
             meta = handle.metadata() or {}
         seconds = float(meta.get("seconds", 0))
-        kind = "current" if _wanted(meta) == path.stem else "stale"
+        kind = "current" if path.stem in _wanted(meta) else "stale"
     except (SafetensorError, OSError, ValueError, RecursionError):
         return Entry(path, "damaged", function, size)
     return Entry(path, kind, function, size, seconds)
 
 
-def _wanted(meta: dict[str, str]) -> str | None:
-    """The key that this checkout would give to the run an entry says it is."""
+def _wanted(meta: dict[str, str]) -> set[str]:
+    """The keys that this checkout would give to the run an entry says it is.
+
+    One for every function of that name: an entry stays current when its function moves.
+    """
     try:
-        name, config = meta["function"], json.loads(meta["config"])
-        threads = int(meta["threads"])
-        module = name.rpartition(".")[0]
-        if not re.fullmatch(r"[\w.]+", module):
-            return None
-        return store.key_of(
-            name,
-            config,
-            code=store.code_digest(module),
-            checksum=meta["data"] or None,
-            threads=threads,
-        )
-    except (KeyError, TypeError, ValueError, ImportError, OSError, RuntimeError):
-        return None  # of an older form, or of a function that is gone
+        module, _, qualname = meta["function"].rpartition(".")
+        config, threads = json.loads(meta["config"]), int(meta["threads"])
+        places = {module} | homes().get(qualname, set())
+        told: dict[str, Any] = {"device": meta["device"], "precision": meta["precision"]}
+        told |= {"checksum": meta["data"] or None}
+    except (KeyError, ValueError):
+        return set()  # of an older form
+    keys = set()
+    for place in places:
+        try:
+            code = _code(place, qualname)
+            keys.add(store.key_of(qualname, config, code=code, threads=threads, **told))
+        except (TypeError, ValueError, ImportError, OSError, RuntimeError):
+            continue  # the function is gone from there
+    return keys
+
+
+@functools.cache
+def _code(module: str, qualname: str) -> Code:
+    return code_of(module, qualname)
+
+
+@functools.cache
+def homes() -> dict[str, set[str]]:
+    """The modules of `rclib` that define a function of a name at their top level."""
+    root = Path(rclib.__file__).parent
+    homes: dict[str, set[str]] = {}
+    for path in root.rglob("*.py"):
+        parts = path.relative_to(root.parent).with_suffix("").parts
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef):
+                homes.setdefault(node.name, set()).add(".".join(parts))
+    return homes
 
 
 def _abandoned(path: Path) -> bool:
@@ -145,9 +172,10 @@ def clean(found: Sequence[Entry], *, everything: bool = False) -> list[Entry]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """List the store of finished runs, or remove what is stale, damaged or left over."""
+    """List the store of finished runs, remove what is stale, damaged or left over, or give entries
+    of version 0.1.0 the keys of today (rekey)."""
     parser = argparse.ArgumentParser(prog="python -m rclib.cache", description=main.__doc__)
-    parser.add_argument("command", choices=("info", "clean"))
+    parser.add_argument("command", choices=("info", "clean", "rekey"))
     parser.add_argument("--all", action="store_true", help="clean: remove current entries too")
     arguments = parser.parse_args(argv)
     root = paths.cache_dir()
@@ -156,6 +184,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"store of finished runs: {root}")
         if arguments.command == "info":
             print(describe(found))
+        elif arguments.command == "rekey":
+            from rclib.rekey import rekey
+
+            moved = sum(1 for _ in rekey(root))
+            print(f"{moved} of {len(found)} entries of version 0.1.0 have today's keys now")
         else:
             removed = clean(found, everything=arguments.all)
             size = sum(e.nbytes for e in removed) / 1e6

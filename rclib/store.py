@@ -2,11 +2,10 @@
 
 The key of a run is the SHA-256 of
 - the function's name and its keyword arguments,
-- the code: the syntax trees, without docstrings, of the function's module and of every
-  `rclib` module that it imports, directly or not. Editing `rclib/plots.py` therefore changes
-  no training run's key, editing `rclib/train.py` changes all;
-- the checksum of the data set, the versions of torch, numpy and scipy, and the thread count, on
-  which the last bits of a result depend.
+- the code: every definition that it reaches (`rclib.code`), wherever that stands,
+- the checksum of the data set,
+- what the last bits of a result, or all of them, depend on: the versions of torch, numpy, scipy
+  and of the other packages that this code uses, the thread count, the device and the precision.
 
 A result is a flat dictionary of numpy arrays in one safetensors file, written under a
 temporary name and renamed; it comes back in the order in which the run gave it. Its metadata
@@ -17,17 +16,16 @@ the store.
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
-import importlib.util
 import json
 import math
 import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -38,24 +36,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rclib import paths
+from rclib.code import Code, code_of
 from rclib.data import Source
-
-# Modules that carry results but do not shape them: a data set is identified by the checksum of
-# what it holds, and store, sweep and paths only decide where and in which order runs happen.
-NEUTRAL = frozenset({"rclib.data", "rclib.paths", "rclib.store", "rclib.sweep"})
-
-_IMPORTED = time.time()
 
 __all__ = [
     "Arrays",
     "Experiment",
-    "code_digest",
+    "code_behind",
+    "device",
     "fetch",
     "keep",
     "key_of",
     "lookup",
+    "precision",
     "run_key",
     "seconds_spent",
+    "versions",
     "write_atomically",
 ]
 
@@ -77,128 +73,82 @@ def write_atomically(path: Path, payload: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _source(module: str) -> Path | None:
-    spec = importlib.util.find_spec(module)
-    return Path(spec.origin) if spec is not None and spec.origin else None
-
-
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def _imports(tree: ast.Module, package: str) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {a.name for a in node.names if a.name.split(".")[0] == package}
-        elif isinstance(node, ast.ImportFrom) and node.level:
-            raise ValueError(f"relative imports hide what code a result depends on: {node.module}")
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package:
-            base = str(node.module)
-            found |= {base} | {f"{base}.{a.name}" for a in node.names}
-    return found
-
-
-def _without_docstrings(tree: ast.Module) -> str:
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                node.body = node.body[1:]
-    return ast.dump(tree)
-
-
-def code_digest(module: str) -> str:
-    """SHA-256 of a module's code and of all modules of its package that it imports.
-
-    Comments, layout and docstrings do not count. Raises ModuleNotFoundError for a module
-    without a source file, since its code cannot be told apart, and RuntimeError for one that was
-    edited after this process had imported it.
-    """
-    if module == "__main__":
-        raise ModuleNotFoundError(
-            "a function of __main__ (a notebook or script) is in no module whose code could be "
-            "told apart; move it to a module"
-        )
-    package = module.split(".")[0]
-    seen: dict[str, str] = {}
-    todo = [module]
-    while todo:
-        name = todo.pop()
-        if name in seen or (name != module and (name == package or name in NEUTRAL)):
-            continue
-        path = _find(name)
-        if path is None:
-            if name == module:
-                raise ModuleNotFoundError(f"no source file for module {module!r}")
-            continue  # a name imported from a module, not a module
-        if name in sys.modules and path.stat().st_mtime > _IMPORTED:
-            raise RuntimeError(
-                f"module {name} was edited after it was imported, so its code in memory is not "
-                "the code in its file; restart the kernel or process"
-            )
-        tree = _tree(path)
-        todo += sorted(_imports(tree, package))
-        seen[name] = _without_docstrings(tree)
-    whole = json.dumps(sorted(seen.items()))
-    return hashlib.sha256(whole.encode()).hexdigest()
-
-
-def _find(name: str) -> Path | None:
-    try:
-        return _source(name)
-    except ModuleNotFoundError:
-        return None  # a name inside a module: `rclib.data.Dataset` is no module
-
-
 @functools.cache
-def _code_digest_once(module: str) -> str:
-    return code_digest(module)
+def code_behind(module: str, qualname: str) -> Code:
+    """`code_of`, once a process: code that is in memory does not change with its file."""
+    return code_of(module, qualname)
 
 
-def run_key(
-    function: Experiment,
-    config: Mapping[str, Any],
-    *,
-    data: Source | None,
-    code: str | None = None,
-) -> str:
+def run_key(function: Experiment, config: Mapping[str, Any], *, data: Source | None) -> str:
     """Key of a run (64 hexadecimal digits); see the module's docstring for what counts.
 
     `config` must be JSON-able; raises TypeError naming the function otherwise.
     """
     return key_of(
-        f"{function.__module__}.{function.__qualname__}",
+        function.__qualname__,
         config,
-        code=code or _code_digest_once(function.__module__),
+        code=code_behind(function.__module__, function.__qualname__),
         checksum=data.checksum if data is not None else None,
         threads=torch.get_num_threads(),
+        device=device(),
+        precision=precision(),
     )
 
 
 def key_of(
-    function: str, config: Mapping[str, Any], *, code: str, checksum: str | None, threads: int
+    qualname: str,
+    config: Mapping[str, Any],
+    *,
+    code: Code,
+    checksum: str | None,
+    threads: int,
+    device: str,
+    precision: str,
 ) -> str:
-    """`run_key` from the names and checksums alone: what `code_digest` and a data set give.
+    """`run_key` from its parts: what `code_of`, a data set and this process's settings give.
 
     Raises TypeError for a configuration that is no plain JSON.
     """
     record = {
-        "function": function,
+        "function": qualname,
         "config": dict(config),
-        "code": code,
+        "code": code.digest,
         "data": checksum,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
+        "versions": versions(code.packages),
         "threads": threads,
+        "device": device,
+        "precision": precision,
     }
     try:
         text = json.dumps(record, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        name = function.rpartition(".")[2]
-        raise TypeError(f"config of {name} must be plain JSON: {error}") from None
+        raise TypeError(f"config of {qualname} must be plain JSON: {error}") from None
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def device() -> str:
+    """Where a run would compute: the name of the GPU that torch would take, else "cpu"."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def precision() -> str:
+    """torch's settings on which the digits of a result depend, e.g. "float32, highest"."""
+    return f"{str(torch.get_default_dtype())[6:]}, {torch.get_float32_matmul_precision()}"
+
+
+def versions(packages: Collection[str]) -> dict[str, str]:
+    """Versions of torch, numpy and scipy, and of all other installed ones of these packages."""
+    found = {"torch": torch.__version__, "numpy": np.__version__, "scipy": scipy.__version__}
+    for name in sorted(set(packages) - found.keys() - sys.stdlib_module_names):
+        for distribution in _distributions().get(name, ()):
+            found[distribution] = metadata.version(distribution)
+    return found
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Which installed distributions a top-level package comes from."""
+    return metadata.packages_distributions()
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
@@ -293,6 +243,8 @@ def keep(
         "key": key,
         "data": data.checksum if data is not None else "",
         "threads": str(torch.get_num_threads()),
+        "device": device(),
+        "precision": precision(),
     }
     write_atomically(_path(function, key, root), save(arrays, metadata=meta))
 

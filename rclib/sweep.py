@@ -114,8 +114,8 @@ def _compute(
     if store.run_key(function, config, data=data) != key:
         raise RuntimeError(
             f"the worker would run something else than was asked for: its copy of "
-            f"{function.__module__} or what that imports, or its torch or numpy, is not the one "
-            "of the sweep (was the code edited meanwhile?)"
+            f"{function.__module__} or what that imports, its torch or numpy, or its device is "
+            "not that of the sweep (was the code edited meanwhile?)"
         )
     begin = time.monotonic()
     with threadpool_limits(limits=1):

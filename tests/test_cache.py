@@ -36,7 +36,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path.write_text(RUNS + "SCALE = 1\n")
     os.utime(path, (1, 1))
     monkeypatch.syspath_prepend(str(tmp_path))
-    store._code_digest_once.cache_clear()
+    store.code_behind.cache_clear()
     yield path
     sys.modules.pop("cache_test_runs", None)
 

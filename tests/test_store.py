@@ -6,11 +6,11 @@ import importlib
 import itertools
 import json
 import os
-import shutil
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save
 
-import rclib
 from rclib import store, sweep
 from rclib.data import load
 
@@ -100,128 +99,6 @@ def same(a: store.Arrays, b: store.Arrays) -> bool:
     )
 
 
-# --- the code behind a result --------------------------------------------------------------
-
-
-TREE = {
-    "top": "from {p} import near\nfrom {p}.direct import value\nimport {p}.dotted\n",
-    "near": "import math\n\ndef size(x):\n    return math.sqrt(x)\n",
-    "direct": "value = 1\n",
-    "dotted": "def late():\n    from {p}.deep import f\n    return f()\n",
-    "deep": 'class C:\n    """Words."""\n    x = 1\n\ndef f():\n    "Words."\n    return C().x\n',
-    "apart": "x = 1\n",
-}
-
-
-def test_code_of_every_imported_module_counts(package: Package) -> None:
-    name = package(TREE)
-    before = store.code_digest(f"{name}.top")
-    assert store.code_digest(f"{name}.top") == before
-    seen = {before}
-    for module in ("top", "near", "direct", "dotted", "deep"):
-        package({**TREE, module: TREE[module] + "added = 2\n"})
-        seen.add(store.code_digest(f"{name}.top"))
-    assert len(seen) == 6
-    package({**TREE, "apart": "x = 2\n"})
-    assert store.code_digest(f"{name}.top") == before
-
-
-@pytest.mark.parametrize(
-    ("module", "old", "new", "changes"),
-    [
-        ("deep", "Words.", "Other words.", False),
-        ("deep", '    "Words."\n', "", False),
-        ("deep", "x = 1", "x = 1  # why", False),
-        ("deep", "x = 1", "\n    # why\n    x  =  1", False),
-        ("top", "from {p} import near", '"""Words."""\nfrom {p} import near', False),
-        ("deep", "x = 1", "x = 1.0", True),
-        ("deep", '    "Words."', '    y = "Words."', True),
-        ("deep", "class C", "class D(object): pass\nclass C", True),
-        ("near", "sqrt", "exp", True),
-    ],
-)
-def test_words_and_layout_do_not_count(
-    package: Package, module: str, old: str, new: str, changes: bool
-) -> None:
-    name = package(TREE)
-    before = store.code_digest(f"{name}.top")
-    assert old in TREE[module]
-    package({**TREE, module: TREE[module].replace(old, new)})
-    assert (store.code_digest(f"{name}.top") != before) is changes
-
-
-def test_modules_that_import_each_other_and_subpackages(package: Package) -> None:
-    tree = {
-        "one": "from {p} import two\n",
-        "two": "from {p} import one\nfrom {p}.inner import leaf\n",
-        "inner/__init__": "limit = 1\n",
-        "inner/leaf": "x = 1\n",
-    }
-    name = package(tree)
-    digests = {store.code_digest(f"{name}.one")}
-    for module in ("two", "inner/__init__", "inner/leaf"):
-        package({**tree, module: tree[module] + "y = 2\n"})
-        digests.add(store.code_digest(f"{name}.one"))
-    assert len(digests) == 4
-
-
-def test_code_that_cannot_be_read_is_an_error(package: Package) -> None:
-    name = package({"a": "from . import b\n", "b": ""})
-    with pytest.raises(ValueError, match="relative imports"):
-        store.code_digest(f"{name}.a")
-    with pytest.raises(ModuleNotFoundError, match=f"{name}.missing"):
-        store.code_digest(f"{name}.missing")
-
-
-EDITS = """
-import json, pathlib, sys
-from rclib import store
-store._IMPORTED = float("inf")  # edits in a running process are what this looks at
-import rclib.experiments.mlp_runs as runs
-root = pathlib.Path(sys.argv[1])
-assert pathlib.Path(runs.__file__).is_relative_to(root)
-loaded = sorted(name for name in sys.modules if name.split(".")[0] == "rclib")
-def digest():
-    return store.code_digest("rclib.experiments.mlp_runs")
-before, changed = digest(), []
-files = sorted(root.rglob("*.py"))
-for path in files:
-    source = path.read_text()
-    path.write_text(source + "added_here = 1\\n")
-    if digest() != before:
-        changed.append(".".join(path.relative_to(root.parent).with_suffix("").parts))
-    path.write_text(source)
-for path in files:
-    path.write_text("# added here\\n" + path.read_text() + "\\n# and here\\n")
-assert digest() == before
-print(json.dumps([loaded, sorted(store.NEUTRAL), changed]))
-"""
-
-
-def test_real_modules_behind_a_training_run(tmp_path: Path) -> None:
-    """Changing a module changes the key if running the experiment loads it, and not otherwise."""
-    copy = tmp_path / "copy" / "rclib"
-    shutil.copytree(Path(rclib.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    done = subprocess.run(
-        [sys.executable, "-B", "-c", EDITS, str(copy)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=copy.parent,
-        env={**os.environ, "PYTHONPATH": str(copy.parent)},
-    )
-    assert done.returncode == 0, done.stderr
-    loaded, neutral, changed = json.loads(done.stdout)
-    # rclib.data alone imports the readers of files; the checksum of the data stands for them.
-    assert "rclib.data" in neutral
-    readers = {"archives", "cifar10", "cifar10_batches", "files", "image_folder", "pickled_batch"}
-    expected = set(loaded) - set(neutral) - {"rclib", "rclib.experiments"}
-    expected -= {f"rclib.{name}" for name in readers}
-    assert set(changed) == expected
-    assert {"rclib.train", "rclib.models", "rclib.experiments.mlp_runs"} <= expected
-    assert expected.isdisjoint({"rclib.plots", "rclib.notebook", "rclib.runner", "rclib.claims"})
-
-
 # --- the key of a run ----------------------------------------------------------------------
 
 
@@ -237,7 +114,6 @@ def test_key_depends_on_all_that_a_result_depends_on(runs: Any) -> None:
         store.run_key(runs.scaled, config, data=None),
         store.run_key(runs.scaled, config, data=data.subset(100)),
         store.run_key(runs.scaled, config, data=data.subset(100, seed=1)),
-        store.run_key(runs.scaled, config, data=data, code="other code"),
     ]
     torch.set_num_threads(2)
     keys.append(store.run_key(runs.scaled, config, data=data))
@@ -258,34 +134,58 @@ def test_key_depends_on_the_versions(runs: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_key_depends_on_the_code(package: Package) -> None:
-    name = package({"runs": RUNS, "later": RUNS + "added = 1\n"})
-    first, second = (importlib.import_module(f"{name}.{m}").scaled for m in ("runs", "later"))
-    second.__module__ = first.__module__  # the same name: the code alone differs
-    digests = [store.code_digest(f"{name}.{m}") for m in ("runs", "later")]
-    keys = [
-        store.run_key(f, {}, data=None, code=code)
-        for f, code in zip((first, second), digests, strict=True)
-    ]
-    assert keys[0] != keys[1]
-    assert keys[0] == store.run_key(first, {}, data=None)
+    again = RUNS.replace("* factor", "* factor * 1")
+    name = package({"runs": RUNS, "same": RUNS + "added = 1\n", "other": again})
+    modules = [importlib.import_module(f"{name}.{m}") for m in ("runs", "same", "other")]
+    keys = [store.run_key(module.scaled, {}, data=None) for module in modules]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_key_depends_on_where_a_run_would_compute(
+    runs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU's result in half precision must not answer a CPU's request, nor another card's."""
+    keys = {store.run_key(runs.scaled, {}, data=None)}
+    for name in ("NVIDIA A", "NVIDIA B"):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.cuda, "is_available", lambda: True)
+            patch.setattr(torch.cuda, "get_device_name", lambda name=name: name)
+            keys.add(store.run_key(runs.scaled, {}, data=None))
+    before = torch.get_default_dtype(), torch.get_float32_matmul_precision()
+    try:
+        torch.set_default_dtype(torch.float64)
+        keys.add(store.run_key(runs.scaled, {}, data=None))
+        torch.set_default_dtype(before[0])
+        torch.set_float32_matmul_precision("medium")
+        keys.add(store.run_key(runs.scaled, {}, data=None))
+    finally:
+        torch.set_default_dtype(before[0])
+        torch.set_float32_matmul_precision(before[1])
+    assert len(keys) == 5
+    assert store.device() == "cpu" or torch.cuda.is_available()
+
+
+def test_key_depends_on_the_version_of_another_package_that_the_code_uses(
+    package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = package(
+        {"runs": RUNS + "\n\ndef fitted(data):\n    import sklearn\n    return {0: sklearn}\n"}
+    )
+    module = importlib.import_module(f"{name}.runs")
+    assert "scikit-learn" in store.versions(["sklearn", "json", "nowhere"])
+    assert store.versions(["json"]).keys() == {"torch", "numpy", "scipy"}
+    plain = partial(store.run_key, module.scaled, {}, data=None)
+    fitted = partial(store.run_key, module.fitted, {}, data=None)
+    before = plain(), fitted()
+    monkeypatch.setattr(store.metadata, "version", lambda name: "0.0.1")
+    assert (plain(), fitted()) != before
+    assert plain() == before[0]
 
 
 @pytest.mark.parametrize("value", [float("nan"), {1, 2}, np.float32(1), Path("x")])
 def test_config_that_is_not_json_is_an_error(runs: Any, value: Any) -> None:
     with pytest.raises(TypeError, match="config of scaled must be plain JSON"):
         store.run_key(runs.scaled, {"factor": value}, data=None)
-
-
-def test_code_of_a_module_without_a_package_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    digests = set()
-    for source in ("x = 1\n", "x = 2\n"):
-        (tmp_path / "alone_in_store_test.py").write_text(source)
-        importlib.invalidate_caches()
-        digests.add(store.code_digest("alone_in_store_test"))
-    assert len(digests) == 2
 
 
 def test_function_of_a_notebook_is_refused(runs: Any) -> None:
@@ -438,18 +338,13 @@ def test_no_flipped_bit_changes_a_result(runs: Any, tmp_path: Path) -> None:
     assert len(unnoticed) < len(whole)
 
 
-def test_a_run_that_changes_the_thread_count_is_found_again(runs: Any) -> None:
-    def with_one_thread(data: None, *, factor: float) -> store.Arrays:
-        torch.set_num_threads(1)
-        found: store.Arrays = original(data, factor=factor)
-        return found
-
-    original = runs.scaled
-    with_one_thread.__module__ = original.__module__
+def test_a_run_that_changes_the_thread_count_is_found_again(package: Package) -> None:
+    alone = "import torch\n\ndef run(data):\n    torch.set_num_threads(1)\n    return {}\n"
+    function = importlib.import_module(f"{package({'alone': alone})}.alone").run
     torch.set_num_threads(2)
-    store.fetch(with_one_thread, {"factor": 1.0})
+    store.fetch(function, {})
     torch.set_num_threads(2)
-    assert store.lookup(with_one_thread, {"factor": 1.0}) is not None
+    assert store.lookup(function, {}) is not None
 
 
 def test_damaged_remark_of_a_cost_stops_nothing(runs: Any, tmp_path: Path) -> None:
@@ -566,16 +461,3 @@ def test_killed_writer_leaves_no_entry_that_is_not_whole(writers: tuple[Path, st
                 whole += 1
     assert whole == len(list(root.rglob("*.safetensors"))) >= 4
     assert list(root.rglob("*.tmp"))  # writers did die in the middle
-
-
-def test_a_module_edited_after_its_import_is_refused(package: Package, tmp_path: Path) -> None:
-    """Otherwise the old code's result would be stored under the new code's key."""
-    name = package({"runs": RUNS})
-    module = importlib.import_module(f"{name}.runs")
-    path = Path(str(module.__file__))
-    before = store.code_digest(module.__name__)
-    path.write_text(path.read_text() + "added = 1\n")
-    with pytest.raises(RuntimeError, match=r"runs was edited after it was imported"):
-        store.code_digest(module.__name__)
-    os.utime(path, (1, 1))
-    assert store.code_digest(module.__name__) != before

@@ -66,7 +66,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     os.utime(module, (1, 1))  # older than this process, like an installed module
     monkeypatch.setenv("RCLIB_TEST_LOG", str(tmp_path / "log"))
     monkeypatch.syspath_prepend(str(tmp_path))
-    store._code_digest_once.cache_clear()
+    store.code_behind.cache_clear()
     yield importlib.import_module("sweep_test_runs")
     sys.modules.pop("sweep_test_runs")
 
@@ -263,7 +263,7 @@ def test_a_worker_with_other_code_is_refused(runs: Any, monkeypatch: pytest.Monk
     with pytest.raises(RuntimeError, match="its copy of sweep_test_runs"):
         sweep._compute(runs.echo, {"x": 2}, None, key)
     monkeypatch.setattr(torch, "__version__", "0.0")
-    with pytest.raises(RuntimeError, match="or its torch or numpy"):
+    with pytest.raises(RuntimeError, match="its torch or numpy, or its device"):
         sweep._compute(runs.echo, config, None, key)
 
 

@@ -59,7 +59,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("TQDM_DISABLE", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path[1:]]))
     monkeypatch.syspath_prepend(str(tmp_path))
-    store._code_digest_once.cache_clear()
+    store.code_behind.cache_clear()
     threads = torch.get_num_threads()
     yield importlib.import_module("dask_test_runs")
     torch.set_num_threads(threads)
