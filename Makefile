@@ -35,7 +35,7 @@ endif
 DONE   := $(NAMES:%=$(BUILD)/%.ipynb)
 OVERVIEW := $(BUILD)/00_overview.ipynb
 MISSING  := $(foreach n,$(NAMES),$(if $(wildcard results/$(PROFILE)/$(n).json),,$(BUILD)/$(n).ipynb))
-LIB    := $(filter-out rclib/site/%,$(wildcard rclib/*.py rclib/*/*.py rclib/*.mplstyle))
+LIB    := $(filter-out rclib/site/%,$(shell find rclib -name '*.py' -o -name '*.mplstyle'))
 
 export RCLIB_WORKERS
 # One thread a run: results repeat bit for bit whatever the number of cores.
@@ -67,9 +67,9 @@ $(STAMP): requirements.lock
 
 figures: $(STAMP) ## Execute every notebook (PROFILE=quick, laptop or paper), draw every figure
 	@+RCLIB_TODO=$$($(MAKE) -n _figures 2>/dev/null | sed -n 's/.*rclib\.runner run \([^ ]*\) .*/\1/p' | tr '\n' ' ' || true); \
-	export RCLIB_TODO RCLIB_BEGIN=$$(date +%s); $(PY) -m rclib.progress --profile $(PROFILE) --jobs $(JOBS); \
+	export RCLIB_TODO RCLIB_BEGIN=$$(date +%s); $(PY) -m rclib.execution.progress --profile $(PROFILE) --jobs $(JOBS); \
 	$(MAKE) $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS)) --keep-going _figures || failed=1; \
-	$(PY) -m rclib.scoreboard --profile $(PROFILE); exit $${failed:-0}
+	$(PY) -m rclib.reports.scoreboard --profile $(PROFILE); exit $${failed:-0}
 
 _figures: $(DONE)
 
@@ -77,7 +77,7 @@ _figures: $(DONE)
 # only whole. Every notebook depends on the whole library: an edit that changes no result finds
 # its training runs in the store and only draws again.
 $(DONE): $(BUILD)/%.ipynb: notebooks/%.ipynb $(LIB) $(STAMP)
-	@$(PY) -m rclib.runner run $* --profile $(PROFILE)
+	@$(PY) -m rclib.execution.runner run $* --profile $(PROFILE)
 
 ifneq ($(PROFILE),quick)
 $(DONE): $(BUILD)/%.ipynb: notebooks/$(PROFILE)/%.yaml
@@ -118,7 +118,7 @@ bench: $(STAMP) ## Speed against the usual way and against the machine's limit
 	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(PY) $$b; done
 
 notebooks: $(STAMP) ## Refresh the stored outputs of the notebooks' check cells
-	@$(PY) -m rclib.runner refresh
+	@$(PY) -m rclib.execution.runner refresh
 
 lock: $(STAMP) ## Write requirements.lock anew from pyproject.toml (needs uv; UPGRADE=1: newest versions)
 	@uv pip compile --universal --python-version 3.11 --all-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade )pyproject.toml -o requirements.lock
@@ -130,7 +130,7 @@ machines: $(STAMP) ## Run the quick profile as on an old processor: how far do t
 	@$(PY) tests/machines.py
 
 seeds: $(STAMP) ## Run every notebook with ten sets of seeds: does a verdict depend on them? (an hour)
-	@$(PY) -m rclib.stability --profile $(PROFILE) --jobs $(JOBS)
+	@$(PY) -m rclib.execution.stability --profile $(PROFILE) --jobs $(JOBS)
 
 # Fresh each time: the copy in mutants/ follows the code only where functions change.
 mutants: $(STAMP) ## Change the code that measures, one place at a time: do the tests notice? (ten minutes)
@@ -138,10 +138,10 @@ mutants: $(STAMP) ## Change the code that measures, one place at a time: do the 
 	@$(PY) -m mutmut results
 
 cache-info: $(STAMP) ## List the store of finished runs: current, stale, left over
-	@$(PY) -m rclib.cache info
+	@$(PY) -m rclib.runs.cache info
 
 cache-clean: $(STAMP) ## Remove from the store what no run will ask for again
-	@$(PY) -m rclib.cache clean
+	@$(PY) -m rclib.runs.cache clean
 
 clean: ## Remove generated notebooks and the quick profile's figures and results
 	rm -rf build figures/quick mutants results/quick

@@ -36,9 +36,9 @@ import torch
 from make_checkpoint import make
 from safetensors.torch import load_file
 
-from rclib.checkpoints import open_checkpoint
-from rclib.compiled import available, kernel
-from rclib.streaming import Blocks, stream_means
+from rclib.checkpoints.opening import open_checkpoint
+from rclib.streaming.compiled import available, kernel
+from rclib.streaming.means import Blocks, stream_means
 
 WINDOW = 8 << 20
 

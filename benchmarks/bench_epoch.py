@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision import transforms
 
-from rclib.models import MLP
-from rclib.train import make_step
+from rclib.nets.mlp import MLP
+from rclib.training.classifier import make_step
 
 N_TRAIN, D, CLASSES, LR = 50_000, 3072, 10, 0.1
 

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rclib.gpt import GPT
-from rclib.lm_recipe import Recipe
-from rclib.lm_train import train_lm
-from rclib.text import TextData, load_text
+from rclib.data.text import TextData, load_text
+from rclib.nets.gpt import GPT
+from rclib.training.lm_loop import train_lm
+from rclib.training.lm_recipe import Recipe
 
 LR = 1e-3
 

@@ -25,7 +25,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from rclib.spectra import esd, power_law, stable_rank
+from rclib.spectral.spectra import esd, power_law, stable_rank
 
 BLOCKS = 6
 

@@ -26,8 +26,8 @@ import torch
 from scipy.linalg import cho_factor
 from threadpoolctl import threadpool_limits
 
-from rclib.teacher import Problem, make_problem
-from rclib.teacher_record import train
+from rclib.teacher.problem import Problem, make_problem
+from rclib.teacher.record import train
 
 RIDGE = 0.01
 Sizes = dict[str, int]

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from rclib import command_correlations, command_spectra
+from rclib.cli import correlations as command_correlations
+from rclib.cli import spectra as command_spectra
 
 __all__ = ["main"]
 

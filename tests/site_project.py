@@ -16,7 +16,7 @@ import numpy as np
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from rclib.claims import Claims, above
+from rclib.study.claims import Claims, above
 
 PROFILE_VALUES = {"quick": 0.9, "paper": 0.2}
 

@@ -1,4 +1,4 @@
-"""rclib.axes: the index sets of paper A's 3-layer network, and what sharing an index means."""
+"""rowcolumn.axes: the index sets of paper A's 3-layer network, and what sharing an index means."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rclib.axes import gamma_sets, index_sizes, mlp_axes
-from rclib.models import MLP
+from rclib.nets.mlp import MLP
+from rclib.rowcolumn.axes import gamma_sets, index_sizes, mlp_axes
 
 # Example 3.3: f(x) = 1/N Σ_i W3[:, i] σ(1/N Σ_j W2[i, j] σ(W1[j, :]·x + B1[j]) + B2[i]) + B3.
 THREE_LAYERS = {

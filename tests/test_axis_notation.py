@@ -1,4 +1,4 @@
-"""rclib.axis_notation: lines read by hand, tensors cut by explicit indexing, sizes solved."""
+"""families.axis_notation: lines read by hand, tensors cut by explicit indexing, sizes solved."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rclib.axis_notation import (
+from rclib.families.axis_notation import (
     Axis,
     NotationError,
     TensorAxes,

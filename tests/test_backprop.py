@@ -1,4 +1,7 @@
-"""rclib.backprop: gradients by formula, autograd and finite differences; steps by torch's SGD."""
+"""training.backprop.
+
+Gradients by formula, autograd and finite differences; steps by torch's SGD.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rclib.backprop import gradients, sgd_step
-from rclib.models import MLP
+from rclib.nets.mlp import MLP
+from rclib.training.backprop import gradients, sgd_step
 
 CASES = list(
     itertools.product(

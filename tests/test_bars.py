@@ -10,8 +10,8 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
 SWEEP = """\
-from rclib import sweep
-from rclib.experiments import teacher_runs
+from rclib.runs import sweep
+from rclib.experiments.spikes import teacher_runs
 
 small = {"d": 12, "h": 20, "n": 24, "steps": 1, "optimizer": "adam", "rate": 1.0}
 runs = sweep.run(teacher_runs.run, [{"seed": seed, **small} for seed in (0, 1)])

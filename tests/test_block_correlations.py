@@ -1,4 +1,7 @@
-"""rclib.block_correlations: vectors by explicit slices, chance by simulation, planted structure."""
+"""inspection.block_correlations.
+
+Vectors by explicit slices, chance by simulation, planted structure.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from rclib.block_correlations import block_correlations, block_vectors, expected_largest
-from rclib.checkpoints import CheckpointError, open_checkpoint
-from rclib.families import Layout, layout
-from rclib.family_table import read_family
-from rclib.measure import chance_level
+from rclib.checkpoints.opening import CheckpointError, open_checkpoint
+from rclib.families.layout import Layout, layout
+from rclib.families.table import read_family
+from rclib.inspection.block_correlations import block_correlations, block_vectors, expected_largest
+from rclib.rowcolumn.measure import chance_level
 
 N, HEADS, D, HIDDEN, VOCABULARY = 24, 6, 4, 40, 30
 

@@ -1,4 +1,4 @@
-"""rclib.cache: what is in the store, what may go."""
+"""rclib.runs.cache: what is in the store, what may go."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from rclib import cache, store
-from rclib.data import load
+from rclib.data.images import load
+from rclib.runs import cache, store
 
 RUNS = """
 import numpy as np

@@ -1,4 +1,4 @@
-"""rclib.checkpoints (with its readers, shards and pickles): every source, and every refusal."""
+"""checkpoints.opening (with its readers, shards and pickles): every source, and every refusal."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rclib import pickled
-from rclib.checkpoints import Checkpoint, CheckpointError, open_checkpoint
+from rclib.checkpoints import pickled
+from rclib.checkpoints.opening import Checkpoint, CheckpointError, open_checkpoint
 
 INDEX = "model.safetensors.index.json"
 

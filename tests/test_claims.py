@@ -1,4 +1,4 @@
-"""rclib.claims: verdicts against a grid of points, intervals against scipy."""
+"""rclib.study.claims: verdicts against a grid of points, intervals against scipy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from rclib.claims import VERDICTS, Claims, Criterion, above, below, between, interval_of
+from rclib.study.claims import VERDICTS, Claims, Criterion, above, below, between, interval_of
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED, NOT_TESTABLE = VERDICTS
 

@@ -1,4 +1,4 @@
-"""rclib.code: throw-away packages whose code is changed, and what runs in the experiments."""
+"""rclib.runs.code: throw-away packages whose code is changed, and what runs in the experiments."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ import torch
 
 import rclib
 from rclib import experiments
-from rclib.code import NEUTRAL, code_digest, code_of
-from rclib.code_modules import read_module
-from rclib.data import load
-from rclib.text import TextData
+from rclib.data.images import load
+from rclib.data.text import TextData
+from rclib.runs.code import NEUTRAL, code_digest, code_of
+from rclib.runs.code_modules import read_module
 
 _numbers = itertools.count()
 Package = Callable[[dict[str, str]], str]
@@ -275,8 +275,10 @@ def test_packages_from_elsewhere_are_named(package: Package) -> None:
 
 
 def test_the_librarys_code_counts_for_functions_of_other_packages(package: Package) -> None:
-    name = package({"a": "from rclib.axes import mlp_axes\n\ndef run(data): mlp_axes(2)\n"})
-    assert ("rclib.axes", "mlp_axes") in code_of(f"{name}.a", "run").definitions
+    name = package(
+        {"a": "from rclib.rowcolumn.axes import mlp_axes\n\ndef run(data): mlp_axes(2)\n"}
+    )
+    assert ("rclib.rowcolumn.axes", "mlp_axes") in code_of(f"{name}.a", "run").definitions
 
 
 def test_a_module_edited_after_its_import_is_refused(package: Package) -> None:
@@ -333,7 +335,7 @@ STORED: dict[str, dict[str, Any]] = {
 
 
 def language_model() -> dict[str, dict[str, Any]]:
-    from rclib.experiments.lm_runs import lm_configuration
+    from rclib.experiments.mean_field.lm_runs import lm_configuration
 
     source = lm_configuration(
         width=16, steps=3, lr=0.01, context=8, batch_size=2, eval_steps=[0, 3],
@@ -468,10 +470,10 @@ def test_an_edit_of_any_definition_reached_changes_the_key(tmp_path: Path) -> No
 
 EDITS = """
 import ast, json, pathlib, sys
-from rclib.code import code_of
-from rclib.code_modules import find, read_module
+from rclib.runs.code import code_of
+from rclib.runs.code_modules import find, read_module
 root = pathlib.Path(sys.argv[1])
-function = ("rclib.experiments.mlp_runs", "train_mlp")
+function = ("rclib.experiments.mean_field.mlp_runs", "train_mlp")
 before = code_of(*function)
 assert find(function[0]).is_relative_to(root)
 unchanged, others = [], []

@@ -1,4 +1,7 @@
-"""rclib.compiled: every value of a type, and sums against float64, compiled and as plain Python."""
+"""streaming.compiled.
+
+Every value of a type, and sums against float64, compiled and as plain Python.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from rclib import compiled, streaming, tiles
-from rclib.checkpoints import CheckpointError, open_checkpoint
-from rclib.compiled import TYPES, bits, cut, kernel
-from rclib.streaming import Blocks, block_means, stream_means
+from rclib.checkpoints.opening import CheckpointError, open_checkpoint
+from rclib.streaming import compiled, tiles
+from rclib.streaming import means as streaming
+from rclib.streaming.compiled import TYPES, bits, cut, kernel
+from rclib.streaming.means import Blocks, block_means, stream_means
 
 TYPE_LIST = sorted(TYPES, key=str)
 needs_numba = pytest.mark.skipif(not compiled.available(), reason="numba is not installed")

@@ -1,4 +1,7 @@
-"""rclib.experiments.coordinates: slopes, the sizes of one network by hand, Table 1 measured."""
+"""experiments.mean_field.coordinates.
+
+Slopes, the sizes of one network by hand, Table 1 measured.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from rclib.backprop import gradients
-from rclib.data import Dataset, load
-from rclib.experiments.coordinates import coordinate_check, slope
-from rclib.experiments.mlp_runs import build
-from rclib.parametrization import first_step_exponents, parametrization
+from rclib.data.images import Dataset, load
+from rclib.experiments.mean_field.coordinates import coordinate_check, slope
+from rclib.experiments.mean_field.mlp_runs import build
+from rclib.nets.parametrization import first_step_exponents, parametrization
+from rclib.training.backprop import gradients
 
 OPTIONS: dict[str, Any] = {"optimizer": "sgd", "lr": 0.1, "steps": [1, 3], "batch_size": 16}
 

@@ -1,4 +1,4 @@
-"""rclib.data and rclib.cifar10: against scikit-learn and Pillow, and with bad archives.
+"""rclib.data.images and rclib.data.cifar10: against scikit-learn and Pillow, and with bad archives.
 
 Every archive is made here. torchvision's download runs for real, from a server on 127.0.0.1.
 """
@@ -34,8 +34,8 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 
-import rclib.image_folder
-from rclib.data import DataError, Dataset, load
+import rclib.data.image_folder
+from rclib.data.images import DataError, Dataset, load
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer"]
 CLASSES += ["dog", "frog", "horse", "ship", "truck"]
@@ -386,7 +386,7 @@ def test_too_many_images_or_bytes_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, value: int
 ) -> None:
     write_zip(tmp_path / "cifar10.zip", image_files())
-    monkeypatch.setattr(rclib.image_folder, bound, value)  # the real ones take a large archive
+    monkeypatch.setattr(rclib.data.image_folder, bound, value)  # the real ones take a large archive
     with pytest.raises(DataError, match=rf"cifar10\.zip is refused: 60 images of .*{value:,}"):
         load("cifar10", root=tmp_path)
 
@@ -487,7 +487,7 @@ def test_read_only_folder_works_without_the_kept_file() -> None:
 
 STOPPED = """
 import resource, signal, sys, warnings
-from rclib.data import load
+from rclib.data.images import load
 root = sys.argv[1]
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))

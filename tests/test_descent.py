@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rclib.descent import Adam, make_optimizer, step_rates
+from rclib.training.descent import Adam, make_optimizer, step_rates
 
 
 @pytest.mark.parametrize("name", ["gd", "adam"])

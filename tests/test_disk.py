@@ -31,9 +31,9 @@ COMPUTE = """
 import pandas as pd
 from matplotlib import pyplot as plt
 from disk_test_runs import noise
-from rclib import store
-from rclib.claims import below
-from rclib.notebook import Study
+from rclib.runs import store
+from rclib.study.claims import below
+from rclib.study.study import Study
 
 study = Study("10_small", title="T", parameters={"profile": profile, "seeds": seeds})
 study.claims.declare("mean", paper="A", statement="s", quantity="q", criterion=below(1))
@@ -99,7 +99,7 @@ def run(project: Path, out: Path) -> subprocess.CompletedProcess[str]:
         "RCLIB_TEST_LOG": str(project / "log"),
         "PYTHONPATH": os.pathsep.join([str(project), str(ROOT)]),
     }
-    command = [sys.executable, "-m", "rclib.runner", "run", "10_small"]
+    command = [sys.executable, "-m", "rclib.execution.runner", "run", "10_small"]
     return subprocess.run(
         command, cwd=project, env=environment, capture_output=True, text=True, timeout=300
     )

@@ -26,7 +26,7 @@ MODULES = {"beautifulsoup4": "bs4", "pillow": "PIL", "pyyaml": "yaml", "scikit-l
 EVIDENCE = {
     "build": ("Makefile", "-m build"),
     "coverage": ("Makefile", "-m coverage"),
-    "ipykernel": ("rclib/runner.py", 'KERNEL = "python3"'),
+    "ipykernel": ("rclib/execution/runner.py", 'KERNEL = "python3"'),
     "jupyter": ("Makefile", "-m jupyter lab"),
     "jupyterlab": ("Makefile", "-m jupyter lab"),
     "mypy": ("Makefile", "-m mypy"),
@@ -35,7 +35,7 @@ EVIDENCE = {
     "ruff": ("Makefile", "-m ruff"),
     "setuptools": ("pyproject.toml", 'build-backend = "setuptools.build_meta"'),
     "twine": ("Makefile", "-m twine"),
-    "types-pyyaml": ("rclib/strict.py", "import yaml"),
+    "types-pyyaml": ("rclib/files/strict.py", "import yaml"),
 }
 
 

@@ -1,4 +1,4 @@
-"""rclib.exclusive: the second waits and says so; a killed first one frees the lock."""
+"""rclib.files.lock: the second waits and says so; a killed first one frees the lock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rclib import exclusive
+from rclib.files import lock as exclusive
 
 pytest.importorskip("fcntl")
 
@@ -32,7 +32,7 @@ say("end")
 
 
 def start(here: Path, name: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "rclib.exclusive", str(here / "lock"), "--"]
+    command = [sys.executable, "-m", "rclib.files.lock", str(here / "lock"), "--"]
     command += [sys.executable, "-c", JOB, str(here), name]
     with open(here / f"{name}.err", "w") as errors:
         return subprocess.Popen(command, stderr=errors, text=True, start_new_session=True)

@@ -17,10 +17,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from rclib.families import FamilyError, Layout, base, layout
-from rclib.gpt import GPT, gpt_axes
-from rclib.resize_checkpoint import apply_maps, resize
-from rclib.transfer import draw_index_maps
+from rclib.families.layout import FamilyError, Layout, base, layout
+from rclib.nets.gpt import GPT, gpt_axes
+from rclib.resizing.checkpoint import apply_maps, resize
+from rclib.rowcolumn.transfer import draw_index_maps
 
 VOCABULARY, CONTEXT = 40, 16
 N, HEADS, KV = 24, 6, 2

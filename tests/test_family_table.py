@@ -1,4 +1,4 @@
-"""rclib.family_table: tables as files, names with prefixes, sizes from a config, bad tables."""
+"""rclib.families.table: tables as files, names with prefixes, sizes from a config, bad tables."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 import torch
 import yaml
 
-from rclib.families import TABLES, FamilyError, known_families, layout
-from rclib.family_table import read_family
+from rclib.families.layout import TABLES, FamilyError, known_families, layout
+from rclib.families.table import read_family
 
 OWN = """
 family: my_model

@@ -1,4 +1,4 @@
-"""rclib.experiments.figure_4_1: tables of trained matrices against the same steps by hand."""
+"""experiments.mean_field.figure_4_1: tables of trained matrices against the same steps by hand."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from rclib.data import Dataset, load
-from rclib.experiments import figure_4_1
-from rclib.models import Init
-from rclib.train import evaluate, train
+from rclib.data.images import Dataset, load
+from rclib.experiments.mean_field import figure_4_1
+from rclib.nets.mlp import Init
+from rclib.training.classifier import evaluate, train
 
 TRAINING: dict[str, Any] = {"lr": 0.2, "batch_size": 50, "bias": "random"}
 STARTS = {"MF": {"kind": "uniform", "scale": 1.0}, "SP": {"kind": "gaussian", "scale": 0.5}}
@@ -34,7 +34,7 @@ def trained(few: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def test_weights_are_those_of_a_training_by_hand(few: Dataset, trained: Trained) -> None:
     weights, outcome = trained
     assert list(weights) == [("MF", 0), ("MF", 1), ("SP", 0), ("SP", 1)]
-    from rclib.models import MLP
+    from rclib.nets.mlp import MLP
 
     model = MLP(64, 8, 10, parametrization="SP", init=Init("gaussian", scale=0.5), seed=1)
     start, end = weights["SP", 1]

@@ -1,4 +1,4 @@
-"""rclib.experiments.figure_4_2: correlations and spreads against NumPy."""
+"""rclib.experiments.mean_field.figure_4_2: correlations and spreads against NumPy."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rclib.data import Dataset, load
-from rclib.experiments import figure_4_2
-from rclib.measure import chance_level
-from rclib.models import MLP
-from rclib.train import train
+from rclib.data.images import Dataset, load
+from rclib.experiments.mean_field import figure_4_2
+from rclib.nets.mlp import MLP
+from rclib.rowcolumn.measure import chance_level
+from rclib.training.classifier import train
 
 BIASES: dict[str, dict[str, Any]] = {
     "none": {"bias": "none"},

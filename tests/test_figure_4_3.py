@@ -1,4 +1,4 @@
-"""rclib.experiments.figure_4_3: curves and gaps against single runs made by hand."""
+"""rclib.experiments.mean_field.figure_4_3: curves and gaps against single runs made by hand."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from scipy import stats
 from torch.nn.functional import cross_entropy
 
-from rclib import transfer
-from rclib.data import Dataset, load
-from rclib.experiments import figure_4_3
-from rclib.experiments.mlp_runs import restore, train_mlp
+from rclib.data.images import Dataset, load
+from rclib.experiments.mean_field import figure_4_3
+from rclib.experiments.mean_field.mlp_runs import restore, train_mlp
+from rclib.rowcolumn import transfer
 
 OPTIONS: dict[str, Any] = {"lr": 0.3, "batch_size": 40, "parametrization": "MF"}
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rclib.experiments import figure_4_4
-from rclib.experiments.lm_runs import restore_gpt
-from rclib.measure import chance_level
+from rclib.experiments.mean_field import figure_4_4
+from rclib.experiments.mean_field.lm_runs import restore_gpt
+from rclib.rowcolumn.measure import chance_level
 
 VARIANTS = {
     "MF": {"parametrization": "MF", "lr": 0.03, "start": "mean one"},

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from rclib import plots_figure_4_5 as draw
-from rclib.data import DataError
-from rclib.experiments import figure_4_5, width_collapse
-from rclib.experiments.lm_runs import STARTS
-from rclib.gpt import build_gpt
-from rclib.lm_train import matrix_means
-from rclib.two_sample import kolmogorov_smirnov, wasserstein
+from rclib.data.images import DataError
+from rclib.experiments.mean_field import figure_4_5, width_collapse
+from rclib.experiments.mean_field import plots_row_means as draw
+from rclib.experiments.mean_field.lm_runs import STARTS
+from rclib.nets.gpt import build_gpt
+from rclib.stats.two_sample import kolmogorov_smirnov, wasserstein
+from rclib.training.lm_loop import matrix_means
 
 SEEDS = (0, 1, 2)
 

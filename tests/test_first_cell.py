@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from rclib import first_cell
+from rclib.execution import first_cell
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
@@ -20,7 +20,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 def test_every_notebook_begins_with_it(path: Path) -> None:
     cells = nbformat.read(path, as_version=4).cells
     first = next(cell for cell in cells if cell.cell_type == "code")
-    assert first.source == first_cell.SOURCE, "run `python -m rclib.first_cell`"
+    assert first.source == first_cell.SOURCE, "run `python -m rclib.execution.first_cell`"
     assert first.metadata.get("tags") == [first_cell.TAG]
     assert first.outputs == []
     assert sum("rclib" in c.source and "find_spec" in c.source for c in cells) == 1

@@ -23,19 +23,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rclib import (
-    axes,
-    claims,
-    descent,
-    measure,
-    models,
-    parametrization,
-    power_law,
-    random_matrix,
-    spectra,
-    teacher,
-    transfer,
-)
+from rclib.nets import mlp as models
+from rclib.nets import parametrization
+from rclib.rowcolumn import axes, measure, transfer
+from rclib.spectral import power_law, random_matrix, spectra
+from rclib.study import claims
+from rclib.teacher import problem as teacher
+from rclib.training import descent
 
 MODULES: tuple[ModuleType, ...] = (
     *(axes, claims, descent, measure, models, parametrization, power_law),

@@ -1,4 +1,4 @@
-"""rclib.gpt: the forward pass written out with loops, symmetries, growth and exponents of N."""
+"""nets.gpt: the forward pass written out with loops, symmetries, growth and exponents of N."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from scipy import special
 from torch import Tensor
 from torch.nn import functional
 
-from rclib import gpt, models
-from rclib.axes import gamma_sets, index_sizes
-from rclib.gpt import GPT, build_gpt, gpt_axes
-from rclib.lm_recipe import Recipe, make_optimizer
-from rclib.measure import mean_vectors
-from rclib.models import Init
+from rclib.nets import gpt
+from rclib.nets import mlp as models
+from rclib.nets.gpt import GPT, build_gpt, gpt_axes
+from rclib.nets.mlp import Init
+from rclib.rowcolumn.axes import gamma_sets, index_sizes
+from rclib.rowcolumn.measure import mean_vectors
+from rclib.training.lm_recipe import Recipe, make_optimizer
 
 SMALL: dict[str, Any] = {"blocks": 2, "context": 7, "vocabulary": 11, "head_size": 4}
 KINDS = list(itertools.product(("layer", "rms"), ("learned", "rotary")))
@@ -337,7 +338,8 @@ def test_models_offers_it_too() -> None:
 
 
 def test_no_module_takes_it_from_models() -> None:
-    # The store's key follows import statements: such an import would hide the code of rclib.gpt.
+    # The store's key follows import statements: such an import would hide the code of
+    # rclib.nets.gpt.
     folder = Path(gpt.__file__).parent
     for path in folder.rglob("*.py"):
         text = path.read_text(encoding="utf-8")

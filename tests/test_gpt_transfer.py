@@ -1,4 +1,4 @@
-"""rclib.gpt_transfer: a grown network computes the same, its gradients scale as predicted."""
+"""rclib.resizing.gpt: a grown network computes the same, its gradients scale as predicted."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rclib.gpt import GPT
-from rclib.gpt_transfer import gpt_maps, gradient_factors, move_gpt, move_moments, resize_gpt
-from rclib.lm_recipe import Recipe, make_optimizer
-from rclib.lm_state import adam_moments, set_adam_moments
+from rclib.nets.gpt import GPT
+from rclib.resizing.gpt import gpt_maps, gradient_factors, move_gpt, move_moments, resize_gpt
+from rclib.training.lm_recipe import Recipe, make_optimizer
+from rclib.training.lm_state import adam_moments, set_adam_moments
 
 SMALL: dict[str, Any] = {"blocks": 2, "context": 7, "vocabulary": 11, "head_size": 4}
 KINDS = list(itertools.product(("layer", "rms"), ("learned", "rotary")))

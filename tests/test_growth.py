@@ -1,4 +1,7 @@
-"""rclib.growth and the experiment on it: what each way to change the width keeps and draws anew."""
+"""resizing.methods and the experiment on it.
+
+What each way to change the width keeps and draws anew.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rclib import plots_growth
-from rclib.experiments import growth, growth_tables
-from rclib.experiments.growth import Arm, Plan, plan_of, run_plan
-from rclib.experiments.growth_tables import (
+from rclib.data.text import TextData
+from rclib.experiments.mean_field import growth, growth_tables, plots_growth
+from rclib.experiments.mean_field.growth import Arm, Plan, plan_of, run_plan
+from rclib.experiments.mean_field.growth_tables import (
     after_step,
     byte_frequency_loss,
     final,
@@ -27,13 +30,12 @@ from rclib.experiments.growth_tables import (
     reached_at,
     savings_table,
 )
-from rclib.gpt import GPT, build_gpt
-from rclib.growth import METHODS, change_width, copy_spread
-from rclib.lm_recipe import Recipe, make_optimizer
-from rclib.lm_state import adam_moments
-from rclib.lm_train import flops_per_token
-from rclib.models import Init
-from rclib.text import TextData
+from rclib.nets.gpt import GPT, build_gpt
+from rclib.nets.mlp import Init
+from rclib.resizing.methods import METHODS, change_width, copy_spread
+from rclib.training.lm_loop import flops_per_token
+from rclib.training.lm_recipe import Recipe, make_optimizer
+from rclib.training.lm_state import adam_moments
 
 mpl.use("Agg")
 

@@ -34,15 +34,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
 
-import rclib.cifar10
-from rclib import readme, replication, runner, scoreboard, store
-from rclib.archives import Bounded
-from rclib.claims import Claims, above
-from rclib.data import DataError, Dataset, load
-from rclib.experiments import mlp_runs
-from rclib.files import read_plain
-from rclib.pickled_batch import parse_batch
-from rclib.strict import parse_json, parse_yaml
+import rclib.data.cifar10
+from rclib.data.images import DataError, Dataset, load
+from rclib.data.pickled_batch import parse_batch
+from rclib.execution import runner
+from rclib.experiments.mean_field import mlp_runs
+from rclib.files.archives import Bounded
+from rclib.files.plain import read_plain
+from rclib.files.strict import parse_json, parse_yaml
+from rclib.reports import readme, replication, scoreboard
+from rclib.runs import store
+from rclib.study.claims import Claims, above
 
 CLASSES = [f"class{i}" for i in range(10)]
 # Bounded and repeatable: the same examples at every run.
@@ -557,9 +559,9 @@ def test_kept_file_with_a_right_seal_and_wrong_arrays_is_decoded_again(
     honest = load("cifar10", root=root)
     (kept,) = root.glob("*.safetensors")
     arrays = {k: v for k, v in (good_arrays() | change).items() if v is not None}
-    checksum = rclib.cifar10.arrays_checksum(arrays)
-    print_ = rclib.cifar10._fingerprint(source)
-    seal = rclib.cifar10.sha256_json([checksum, "forged", print_])
+    checksum = rclib.data.cifar10.arrays_checksum(arrays)
+    print_ = rclib.data.cifar10._fingerprint(source)
+    seal = rclib.data.cifar10.sha256_json([checksum, "forged", print_])
     kept.write_bytes(save(arrays, {"description": "forged", "sha256": seal}))
     with pytest.warns(UserWarning, match="is damaged .* decoding the images again"):
         assert same(load("cifar10", root=root), honest)

@@ -1,4 +1,5 @@
-"""rclib.hub: the real huggingface_hub client against a small hub on the loopback interface.
+"""rclib.checkpoints.hub: the real huggingface_hub client against a small hub on the loopback
+interface.
 
 The client reads its environment when it is imported, so every case runs in a process of its own,
 whose sockets can reach nothing but 127.0.0.1.
@@ -23,7 +24,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from rclib.hub import split_id
+from rclib.checkpoints.hub import split_id
 
 TOKEN = "hf_token_of_the_test"
 Files = dict[str, bytes]
@@ -34,7 +35,7 @@ Files = dict[str, bytes]
 SERVER = """
 import json, os, socket, sys, traceback
 
-from rclib.checkpoints import CheckpointError, open_checkpoint
+from rclib.checkpoints.opening import CheckpointError, open_checkpoint
 
 assert "huggingface_hub" not in sys.modules
 

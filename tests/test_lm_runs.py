@@ -1,4 +1,4 @@
-"""rclib.experiments.lm_runs: language-model runs as arrays, through the store."""
+"""rclib.experiments.mean_field.lm_runs: language-model runs as arrays, through the store."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from rclib import lm_train, store, sweep
-from rclib.experiments.lm_runs import (
+from rclib.data.text import TextData, load_text
+from rclib.experiments.mean_field.lm_runs import (
     checkpoint_folder,
     cost,
     lm_configuration,
@@ -20,10 +20,11 @@ from rclib.experiments.lm_runs import (
     restore_gpt,
     train_gpt,
 )
-from rclib.gpt import build_gpt
-from rclib.lm_recipe import Recipe
-from rclib.lm_train import evaluate_lm, matrix_means, train_lm
-from rclib.text import TextData, load_text
+from rclib.nets.gpt import build_gpt
+from rclib.runs import store, sweep
+from rclib.training import lm_loop as lm_train
+from rclib.training.lm_loop import evaluate_lm, matrix_means, train_lm
+from rclib.training.lm_recipe import Recipe
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""rclib.lm_recipe, lm_train and lm_state: one training loop, stopped anywhere and resumed."""
+"""training.lm_recipe, lm_train and lm_state: one training loop, stopped anywhere and resumed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional
 
-from rclib import lm_state, lm_train
-from rclib.gpt import GPT
-from rclib.lm_recipe import Recipe, learning_rate, make_optimizer
-from rclib.lm_state import StateError
-from rclib.lm_train import (
+from rclib.data.text import TextData, load_text
+from rclib.nets.gpt import GPT
+from rclib.training import lm_loop as lm_train
+from rclib.training import lm_state
+from rclib.training.lm_loop import (
     DivergedRunError,
     LMHistory,
     evaluate_lm,
@@ -30,7 +30,8 @@ from rclib.lm_train import (
     peak_flops,
     train_lm,
 )
-from rclib.text import TextData, load_text
+from rclib.training.lm_recipe import Recipe, learning_rate, make_optimizer
+from rclib.training.lm_state import StateError
 
 RECIPE = Recipe(
     steps=12,

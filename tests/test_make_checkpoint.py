@@ -11,8 +11,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from rclib.checkpoints import open_checkpoint
-from rclib.streaming import axis_means
+from rclib.checkpoints.opening import open_checkpoint
+from rclib.streaming.means import axis_means
 
 
 @pytest.fixture(scope="module")

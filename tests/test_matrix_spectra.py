@@ -1,4 +1,4 @@
-"""rclib.matrix_spectra: every matrix of a checkpoint against numpy's singular values."""
+"""rclib.inspection.matrix_spectra: every matrix of a checkpoint against numpy's singular values."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from rclib import matrix_spectra as spectra_of
-from rclib.checkpoints import CheckpointError, open_checkpoint
-from rclib.families import Layout, layout
-from rclib.gpt import GPT
-from rclib.matrix_spectra import MatrixSpectrum, esd_histogram, matrix_spectra, spectra_table
-from rclib.power_law import power_law
-from rclib.spectra import stable_rank
+from rclib.checkpoints.opening import CheckpointError, open_checkpoint
+from rclib.families.layout import Layout, layout
+from rclib.inspection import matrix_spectra as spectra_of
+from rclib.inspection.matrix_spectra import (
+    MatrixSpectrum,
+    esd_histogram,
+    matrix_spectra,
+    spectra_table,
+)
+from rclib.nets.gpt import GPT
+from rclib.spectral.power_law import power_law
+from rclib.spectral.spectra import stable_rank
 
 
 def neox_state(seed: int = 0) -> tuple[dict[str, Tensor], Layout]:

@@ -1,4 +1,4 @@
-"""rclib.measure: numpy, scipy and analysis of variance by hand; chance values by simulation."""
+"""rowcolumn.measure: numpy, scipy and analysis of variance by hand; chance values by simulation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 from scipy import integrate, optimize, stats
 from torch import Tensor
 
-from rclib import measure
-from rclib.axes import mlp_axes
-from rclib.measure import (
+from rclib.rowcolumn import measure
+from rclib.rowcolumn.axes import mlp_axes
+from rclib.rowcolumn.measure import (
     Correlations,
     chance_level,
     correlations,

@@ -1,4 +1,4 @@
-"""rclib.experiments.mlp_runs: stored runs against the same steps made by hand."""
+"""rclib.experiments.mean_field.mlp_runs: stored runs against the same steps made by hand."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from rclib import transfer
-from rclib.data import Dataset, load
-from rclib.experiments.mlp_runs import (
+from rclib.data.images import Dataset, load
+from rclib.experiments.mean_field.mlp_runs import (
     build,
     configuration,
     restore,
@@ -20,8 +19,9 @@ from rclib.experiments.mlp_runs import (
     transferred_run,
     zero_shot,
 )
-from rclib.models import MLP, Init
-from rclib.train import evaluate, train
+from rclib.nets.mlp import MLP, Init
+from rclib.rowcolumn import transfer
+from rclib.training.classifier import evaluate, train
 
 SOURCE = configuration(
     width=12, seed=3, epochs=3, lr=0.3, batch_size=30, snapshots=[0, 2], keep=["*"]

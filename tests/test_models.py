@@ -1,4 +1,4 @@
-"""rclib.models: the networks of paper A's examples written out, and the laws of their start."""
+"""rclib.nets.mlp: the networks of paper A's examples written out, and the laws of their start."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy import special, stats
 
-from rclib.models import ACTIVATIONS, MLP, Init
+from rclib.nets.mlp import ACTIVATIONS, MLP, Init
 
 PLAIN = {
     "tanh": math.tanh,

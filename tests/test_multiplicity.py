@@ -1,4 +1,4 @@
-"""rclib.multiplicity: p against scipy's t-test, Holm against its definition, error rates."""
+"""rclib.study.multiplicity: p against scipy's t-test, Holm against its definition, error rates."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rclib.claims import Claims, Criterion, above, below, between
-from rclib.multiplicity import corrected, holm, p_value
+from rclib.study.claims import Claims, Criterion, above, below, between
+from rclib.study.multiplicity import corrected, holm, p_value
 
 
 def row(criterion: Criterion, values: Any, **options: Any) -> dict[str, Any]:

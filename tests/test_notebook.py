@@ -1,4 +1,4 @@
-"""rclib.notebook: what a study writes, and that it writes the same bytes again or nothing."""
+"""rclib.study.study: what a study writes, and that it writes the same bytes again or nothing."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from rclib.claims import above, below
-from rclib.data import load
-from rclib.notebook import Study
-from rclib.scoreboard import load_results
+from rclib.data.images import load
+from rclib.reports.scoreboard import load_results
+from rclib.study.claims import above, below
+from rclib.study.study import Study
 
 FRAME = pd.DataFrame({"x": [1, 2, 3], "y": [0.1, 1 / 3, 1e-12], "name": ["α", "β", "γ"]})
 

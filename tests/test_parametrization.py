@@ -1,4 +1,4 @@
-"""rclib.parametrization: exponents against two widths, Yang and Hu's μP and the abc shift.
+"""rclib.nets.parametrization: exponents against two widths, Yang and Hu's μP and the abc shift.
 
 The first-step exponents are measured in test_coordinates.py.
 """
@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from rclib.models import MLP, Init
-from rclib.parametrization import (
+from rclib.nets.mlp import MLP, Init
+from rclib.nets.parametrization import (
     LAYER_TYPES,
     PARAMETRIZATIONS,
     Parametrization,
@@ -24,7 +24,7 @@ from rclib.parametrization import (
     first_step_exponents,
     parametrization,
 )
-from rclib.train import make_step
+from rclib.training.classifier import make_step
 
 # One parameter of a network of depth 3 for each layer type.
 EXAMPLE = {"input": "W1", "hidden": "W2", "output": "W3", "bias": "B2", "output_bias": "B3"}

@@ -1,4 +1,4 @@
-"""rclib.plots: every function draws what it was given. The drawn lines and images are read."""
+"""plots.panels: every function draws what it was given. The drawn lines and images are read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from rclib import plots
+from rclib.plots import panels as plots
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""rclib.plots_checkpoints: the drawn lines, images and bars are read back."""
+"""rclib.plots.checkpoints: the drawn lines, images and bars are read back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 from matplotlib.axes import Axes as Panel
 from matplotlib.lines import Line2D
 
-from rclib import plots, plots_checkpoints
+from rclib.plots import checkpoints as plots_checkpoints
+from rclib.plots import panels as plots
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rclib.power_law import bootstrap_alpha, power_law
+from rclib.spectral.power_law import bootstrap_alpha, power_law
 
 
 def pareto(alpha: float, size: int, seed: int, xmin: float = 1.0) -> np.ndarray:
@@ -150,5 +150,5 @@ def test_the_scan_does_not_depend_on_its_blocks(monkeypatch: pytest.MonkeyPatch,
     """Blocks of a few cuts, some of them beyond the last column of the coarse pass."""
     values = np.random.default_rng(m).pareto(1.5, m) + 1
     whole = power_law(values, "ks")
-    monkeypatch.setattr("rclib.power_law._BLOCK", 40)
+    monkeypatch.setattr("rclib.spectral.power_law._BLOCK", 40)
     assert power_law(values, "ks") == whole

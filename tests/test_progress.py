@@ -1,4 +1,4 @@
-"""rclib.progress: what `make figures` says while it runs, in a temporary project."""
+"""rclib.execution.progress: what `make figures` says while it runs, in a temporary project."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rclib import progress
+from rclib.execution import progress
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from rclib.random_matrix import marchenko_pastur, outliers, spike
+from rclib.spectral.random_matrix import marchenko_pastur, outliers, spike
 
 
 def noise(h: int, d: int, seed: int, variance: float = 1.0) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rclib import readme, scoreboard
+from rclib.reports import readme, scoreboard
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""rclib.rekey: an entry as version 0.1.0 wrote it is found under today's key, others stay."""
+"""rclib.runs.rekey: an entry as version 0.1.0 wrote it is found under today's key, others stay."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import scipy
 import torch
 from safetensors.numpy import save_file
 
-from rclib import store
-from rclib.experiments.spikes_first_step import critical_rate
-from rclib.rekey import OLD, rekey
+from rclib.experiments.spikes.first_step import critical_rate
+from rclib.runs import store
+from rclib.runs.rekey import OLD, rekey
 
 NAME = "rclib.experiments.spikes_first_step.critical_rate"
 CONFIG = {"seed": 0, "optimizer": "adam", "d": 12, "h": 16, "n": 24}

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from site_project import make_project, record, write_results
 
-from rclib import replication
-from rclib.replication import Item, Papers, Run
+from rclib.reports import replication
+from rclib.reports.replication import Item, Papers, Run
 
 ROOT = Path(__file__).parents[1]
 # Everything that the facts on the two papers name.
@@ -50,10 +50,10 @@ def test_both_files_are_current() -> None:
     papers, runs = replication.load_papers(), replication.committed_runs()
     assert (ROOT / "replication.md").read_text(encoding="utf-8") == replication.replication(
         papers, runs
-    ), "run `python -m rclib.replication`"
+    ), "run `python -m rclib.reports.replication`"
     assert (ROOT / "codecheck.yml").read_text(encoding="utf-8") == replication.codecheck(
         papers, runs
-    ), "run `python -m rclib.replication`"
+    ), "run `python -m rclib.reports.replication`"
 
 
 def test_every_item_of_the_papers_has_its_row() -> None:
@@ -125,7 +125,7 @@ def test_rows_say_what_was_run_and_measured() -> None:
     items = (
         Item("A", "Figure 9", "A | shown.", notebook="11", open="everything"),
         Item("A", "Figure 10", "Not yet.", notebook="99"),
-        Item("B", "Law", "Code.", code="rclib/axes.py", tests=("tests/t.py::test_it",)),
+        Item("B", "Law", "Code.", code="rclib/rowcolumn/axes.py", tests=("tests/t.py::test_it",)),
     )
     papers = Papers(items, {}, {"11": {"bad_claim": "Because."}})
     text = replication.replication(papers, {"11": made("11", "paper")})
@@ -143,7 +143,11 @@ def test_rows_say_what_was_run_and_measured() -> None:
         "",
         "not run yet",
     ]
-    assert table["Law"][2:] == ["code: `rclib/axes.py`", "`test_it`", "implemented, tested"]
+    assert table["Law"][2:] == [
+        "code: `rclib/rowcolumn/axes.py`",
+        "`test_it`",
+        "implemented, tested",
+    ]
     reasons = {cells[1]: cells[-1] for cells in rows(text) if len(cells) == 6}
     assert reasons["the bad statement of 11_x"] == "Because."
     assert reasons["the open statement of 11_x"] == "Its interval straddles the criterion."

@@ -1,4 +1,4 @@
-"""rclib.runner: a small project in a temporary folder, with the real papermill and kernel."""
+"""execution.runner: a small project in a temporary folder, with the real papermill and kernel."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from rclib import runner
-from rclib.claims import Claims, above
-from rclib.notebook import environment
-from rclib.runner import RunError
+from rclib.execution import runner
+from rclib.execution.runner import RunError
+from rclib.study.claims import Claims, above
+from rclib.study.study import environment
 
 PARAMETERS = """\
 profile = "quick"

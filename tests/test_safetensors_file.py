@@ -1,4 +1,4 @@
-"""rclib.safetensors_file: against the format's own reader, and against files that lie."""
+"""checkpoints.safetensors_file: against the format's own reader, and against files that lie."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-from rclib.safetensors_file import (
+from rclib.checkpoints.safetensors_file import (
     DTYPES,
     MAX_HEADER,
     CheckpointError,

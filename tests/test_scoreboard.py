@@ -1,4 +1,4 @@
-"""rclib.scoreboard: from results files to the lines that close `make figures`."""
+"""rclib.reports.scoreboard: from results files to the lines that close `make figures`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from rclib import scoreboard
-from rclib.claims import VERDICTS, Claims, above
-from rclib.notebook import environment
+from rclib.reports import scoreboard
+from rclib.study.claims import VERDICTS, Claims, above
+from rclib.study.study import environment
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from site_project import (
 )
 
 from rclib import paths
-from rclib.progress import duration
+from rclib.execution.progress import duration
 from rclib.site import build as builder
 from rclib.site import content, images, notebook_page
 from rclib.site.build import build

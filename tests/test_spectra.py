@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from rclib import spectra
+from rclib.spectral import spectra
 
 SHAPES = [(40, 25), (25, 40), (30, 30), (1, 12), (12, 1), (2, 2)]
 

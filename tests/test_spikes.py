@@ -13,18 +13,16 @@ import torch
 from scipy.integrate import quad, trapezoid
 from scipy.stats import norm, spearmanr
 
-from rclib import plots_spectra
-from rclib.experiments import (
-    spikes_configuration,
-    spikes_first_step,
-    spikes_runs,
-    spikes_samples,
-    spikes_schedule,
-    spikes_sweep,
-    spikes_width,
-)
-from rclib.random_matrix import outliers
-from rclib.teacher import make_problem
+from rclib.experiments.spikes import configuration as spikes_configuration
+from rclib.experiments.spikes import first_step as spikes_first_step
+from rclib.experiments.spikes import frames as spikes_runs
+from rclib.experiments.spikes import rate_sweep as spikes_sweep
+from rclib.experiments.spikes import samples as spikes_samples
+from rclib.experiments.spikes import schedule as spikes_schedule
+from rclib.experiments.spikes import width as spikes_width
+from rclib.plots import spectra as plots_spectra
+from rclib.spectral.random_matrix import outliers
+from rclib.teacher.problem import make_problem
 
 SMALL: dict[str, Any] = {"d": 20, "h": 30, "n": 60, "n_test": 20, "steps": 3}
 

@@ -1,4 +1,4 @@
-"""rclib.stability: shifts of seeds, tallies, a real notebook run with other seeds."""
+"""rclib.execution.stability: shifts of seeds, tallies, a real notebook run with other seeds."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from rclib import runner, stability
-from rclib.scoreboard import scoreboard
+from rclib.execution import runner, stability
+from rclib.reports.scoreboard import scoreboard
 
 ROOT = Path(__file__).parents[1]
 
@@ -117,8 +117,8 @@ NOTEBOOK = {
     },
     "cells": [],
 }
-CODE = """from rclib.claims import below
-from rclib.notebook import Study
+CODE = """from rclib.study.claims import below
+from rclib.study.study import Study
 study = Study("10_small", title="T", parameters={"profile": profile, "seeds": seeds})
 study.claims.declare("sum", paper="A", statement="s", quantity="q", criterion=below(1500))
 study.claims.measure("sum", float(sum(seeds)))

@@ -1,4 +1,4 @@
-"""rclib.store: throw-away packages whose code is changed, entries that are damaged or cut off."""
+"""runs.store: throw-away packages whose code is changed, entries that are damaged or cut off."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from rclib import store, sweep
-from rclib.data import load
+from rclib.data.images import load
+from rclib.runs import store, sweep
 
 _numbers = itertools.count()
 Package = Callable[[dict[str, str]], str]
@@ -376,7 +376,7 @@ WRITERS = """
 import errno, json, os, pathlib, resource, signal, sys, time
 sys.path.insert(0, sys.argv[2])
 import store_test_runs as runs
-from rclib import store
+from rclib.runs import store
 here = pathlib.Path(sys.argv[1])
 path, root = here / "file.bin", here / "cache"
 store.write_atomically(path, b"old")

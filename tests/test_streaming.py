@@ -1,4 +1,4 @@
-"""rclib.streaming: against whole tensors in float64, for all types, shapes and blocks."""
+"""rclib.streaming.means: against whole tensors in float64, for all types, shapes and blocks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rclib import safetensors_file, streaming, tiles
-from rclib.checkpoints import Checkpoint, CheckpointError, open_checkpoint
-from rclib.streaming import Blocks, axis_means, block_means, stream_means
-from rclib.widen import FLOATING
+from rclib.checkpoints import safetensors_file
+from rclib.checkpoints.opening import Checkpoint, CheckpointError, open_checkpoint
+from rclib.streaming import means as streaming
+from rclib.streaming import tiles
+from rclib.streaming.means import Blocks, axis_means, block_means, stream_means
+from rclib.streaming.widen import FLOATING
 
 SHAPES = ((7,), (1, 1), (1, 3000), (3000, 1), (300, 200), (33, 5000), (2, 3, 4, 5), (40, 3, 3), ())
 
@@ -310,8 +312,8 @@ def test_threads_are_left_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
 
 MEMORY = """
 import re, sys
-from rclib.checkpoints import open_checkpoint
-from rclib.streaming import Blocks, stream_means
+from rclib.checkpoints.opening import open_checkpoint
+from rclib.streaming.means import Blocks, stream_means
 
 def peak():
     with open("/proc/self/status") as status:

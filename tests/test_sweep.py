@@ -1,4 +1,4 @@
-"""rclib.sweep: real training runs in one process and in two, and sweeps that fail half-way."""
+"""rclib.runs.sweep: real training runs in one process and in two, and sweeps that fail half-way."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from rclib import store, sweep
-from rclib.data import load
-from rclib.experiments.mlp_runs import configuration, train_mlp
+from rclib.data.images import load
+from rclib.experiments.mean_field.mlp_runs import configuration, train_mlp
+from rclib.runs import store, sweep
 
 # `echo` writes down that it was called, in files: worker processes share no lists.
 RUNS = """

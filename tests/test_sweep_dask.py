@@ -1,4 +1,4 @@
-"""rclib.sweep on a real Dask cluster: two worker processes, reached by the scheduler's address."""
+"""runs.sweep on a real Dask cluster: two worker processes, reached by the scheduler's address."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from rclib import store, sweep
+from rclib.runs import store, sweep
 
 distributed = pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
 

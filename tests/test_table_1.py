@@ -1,4 +1,4 @@
-"""rclib.experiments.table_1: the table, and slopes of laws that are known."""
+"""rclib.experiments.mean_field.table_1: the table, and slopes of laws that are known."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rclib.data import load
-from rclib.experiments import table_1
-from rclib.experiments.coordinates import coordinate_check
+from rclib.data.images import load
+from rclib.experiments.mean_field import table_1
+from rclib.experiments.mean_field.coordinates import coordinate_check
 
 
 def test_exponents_are_those_of_the_module_docstring() -> None:
     table = table_1.exponent_table(["SP", "MF", "muP"]).set_index(["parametrization", "layer"])
     assert len(table) == 15
-    # The table of `rclib.parametrization`, read off by eye: multiplier, init, SGD, Adam.
+    # The table of `rclib.nets.parametrization`, read off by eye: multiplier, init, SGD, Adam.
     assert table.loc["SP", "hidden"].tolist() == [0, -0.5, 0, 0]
     assert table.loc["MF", "hidden"].tolist() == [-1, 0, 2, 0]
     assert table.loc["MF", "input"].tolist() == [0, 0, 1, 0]

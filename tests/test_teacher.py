@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from rclib import teacher
+from rclib.teacher import problem as teacher
 
 SMALL = {"d": 12, "h": 9, "n": 30, "n_test": 8}
 

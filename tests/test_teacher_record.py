@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from rclib import spectra, teacher
-from rclib.teacher_record import QUANTITIES, Divergence, train
+from rclib.spectral import spectra
+from rclib.teacher import problem as teacher
+from rclib.teacher.record import QUANTITIES, Divergence, train
 
 SIZES = {"d": 20, "h": 30, "n": 60, "n_test": 10}
 

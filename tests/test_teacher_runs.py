@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from rclib import store, sweep
-from rclib.experiments import teacher_runs
-from rclib.teacher import make_problem
-from rclib.teacher_record import QUANTITIES, train
+from rclib.experiments.spikes import teacher_runs
+from rclib.runs import store, sweep
+from rclib.teacher.problem import make_problem
+from rclib.teacher.record import QUANTITIES, train
 
 SMALL: dict[str, Any] = {"d": 20, "h": 30, "n": 60, "n_test": 10, "steps": 3}
 

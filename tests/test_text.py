@@ -1,4 +1,4 @@
-"""rclib.text: bytes of a file or of Python's reference, their split, windows and checksums."""
+"""rclib.data.text: bytes of a file or of Python's reference, their split, windows and checksums."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from rclib import data as datasets
-from rclib import text
-from rclib.data import DataError
-from rclib.text import load_text
+from rclib.data import images as datasets
+from rclib.data import text
+from rclib.data.images import DataError
+from rclib.data.text import load_text
 
 CONTENT = bytes(range(256)) * 8 + "naïve café\n".encode()
 

@@ -1,13 +1,13 @@
-"""rclib.tiles: windows cover a matrix once, and sums of any window are those of float64."""
+"""streaming.tiles: windows cover a matrix once, and sums of any window are those of float64."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from rclib import tiles
-from rclib.checkpoints import open_checkpoint
-from rclib.tiles import Selection, Tiler, Window, windows
+from rclib.checkpoints.opening import open_checkpoint
+from rclib.streaming import tiles
+from rclib.streaming.tiles import Selection, Tiler, Window, windows
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (1, 3000), (3000, 1), (900, 3), (5, 1200), (1, 1)])

@@ -1,4 +1,7 @@
-"""rclib.train: against loops written with torch and numpy, scikit-learn's losses, repeated runs."""
+"""training.classifier.
+
+Against loops written with torch and numpy, scikit-learn's losses, repeated runs.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
-from rclib.data import Dataset, load
-from rclib.models import MLP
-from rclib.train import DivergedError, History, evaluate, make_step, train
+from rclib.data.images import Dataset, load
+from rclib.nets.mlp import MLP
+from rclib.training.classifier import DivergedError, History, evaluate, make_step, train
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,7 @@
-"""rclib.transfer: the definition by explicit loops, and functions that growing must not change."""
+"""rowcolumn.transfer.
+
+The definition by explicit loops, and functions that growing must not change.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,17 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from rclib.axes import gamma_sets, mlp_axes
-from rclib.backprop import sgd_step
-from rclib.models import MLP, Init
-from rclib.transfer import IndexMaps, draw_index_maps, gather, resize, resize_maps, transfer
+from rclib.nets.mlp import MLP, Init
+from rclib.rowcolumn.axes import gamma_sets, mlp_axes
+from rclib.rowcolumn.transfer import (
+    IndexMaps,
+    draw_index_maps,
+    gather,
+    resize,
+    resize_maps,
+    transfer,
+)
+from rclib.training.backprop import sgd_step
 
 
 def seeded(seed: int) -> torch.Generator:

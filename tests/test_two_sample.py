@@ -1,4 +1,4 @@
-"""rclib.two_sample: distances against scipy and by hand; intervals and floors by simulation."""
+"""stats.two_sample: distances against scipy and by hand; intervals and floors by simulation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from rclib.two_sample import (
+from rclib.stats.two_sample import (
     DISTANCES,
     bootstrap_interval,
     floor,

@@ -1,11 +1,11 @@
-"""rclib.widen: every value of every narrow type, against torch's own conversion."""
+"""rclib.streaming.widen: every value of every narrow type, against torch's own conversion."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from rclib.widen import FLOATING, Widener
+from rclib.streaming.widen import FLOATING, Widener
 
 NARROW = [name for name in FLOATING if getattr(torch, name).itemsize <= 2]
 

@@ -21,12 +21,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rclib import __version__, paths
-from rclib.claims import VERDICTS
-from rclib.multiplicity import corrected
-from rclib.progress import duration
-from rclib.scoreboard import tally
+from rclib.execution.progress import duration
+from rclib.reports.scoreboard import tally
 from rclib.site import images, notebook_page
 from rclib.site.content import PAPERS, ClaimRow, Figure, Gallery, Notebook, load_gallery
+from rclib.study.claims import VERDICTS
+from rclib.study.multiplicity import corrected
 
 __all__ = ["build", "main"]
 

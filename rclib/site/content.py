@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from rclib import paths
-from rclib.claims import VERDICTS
-from rclib.replication import load_papers
-from rclib.scoreboard import claim_rows, load_results, tally
+from rclib.reports.replication import load_papers
+from rclib.reports.scoreboard import claim_rows, load_results, tally
+from rclib.study.claims import VERDICTS
 
 __all__ = [
     "KINDS",
@@ -40,7 +40,7 @@ PAPERS = {
 }
 KINDS = ("png", "pdf", "csv")
 _BY_NUMBER = {"1": "A", "2": "B"}  # notebooks 1x, 2x; all others go beyond the papers
-# The end that `rclib.notebook.Study.save_figure` adds to a caption.
+# The end that `rclib.study.study.Study.save_figure` adds to a caption.
 _DATA_NOTE = re.compile(r"\s*Data: .*; profile: \w+\.$", re.DOTALL)
 
 
@@ -88,7 +88,7 @@ class ClaimRow:
 
     @property
     def verdicts(self) -> tuple[str, ...]:
-        """The verdicts that occur, in the order of `rclib.claims.VERDICTS`."""
+        """The verdicts that occur, in the order of `rclib.study.claims.VERDICTS`."""
         found = {outcome.verdict for outcome in self.outcomes.values()}
         return tuple(verdict for verdict in VERDICTS if verdict in found)
 

@@ -1,0 +1,1 @@
+"""Checkpoints of any kind, read without trust."""

@@ -1,0 +1,187 @@
+"""What the commands of `python -m rclib` share: opening a source, progress, written files."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # `--help` answers without torch and matplotlib
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from rclib.checkpoints.opening import Checkpoint
+    from rclib.families.layout import Layout
+
+__all__ = [
+    "Folder",
+    "add_source_arguments",
+    "json_text",
+    "opened",
+    "plain",
+    "progress_bar",
+    "report",
+    "table_text",
+]
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say what is read and where results go."""
+    parser.add_argument(
+        "source", help="safetensors file, directory of one model, or Hugging Face id owner/name"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of a Hugging Face id")
+    parser.add_argument("--out", metavar="DIR", help="write figures, CSV and JSON into this folder")
+    parser.add_argument(
+        "--block",
+        metavar="K",
+        type=int,
+        action="append",
+        help="look at this block alone (may be given more than once)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--axes",
+        metavar="FILE.yaml",
+        help="the tensors' axes of a family that is not known (see rclib/family_tables)",
+    )
+    parser.add_argument(
+        "--size",
+        metavar="INDEX=NUMBER",
+        action="append",
+        default=[],
+        help="size of an index that neither shapes nor config.json tell, e.g. head=12",
+    )
+
+
+def _sizes(texts: Sequence[str]) -> dict[str, int]:
+    sizes = {}
+    for text in texts:
+        index, _, number = text.partition("=")
+        if not index or not number.isdecimal() or int(number) < 1:
+            raise ValueError(f"--size needs INDEX=NUMBER, such as head=12, got {text!r}")
+        sizes[index] = int(number)
+    return sizes
+
+
+@contextlib.contextmanager
+def opened(arguments: argparse.Namespace) -> Iterator[tuple[Checkpoint, Layout]]:
+    """The checkpoint that the arguments name, and its layout.
+
+    Raises CheckpointError, FamilyError or ValueError, one line each.
+    """
+    from rclib.checkpoints.opening import open_checkpoint
+    from rclib.families import layout as families
+
+    sizes = _sizes(arguments.size)
+    family = families.read_family(arguments.axes) if arguments.axes else None
+    with open_checkpoint(arguments.source, revision=arguments.revision) as checkpoint:
+        layout = families.layout(checkpoint.tensors, checkpoint.config, family=family, sizes=sizes)
+        layout.check_blocks(arguments.block)
+        yield checkpoint, layout
+
+
+@contextlib.contextmanager
+def progress_bar(total: int, description: str) -> Iterator[Callable[[int], object]]:
+    """A bar with the bytes done and their rate, on a terminal alone; yields its update."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=description, unit="B", unit_scale=True, disable=None) as bar:
+
+        def update(done: int) -> None:
+            bar.update(done)
+            if bar.n >= total:  # what follows is not reading: the rate stays what it was
+                bar.close()
+
+        yield update
+
+
+class Folder:
+    """The folder of `--out`: files are collected, and written when all of them are there.
+
+    Raises ValueError at once for a path that cannot become a folder.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        self.path = Path(path) if path is not None else None
+        self._files: dict[str, bytes] = {}
+        if self.path is not None:
+            there = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+            if not there.is_dir() or not os.access(there, os.W_OK):
+                raise ValueError(f"--out {path}: cannot write into {there}")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to write for."""
+        return self.path is not None
+
+    def figure(self, name: str, figure: Figure) -> None:
+        """Keep a figure as a PNG and close it."""
+        import matplotlib.pyplot as plt
+
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+        plt.close(figure)
+        self._files[f"{name}.png"] = buffer.getvalue()
+
+    def table(self, name: str, frame: pd.DataFrame) -> None:
+        """Keep a table as CSV."""
+        text = frame.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+        self._files[f"{name}.csv"] = text.encode()
+
+    def json(self, name: str, record: dict[str, Any]) -> None:
+        """Keep a record as JSON."""
+        self._files[f"{name}.json"] = (json_text(record) + "\n").encode()
+
+    def write(self) -> list[str]:
+        """Write every file whole or not at all; their names in order."""
+        from rclib.runs.store import write_atomically
+
+        if self.path is None:
+            return []
+        for name, payload in self._files.items():
+            write_atomically(self.path / name, payload)
+        return list(self._files)
+
+
+def json_text(record: dict[str, Any]) -> str:
+    """JSON without NaN: missing numbers are null."""
+    return json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if hasattr(value, "tolist"):  # torch, numpy
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> str:
+    """Aligned columns, numbers to the right; `left` are the columns of text."""
+    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in [header, *rows]
+    ]
+    return "\n".join(lines)
+
+
+def report(text: str) -> None:
+    """Print to standard output."""
+    sys.stdout.write(text + "\n")

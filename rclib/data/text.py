@@ -1,0 +1,209 @@
+"""Text as bytes for language models: the vocabulary is the 256 byte values.
+
+`python` is the language reference that ships with Python (`pydoc_data.topics`), about 470 kB;
+any file, plain or packed with xz or gzip, can be given by its path. Packed files are unpacked
+once into the data folder, whole or not at all, and every file is mapped into memory, not read.
+
+The last share of the bytes is held out for validation. Batches are windows at random places
+of the training part, a pure function of (seed, step), so that a run can be resumed anywhere.
+
+The reference's text changes between versions of Python, and results with it: the checksum is
+that of the bytes, so that stored runs of another text are never mistaken for this one's.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import lzma
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rclib.data.images import DataError
+from rclib.paths import data_dir, project_root
+
+__all__ = ["MAX_BYTES", "VOCABULARY", "TextData", "load_text"]
+
+VOCABULARY = 256
+MAX_BYTES = 2**31  # a packed file that unpacks to more is refused
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class TextData:
+    """A text and its split.
+
+    tokens : (n,) uint8, the bytes in order; the first `n_train` are for training, the others
+        for validation. description : what a caption prints. checksum : sha256 (hex) of the bytes
+        and the split.
+    """
+
+    name: str
+    description: str
+    tokens: Tensor = field(repr=False)
+    n_train: int
+    checksum: str
+    path: str | None = None  # the file the tokens are mapped from
+
+    @property
+    def train(self) -> Tensor:
+        """The training part, (n_train,) uint8."""
+        return self.tokens[: self.n_train]
+
+    @property
+    def validation(self) -> Tensor:
+        """The held-out part, uint8."""
+        return self.tokens[self.n_train :]
+
+    def check_context(self, context: int) -> None:
+        """ValueError if a part is too short for one window of `context` tokens and its target."""
+        if isinstance(context, bool) or not isinstance(context, int) or context < 1:
+            raise ValueError(f"context must be a positive integer, got {context!r}")
+        for part, size in (("training", len(self.train)), ("validation", len(self.validation))):
+            if size < context + 1:
+                raise ValueError(
+                    f"context must be shorter than the {part} part of {self.name!r}, "
+                    f"which has {size} bytes; got {context}"
+                )
+
+    def batch(self, step: int, *, seed: int, batch_size: int, context: int) -> Tensor:
+        """Training windows of one step, (batch_size, context + 1) int64: inputs and, one token
+        on, targets. A pure function of (seed, step, batch_size, context)."""
+        self.check_context(context)
+        # Two words into one well-mixed stream; numpy keeps SeedSequence and PCG64 fixed.
+        random = np.random.PCG64(np.random.SeedSequence([seed, step])).random_raw(batch_size)
+        starts = (random % np.uint64(self.n_train - context)).astype(np.int64)
+        return self._windows(torch.from_numpy(starts), context)
+
+    def validation_batches(self, count: int, *, batch_size: int, context: int) -> Iterator[Tensor]:
+        """`count` batches of evenly spaced validation windows, (batch_size, context + 1) int64.
+
+        The same windows every time; they overlap where the validation part is short. Raises
+        ValueError for a count or size that is not positive.
+        """
+        self.check_context(context)
+        if count < 1 or batch_size < 1:
+            raise ValueError(f"count and batch_size must be positive, got {count}, {batch_size}")
+        last = len(self.validation) - context - 1
+        starts = torch.linspace(0, last, count * batch_size, dtype=torch.float64).long()
+        for part in (self.n_train + starts).split(batch_size):
+            yield self._windows(part, context)
+
+    def _windows(self, starts: Tensor, context: int) -> Tensor:
+        return self.tokens[starts[:, None] + torch.arange(context + 1)].long()
+
+    def share_memory(self) -> Self:
+        """Make worker processes share the text; a mapped file is shared as it is."""
+        if self.path is None:
+            self.tokens.share_memory_()  # type: ignore[no-untyped-call]
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        tokens = self.tokens if self.path is None else None
+        fields = (self.name, self.description, self.n_train, self.checksum, self.path)
+        return _rebuild, (tokens, *fields)
+
+
+def _rebuild(
+    tokens: Tensor | None, name: str, description: str, n_train: int, checksum: str, path: str
+) -> TextData:
+    """Another process maps the file again instead of getting a copy of it."""
+    if tokens is None:
+        tokens = _mapped(Path(path))
+    return TextData(name, description, tokens, n_train, checksum, path)
+
+
+def load_text(
+    source: str | os.PathLike[str] = "python",
+    *,
+    validation: float = 0.1,
+    max_bytes: int = MAX_BYTES,
+) -> TextData:
+    """The text `source`: "python" (the language reference of this Python) or a file's path.
+
+    validation : share of the bytes, at the end, that is held out. A relative path starts at the
+    project. A name ending in .xz or .gz is unpacked into the data folder (`$RCLIB_DATA`), at
+    most `max_bytes` of it; it is unpacked anew when the packed file has changed.
+
+    Raises DataError for a missing, empty, damaged or too large file, ValueError for a share
+    that leaves no training or no validation text.
+    """
+    if not 0.0 < validation < 1.0:
+        raise ValueError(f"validation must lie strictly between 0 and 1, got {validation!r}")
+    if str(source) == "python":
+        raw = _python_reference()
+        tokens = torch.frombuffer(bytearray(raw), dtype=torch.uint8)
+        return _split("python", "language reference of Python", tokens, validation, None)
+    path = project_root() / Path(source).expanduser()
+    if not path.is_file():
+        raise DataError(f"text file {path} is missing (source = {str(source)!r})")
+    plain = _unpacked(path, max_bytes) if path.suffix in (".xz", ".gz") else path
+    if plain.stat().st_size == 0:
+        raise DataError(f"text file {path} is empty")
+    if plain.stat().st_size > max_bytes:
+        raise DataError(f"text file {path} has more than max_bytes = {max_bytes} bytes")
+    name = plain.name if plain is path else path.stem
+    return _split(name, name, _mapped(plain), validation, str(plain))
+
+
+def _split(name: str, what: str, tokens: Tensor, validation: float, path: str | None) -> TextData:
+    n = len(tokens)
+    n_train = n - round(n * validation)
+    if not 0 < n_train < n:
+        raise ValueError(
+            f"validation must leave both parts of {name!r} ({n} bytes) some text, got {validation}"
+        )
+    digest = hashlib.sha256(f"text|{n}|{n_train}|".encode())
+    for chunk in tokens.split(_CHUNK):
+        digest.update(chunk.numpy().tobytes())
+    description = f"{what} ({n / 1e6:.2f} MB, bytes)"
+    return TextData(name, description, tokens, n_train, digest.hexdigest(), path)
+
+
+def _python_reference() -> bytes:
+    """The topics in alphabetical order, one after the other."""
+    from pydoc_data.topics import topics
+
+    return "\n".join(topics[name] for name in sorted(topics)).encode("utf-8")
+
+
+def _mapped(path: Path) -> Tensor:
+    return torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+
+
+def _unpacked(path: Path, max_bytes: int) -> Path:
+    """The unpacked copy in the data folder, named by what the packed file holds."""
+    packed = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while chunk := handle.read(_CHUNK):
+            packed.update(chunk)
+    target = data_dir() / "text" / f"{path.stem}-{packed.hexdigest()[:16]}"
+    if target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as out, _opened(path) as unpacker:
+            size = 0
+            while chunk := unpacker.read(_CHUNK):
+                size += len(chunk)
+                if size > max_bytes:
+                    raise DataError(f"text file {path} unpacks to more than {max_bytes} bytes")
+                out.write(chunk)
+        os.replace(temporary, target)
+    except (lzma.LZMAError, EOFError, gzip.BadGzipFile, OSError) as error:
+        raise DataError(f"text file {path} cannot be unpacked: {error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return lzma.open(path, "rb") if path.suffix == ".xz" else gzip.open(path, "rb")  # type: ignore[return-value]

@@ -1,0 +1,1 @@
+"""Paper A: notebooks 1x."""

@@ -1,0 +1,1 @@
+"""Paper B: notebooks 2x."""

@@ -1,0 +1,1 @@
+"""Which axes a checkpoint's tensors have."""

@@ -1,0 +1,1 @@
+"""Files from elsewhere, and files written whole."""

@@ -1,0 +1,1 @@
+"""Networks whose width alone varies."""

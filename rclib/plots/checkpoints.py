@@ -1,0 +1,220 @@
+"""Figures of checkpoints: Figure 4.4, heat maps of blocks, spectra of all matrices.
+
+Functions take results and draw them; they compute nothing. Colours, markers and line styles
+are those of `rclib.plots.panels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes as Panel
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from rclib.plots.panels import DASHES, DIVERGING, MARKERS
+
+__all__ = [
+    "block_heat_maps",
+    "eigenvalue_histograms",
+    "largest_by_vector",
+    "largest_correlations",
+    "p_values",
+    "spectra_over_blocks",
+]
+
+
+def _grid(count: int, *, columns: int, width: float, height: float) -> tuple[Figure, list[Panel]]:
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False, sharex=True
+    )
+    panels = list(grid.flat)
+    for panel in panels[count:]:
+        panel.set_visible(False)
+    for panel in panels[max(0, count - columns) : count]:
+        panel.tick_params(labelbottom=True)
+        panel.set_xlabel("block")
+    return figure, panels[:count]
+
+
+def _line(panel: Panel, i: int, x: Sequence[float], y: Sequence[float], **options: object) -> None:
+    colours = sns.color_palette("colorblind")
+    panel.plot(
+        x,
+        y,
+        color=colours[i % len(colours)],
+        marker=MARKERS[i % len(MARKERS)],
+        linestyle=DASHES[(i // len(colours) + i) % len(DASHES)],
+        ms=3.5,
+        lw=1.2,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def largest_correlations(frame: pd.DataFrame) -> Figure:
+    """Figure 4.4: the largest |correlation| of each block, one panel an index set.
+
+    frame : columns source, block, set, value, chance; one line a source, and in its colour
+    dotted the 95 percent level of chance. Several rows of one source and block (seeds) give their
+    mean and, as a band, their range.
+    """
+    frame = frame[frame.block.notna()]
+    sets, sources = list(dict.fromkeys(frame.set)), list(dict.fromkeys(frame.source))
+    figure, panels = _grid(len(sets), columns=3, width=2.7, height=2.3)
+    colours = sns.color_palette("colorblind")
+    for panel, name in zip(panels, sets, strict=True):
+        for i, source in enumerate(sources):
+            chosen = frame[(frame.set == name) & (frame.source == source)]
+            if chosen.empty:
+                continue
+            by_block = chosen.groupby("block")
+            mean, blocks = by_block.value.mean(), [int(b) for b in by_block.groups]
+            _line(panel, i, blocks, list(mean), label=source)
+            colour = colours[i % len(colours)]
+            low, high = by_block.value.min(), by_block.value.max()
+            panel.fill_between(blocks, low, high, color=colour, alpha=0.15, lw=0)
+            panel.plot(blocks, by_block.chance.mean(), color=colour, ls=":", lw=1.0)
+        panel.set_title(name)
+        panel.set_ylim(0, 1.02)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for panel in panels[::3]:
+        panel.set_ylabel("largest |correlation|")
+    panels[0].plot([], [], color="0.3", ls=":", lw=1.0, label="chance, 95 %")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 3))
+    return figure
+
+
+def largest_by_vector(frame: pd.DataFrame, chance: pd.DataFrame) -> Figure:
+    """Each vector's largest |correlation| with another one of its set, one row a set.
+
+    frame : columns block, set, vector, value. chance : columns block, set, chance (of the
+    largest of all pairs), drawn dotted.
+    """
+    frame, chance = frame[frame.block.notna()], chance[chance.block.notna()]
+    sets = list(dict.fromkeys(frame.set))
+    figure, grid = plt.subplots(
+        len(sets), 1, figsize=(6.2, 2.0 * len(sets)), squeeze=False, sharex=True
+    )
+    for panel, name in zip(grid[:, 0], sets, strict=True):
+        chosen = frame[frame.set == name]
+        for i, (vector, group) in enumerate(chosen.groupby("vector", sort=False)):
+            _line(panel, i, list(group.block), list(group.value), label=str(vector))
+        level = chance[chance.set == name]
+        panel.plot(level.block, level.chance, color="0.3", ls=":", lw=1.0, label="chance, 95 %")
+        panel.set_title(name)
+        panel.set_ylim(0, 1.02)
+        panel.set_ylabel("largest |correlation|")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.legend(fontsize=5, loc="upper left", bbox_to_anchor=(1.01, 1.02))
+    grid[-1, 0].set_xlabel("block")
+    return figure
+
+
+def block_heat_maps(
+    matrices: Mapping[str, tuple[Sequence[str], np.ndarray, float]], *, title: str
+) -> Figure:
+    """Correlation matrices of one block, one panel an index set.
+
+    matrices : set -> (labels, (K, K) matrix, 95 percent level of chance). Pairs above the level
+    carry a dot.
+    """
+    counts = [max(3, len(labels)) for labels, _, _ in matrices.values()]
+    figure, grid = plt.subplots(
+        1,
+        len(matrices),
+        figsize=(0.22 * sum(counts) + 1.2 * len(counts) + 0.8, 0.22 * max(counts) + 1.8),
+        squeeze=False,
+        width_ratios=counts,
+    )
+    image: AxesImage | None = None
+    for panel, (name, (labels, matrix, level)) in zip(grid[0], matrices.items(), strict=True):
+        image = panel.imshow(matrix, cmap=DIVERGING, vmin=-1, vmax=1)
+        panel.set_xticks(range(len(labels)), labels, rotation=90, fontsize=5)
+        panel.set_yticks(range(len(labels)), labels, fontsize=5)
+        panel.grid(False)
+        sns.despine(ax=panel, left=True, bottom=True)
+        panel.set_title(f"{name}\nchance {level:.2f}", fontsize=7)
+        rows, columns = np.nonzero((np.abs(matrix) > level) & ~np.eye(len(labels), dtype=bool))
+        panel.plot(columns, rows, ls="", marker=".", ms=2.5, color="black")
+    assert image is not None
+    figure.colorbar(image, ax=grid, shrink=0.8, label="correlation over neurons")
+    figure.suptitle(title, fontsize=8)
+    return figure
+
+
+def p_values(frame: pd.DataFrame) -> Figure:
+    """Share of tests with a p-value of at most p; the diagonal is what chance alone gives.
+
+    frame : columns group, p (ascending), share.
+    """
+    figure, panel = plt.subplots(figsize=(3.6, 3.0))
+    colours = sns.color_palette("colorblind")
+    for i, (name, group) in enumerate(frame.groupby("group", sort=False)):
+        colour = colours[i % len(colours)]
+        panel.step(group.p, group.share, where="post", color=colour, ls=DASHES[i], label=str(name))
+    panel.plot([0, 1], [0, 1], color="0.3", ls=":", lw=1.0, label="chance")
+    panel.set_xlabel("p-value, corrected for the pairs")
+    panel.set_ylabel("share of tests at most p")
+    panel.set_xlim(0, 1)
+    panel.set_ylim(0, 1.02)
+    panel.legend(fontsize=6, loc="lower right")
+    return figure
+
+
+def spectra_over_blocks(frame: pd.DataFrame, *, rows: Mapping[str, str]) -> Figure:
+    """Quantities of every matrix against the block, one panel each, one line a matrix.
+
+    frame : columns block, matrix and the keys of `rows`, quantity -> axis label.
+    """
+    frame = frame[frame.block.notna()]
+    figure, panels = _grid(len(rows), columns=2, width=3.3, height=2.2)
+    for panel, (quantity, label) in zip(panels, rows.items(), strict=True):
+        for i, (name, group) in enumerate(frame.groupby("matrix", sort=False)):
+            _line(panel, i, list(group.block), list(group[quantity]), label=str(name))
+        panel.set_ylabel(label)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=6)
+    return figure
+
+
+def eigenvalue_histograms(frame: pd.DataFrame) -> Figure:
+    """Histograms of log10 of the eigenvalues, one row a matrix, one column a block.
+
+    frame : columns block (a label), matrix, left, right, density, law (the Marchenko-Pastur law
+    of the bulk, dashed).
+    """
+    names, blocks = list(dict.fromkeys(frame.matrix)), list(dict.fromkeys(frame.block))
+    figure, grid = plt.subplots(
+        len(names), len(blocks), figsize=(2.2 * len(blocks), 1.5 * len(names)), squeeze=False
+    )
+    colour, dark = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[3]
+    for i, name in enumerate(names):
+        for j, block in enumerate(blocks):
+            panel = grid[i, j]
+            bins = frame[(frame.matrix == name) & (frame.block == block)]
+            if bins.empty:
+                panel.set_visible(False)
+                continue
+            edges = [*bins.left, bins.right.iloc[-1]]
+            panel.stairs(bins.density, edges, fill=True, color=colour)
+            panel.stairs(bins.law, edges, color=dark, ls="--", lw=0.9)
+            panel.set_yscale("log")
+            panel.yaxis.set_minor_locator(NullLocator())
+            seen = bins.density[bins.density > 0]
+            panel.set_ylim(0.5 * seen.min(), 3.0 * max(seen.max(), bins.law.max()))
+            panel.xaxis.set_major_locator(MaxNLocator(4))
+            panel.set_title(f"{name}, {block}", fontsize=6)
+            if i == len(names) - 1:
+                panel.set_xlabel(r"$\log_{10}\,\lambda$")
+            if j == 0:
+                panel.set_ylabel("density")
+    return figure

@@ -1,0 +1,307 @@
+"""replication.md and codecheck.yml, written from the results files.
+
+`python -m rclib.reports.replication` makes both: a table of every figure, table, algorithm and
+example of the two papers with what was run and measured for it, and the manifest of outputs that a
+CODECHECK (https://codecheck.org.uk) starts from. What the papers hold is in `papers.yaml`; every
+number comes from the committed results. A test checks that the committed files are current.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from rclib import paths
+from rclib.reports.scoreboard import load_results, tally
+from rclib.runs.store import write_atomically
+from rclib.study.multiplicity import corrected
+
+__all__ = [
+    "Item",
+    "Papers",
+    "Run",
+    "codecheck",
+    "committed_runs",
+    "deviations",
+    "load_papers",
+    "main",
+    "replication",
+]
+
+PAPER_TITLES = {
+    "A": "A Mean Field Ansatz for Zero-Shot Weight Transfer (arXiv 2408.08681)",
+    "B": "From Spikes to Heavy Tails (arXiv 2406.04657)",
+}
+_HIDDEN = {"profile", "dataset", "seeds"}  # parameters that stand elsewhere in the row
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A figure, table, algorithm, definition, example or experiment of a paper."""
+
+    paper: str
+    item: str
+    shows: str
+    notebook: str = ""  # its number, e.g. "11"; empty for what code and tests stand for
+    figures: Mapping[str, str] = field(default_factory=dict)  # file name -> short title
+    beside: Mapping[str, str] = field(default_factory=dict)  # the same, going further
+    claims: tuple[str, ...] = ()  # sources or keys; empty: all that name the paper
+    code: str = ""
+    tests: tuple[str, ...] = ()
+    verdict: str = "implemented, tested"  # of what code and tests stand for
+    open: str = ""
+
+    def owns(self, claim: Record) -> bool:
+        """Whether a claim of its notebook belongs to it."""
+        if self.claims:
+            return claim["paper"] in self.claims or claim["key"] in self.claims
+        return str(claim["paper"]).startswith(f"{self.paper},")
+
+
+@dataclass(frozen=True)
+class Papers:
+    """What `papers.yaml` holds: items, titles of further figures, reasons of deviations."""
+
+    items: tuple[Item, ...]
+    titles: Mapping[str, str]
+    reasons: Mapping[str, Mapping[str, str]]
+
+    def figure_titles(self) -> dict[str, str]:
+        """Short titles of all figures: file name -> title."""
+        named = [{**item.figures, **item.beside} for item in self.items]
+        return {name: title for titles in [*named, self.titles] for name, title in titles.items()}
+
+    def figure_items(self) -> dict[str, str]:
+        """What the paper calls what a figure stands for, or stands beside: file name -> label."""
+        own = {name: item.item for item in self.items for name in item.figures}
+        return own | {name: f"Beside {i.item}" for i in self.items for name in i.beside}
+
+
+@dataclass(frozen=True)
+class Run:
+    """The results of one notebook at the largest scale that is committed."""
+
+    profile: str
+    record: Record
+
+
+@cache
+def load_papers() -> Papers:
+    """The papers' items; ValueError if `papers.yaml` is not as its head says."""
+    import yaml
+
+    text = files("rclib.study").joinpath("papers.yaml").read_text(encoding="utf-8")
+    content = yaml.safe_load(text)
+    try:
+        items = []
+        for entry in content["items"]:
+            settings = {**entry, "notebook": str(entry.get("notebook", ""))}
+            for key in ("claims", "tests"):
+                settings[key] = tuple(settings.get(key, ()))
+            items.append(Item(**settings))
+        reasons = {str(number): dict(by_key) for number, by_key in content["reasons"].items()}
+        return Papers(tuple(items), dict(content["titles"]), reasons)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"rclib/papers.yaml is not valid: {error}") from None
+
+
+def committed_runs() -> dict[str, Run]:
+    """Results that are in the repository (every profile but quick): number of the notebook ->
+    run. The paper's scale wins over smaller ones. ValueError for an invalid results file."""
+    runs: dict[str, Run] = {}
+    for profile in sorted(paths.PROFILES, key=lambda name: name == "paper"):
+        if profile != "quick":
+            for record in load_results(profile):
+                runs[record["notebook"][:2]] = Run(profile, record)
+    return dict(sorted(runs.items()))
+
+
+def deviations(run: Run, reasons: Mapping[str, Mapping[str, str]]) -> list[tuple[Record, str]]:
+    """Claims that were not reproduced, each with its reason ("" if none is written down)."""
+    found = []
+    for claim in run.record["claims"]:
+        if claim["verdict"] != "reproduced":
+            reason = reasons.get(run.record["notebook"][:2], {}).get(claim["key"], "")
+            if not reason and claim["verdict"] == "undecided":
+                reason = "Its interval straddles the criterion"
+                reason += f" ({claim['repeats']} repeats)." if claim["repeats"] > 1 else "."
+            if not reason and claim["verdict"] == "not testable here":
+                reason = claim["note"]
+            found.append((claim, reason))
+    return found
+
+
+def replication(papers: Papers, runs: Mapping[str, Run]) -> str:
+    """The text of replication.md."""
+    lines = [
+        "# What was replicated, item by item",
+        "",
+        "Written by `python -m rclib.reports.replication` from the committed results and from",
+        "`rclib/papers.yaml`; do not edit. A notebook declares its criteria before it computes",
+        "anything; what was known when they were written stands in the README under *Limits*.",
+        "A claim is *reproduced* when its whole interval meets the criterion, *not reproduced*",
+        "when no part does, *undecided* when the interval straddles it. Minutes are those of the",
+        "training runs on one core.",
+    ]
+    lines += ["", str(corrected(c for run in runs.values() for c in run.record["claims"]))]
+    owned: set[tuple[str, str]] = set()
+    for paper, title in PAPER_TITLES.items():
+        lines += ["", f"## Paper {paper}: {title}", ""]
+        lines += ["| item | the paper shows | what was run | measured against stated | verdict |"]
+        lines += ["|---|---|---|---|---|"]
+        for item in papers.items:
+            if item.paper == paper:
+                run = runs.get(item.notebook)
+                claims = [c for c in run.record["claims"] if item.owns(c)] if run else []
+                owned |= {(item.notebook, claim["key"]) for claim in claims}
+                lines.append(_row(item, run, claims))
+    beyond = [
+        (run, [c for c in run.record["claims"] if (number, c["key"]) not in owned])
+        for number, run in runs.items()
+    ]
+    lines += ["", "## Beyond the papers", ""]
+    lines += [
+        "| notebook | what was run | measured against stated | verdict |",
+        "|---|---|---|---|",
+    ]
+    for run, claims in beyond:
+        if claims:
+            cells = [_notebook(run), _what(run), _measured(claims), _verdict(claims)]
+            lines.append(_cells(cells))
+    lines += ["", "## Deviations and their reasons", ""]
+    lines += ["| notebook | statement | criterion | measured | verdict | reason |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for run in runs.values():
+        for claim, reason in deviations(run, papers.reasons):
+            cells = [_notebook(run), claim["statement"], claim["criterion"], _value(claim)]
+            lines.append(_cells([*cells, claim["verdict"], reason or "No reason is known yet."]))
+    lines += ["", "## Machines", "", "| notebook | profile | machine | versions |"]
+    lines += ["|---|---|---|---|"]
+    for run in runs.values():
+        lines.append(_cells([_notebook(run), run.profile, *_machine(run.record["environment"])]))
+    return "\n".join(lines) + "\n"
+
+
+def _row(item: Item, run: Run | None, claims: Sequence[Record]) -> str:
+    left_open = f"<br>*Left open*: {item.open}" if item.open else ""
+    if not item.notebook:
+        tests = "<br>".join(f"`{test.partition('::')[2]}`" for test in item.tests)
+        done = f"code: {', '.join(f'`{path.strip()}`' for path in item.code.split(','))}"
+        cells = [item.item, item.shows + left_open, done, tests, item.verdict]
+    elif run is None:
+        where = f"notebook {item.notebook}: no results beyond the quick profile yet"
+        cells = [item.item, item.shows + left_open, where, "", "not run yet"]
+    else:
+        cells = [item.item, item.shows + left_open, _what(run), _measured(claims), _verdict(claims)]
+    return _cells(cells)
+
+
+def _cells(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(" ".join(c.split()).replace("|", "\\|") for c in cells) + " |"
+
+
+def _notebook(run: Run) -> str:
+    name = run.record["notebook"]
+    return f"[{name[:2]}](notebooks/{name}.ipynb)"
+
+
+def _value(claim: Record) -> str:
+    if claim["value"] is None:
+        return "not measured"
+    return f"{claim['value']:.3g} [{claim['low']:.3g}, {claim['high']:.3g}]"
+
+
+def _measured(claims: Sequence[Record]) -> str:
+    return "<br>".join(f"{c['statement']}: {_value(c)}, stated {c['criterion']}" for c in claims)
+
+
+def _verdict(claims: Sequence[Record]) -> str:
+    counts = tally(claim["verdict"] for claim in claims)
+    return "<br>".join(f"{count} {verdict}" for verdict, count in counts.items()) or "no claim"
+
+
+def _what(run: Run) -> str:
+    """Data, scale, seeds, minutes; the machine stands in a table of its own."""
+    record = run.record
+    parameters = record["parameters"]
+    scale = ", ".join(f"{k} {_plain(v)}" for k, v in parameters.items() if k not in _HIDDEN)
+    seeds = parameters.get("seeds")
+    repeats = f"; {len(seeds)} seeds" if isinstance(seeds, list) else ""
+    return (
+        f"{_notebook(run)}, {run.profile} profile: {record['data']['description']}; "
+        f"{scale}{repeats}; {record['core_seconds'] / 60:.1f} min on one core"
+    )
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return "{" + ", ".join(_plain(v) for v in value) + "}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _machine(environment: Record) -> tuple[str, str]:
+    device = environment.get("gpu") or environment.get("device")
+    machine = f"{environment['system']} {environment['machine']}, {environment['cores']} cores"
+    versions = [f"{k} {environment[k]}" for k in ("python", "torch", "numpy", "commit")]
+    return machine + (f", {device}" if device else ""), ", ".join(versions)
+
+
+def codecheck(papers: Papers, runs: Mapping[str, Run]) -> str:
+    """The text of codecheck.yml: the outputs that somebody else should be able to make."""
+    titles = papers.figure_titles()
+    lines = [
+        "# Written by `python -m rclib.reports.replication`; do not edit.",
+        "# To check: `make figures PROFILE=<profile>` writes every file below anew.",
+        "---",
+        "version: https://codecheck.org.uk/spec/config/1.0/",
+        "paper:",
+        "  title: Row-column structure and heavy tails, a replication of two papers",
+        "  authors:",
+        "    - name: The rclib authors",
+        "manifest:",
+    ]
+    for run in runs.values():
+        name, folder = run.record["notebook"], paths.project_root()
+        results = f"results/{run.profile}/{name}.json"
+        lines += [f"  - file: {results}", f'    comment: "{_quoted(run.record["title"])}: numbers"']
+        for figure in run.record["figures"]:
+            title = _quoted(titles.get(figure["name"], str(run.record["title"])))
+            for kind, what in (("png", "figure"), ("pdf", "figure"), ("csv", "data behind it")):
+                file = f"figures/{run.profile}/{figure['name']}.{kind}"
+                if (folder / file).is_file():
+                    lines += [f"  - file: {file}", f'    comment: "{title}: {what}"']
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def main() -> int:
+    """Rewrite replication.md and codecheck.yml."""
+    try:
+        papers, runs = load_papers(), committed_runs()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for name, text in (
+        ("replication.md", replication(papers, runs)),
+        ("codecheck.yml", codecheck(papers, runs)),
+    ):
+        path = paths.project_root() / name
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            print(f"{name} is current")
+        else:
+            write_atomically(path, text.encode())
+            print(f"{name} updated")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

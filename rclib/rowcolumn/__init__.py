@@ -1,0 +1,1 @@
+"""Row-column structure: index sets, statistics, transfer."""

@@ -1,0 +1,1 @@
+"""Runs: computed once, kept, found again."""

@@ -1,0 +1,254 @@
+"""Many runs of one experiment: in this process, over worker processes, or on a cluster.
+
+`sweep(function, configurations, executor)` takes any `concurrent.futures.Executor` (a process
+pool, Dask's `Client.get_executor(pure=False)`, ...) and uses nothing of it but `submit`. A run
+has one thread, so its result does not depend on how many run side by side or where. This
+process keeps each finished run as one file of the store: workers need no common disk, and an
+interrupted sweep goes on where it stopped.
+
+`run` is the same with a pool of `$RCLIB_WORKERS` processes of its own, which share one copy of
+the data set.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from typing import Any
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+from tqdm.auto import tqdm
+
+from rclib.data.images import Source
+from rclib.runs import store
+
+__all__ = ["Failure", "SweepError", "core_seconds", "run", "sweep", "workers"]
+
+Config = Mapping[str, Any]
+
+_shared: Source | None = None  # in a process of `run`: the data set of its sweep
+_spent: dict[tuple[str, str], float] = {}  # seconds of every run that this process has asked for
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A configuration that ended with an error: its place in the list, itself, the error."""
+
+    position: int
+    configuration: dict[str, Any]
+    error: BaseException
+
+
+class SweepError(RuntimeError):
+    """Some configurations failed; the finished ones are stored and will not run again.
+
+    failures: one `Failure` a failed configuration, in the order of the configurations.
+    results: the results in that order, None where a configuration failed.
+    """
+
+    def __init__(
+        self, function: str, failures: list[Failure], results: list[store.Arrays | None]
+    ) -> None:
+        self.failures, self.results = failures, results
+        shown = "; ".join(_one_line(function, f) for f in failures[:5])
+        more = f"; and {len(failures) - 5} more" if len(failures) > 5 else ""
+        super().__init__(
+            f"{len(failures)} of {len(results)} configurations failed, the others are stored: "
+            f"{shown}{more}"
+        )
+
+
+def _one_line(function: str, failure: Failure) -> str:
+    call = ", ".join(f"{key}={value!r}" for key, value in failure.configuration.items())
+    message = " ".join(str(failure.error).split())
+    return f"{function}({call}): {type(failure.error).__name__}: {message}"
+
+
+def workers() -> int:
+    """Number of worker processes: `$RCLIB_WORKERS`, default 1 (everything in this process).
+
+    Raises ValueError for what is no positive integer.
+    """
+    text = os.environ.get("RCLIB_WORKERS", "1")
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"RCLIB_WORKERS must be a positive integer, got {text!r}")
+    return int(text)
+
+
+def core_seconds() -> float:
+    """Seconds on one core that all runs asked for in this process took when they were computed,
+    whether that was now or earlier."""
+    return sum(_spent.values())
+
+
+def _start(data: Source | None) -> None:
+    global _shared
+    _shared = data
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever; end it instead."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _compute(
+    function: store.Experiment, config: Config, data: Source | None, key: str
+) -> tuple[store.Arrays, float]:
+    """One run in a worker: its arrays and seconds. `key` is what the sweep knows the run by."""
+    torch.set_num_threads(1)
+    data = _shared if data is None else data
+    if store.run_key(function, config, data=data) != key:
+        raise RuntimeError(
+            f"the worker would run something else than was asked for: its copy of "
+            f"{function.__module__} or what that imports, its torch or numpy, or its device is "
+            "not that of the sweep (was the code edited meanwhile?)"
+        )
+    begin = time.monotonic()
+    with threadpool_limits(limits=1):
+        found = function(data, **config)
+    arrays = {name: np.asarray(value, order="C") for name, value in found.items()}
+    return arrays, time.monotonic() - begin
+
+
+def sweep(
+    function: store.Experiment,
+    configurations: Sequence[Config],
+    executor: Executor | None = None,
+    *,
+    data: Source | None = None,
+    cost: Callable[[Config], float] | None = None,
+    description: str = "runs",
+) -> list[store.Arrays]:
+    """Results of `function(data, **configuration)` for all, in the order of `configurations`.
+
+    function: of a module that the workers can import; returns numpy arrays by name.
+    configurations: keyword arguments, plain JSON. Equal ones run once.
+    executor: where runs go, with `submit` alone; None runs one after the other, here. It is
+        left open.
+    data: goes along with every configuration; on a cluster let the function load a large one.
+    cost: estimate of a run's length; the longest start first, so that no worker is left alone
+        with a long run at the end.
+
+    Runs found in the store are not computed again, and each new one is stored as soon as it
+    is finished. Raises SweepError, after all others are finished and stored, if a
+    configuration failed; TypeError if one is not plain JSON or the executor is none.
+    """
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise TypeError(
+            "executor must have the `submit` of a concurrent.futures.Executor, "
+            f"got {type(executor).__name__}"
+        )
+    torch.set_num_threads(1)  # what the keys say
+    return _sweep(
+        function, configurations, lambda _: nullcontext(executor), data, data, cost, description
+    )
+
+
+def _sweep(
+    function: store.Experiment,
+    configurations: Sequence[Config],
+    where: Callable[[int], AbstractContextManager[Executor | None]],  # for a number of runs
+    data: Source | None,
+    sent: Source | None,  # what goes along with a run: `data`, or None where workers hold it
+    cost: Callable[[Config], float] | None,
+    description: str,
+) -> list[store.Arrays]:
+    keys = [store.run_key(function, config, data=data) for config in configurations]
+    of_key = {key: dict(config) for key, config in zip(keys, configurations, strict=True)}
+    results: dict[str, store.Arrays] = {}
+    errors: dict[str, BaseException] = {}
+    for key, config in of_key.items():
+        found = store.lookup(function, config, data=data)
+        if found is not None:
+            results[key] = found
+    todo = [key for key in of_key if key not in results]
+    if cost is not None:
+        todo.sort(key=lambda key: -cost(of_key[key]))
+
+    def finish(key: str, outcome: Callable[[], tuple[store.Arrays, float]]) -> None:
+        try:
+            arrays, seconds = outcome()
+        except Exception as error:
+            errors[key] = error
+        else:
+            store.keep(function, of_key[key], arrays, key=key, seconds=seconds, data=data)
+            results[key] = arrays
+        bar.update()
+
+    bar = tqdm(
+        total=len(of_key),
+        initial=len(results),
+        desc=description,
+        unit="run",
+        leave=False,
+        # Said here because tqdm's notebook bars do not heed the variable themselves.
+        disable=os.environ.get("TQDM_DISABLE", "") not in ("", "0"),
+    )
+    with bar, where(len(todo)) as executor:
+        if executor is None:
+            for key in todo:
+                finish(key, partial(_compute, function, of_key[key], data, key))
+        else:
+            futures: dict[Future[Any], str] = {}
+            try:
+                for key in todo:
+                    try:
+                        future = executor.submit(_compute, function, of_key[key], sent, key)
+                    except RuntimeError as error:  # the pool broke, or was shut down
+                        errors[key] = error
+                    else:
+                        futures[future] = key
+                for future in as_completed(futures):
+                    finish(futures[future], future.result)
+            except BaseException:  # an interruption, a full disk: nothing more is started
+                for future in futures:
+                    future.cancel()
+                raise
+    for key, config in of_key.items():
+        _spent[function.__qualname__, key] = store.seconds_spent(function, config, data=data)
+    if errors:
+        failures = [
+            Failure(i, dict(configurations[i]), errors[key])
+            for i, key in enumerate(keys)
+            if key in errors
+        ]
+        ordered = [results.get(key) for key in keys]
+        raise SweepError(function.__name__, failures, ordered) from failures[0].error
+    return [results[key] for key in keys]
+
+
+def run(
+    function: store.Experiment,
+    configs: Sequence[Config],
+    *,
+    data: Source | None = None,
+    cost: Callable[[Config], float] | None = None,
+    description: str = "runs",
+) -> list[store.Arrays]:
+    """`sweep` over `$RCLIB_WORKERS` processes of this machine; the data set is in memory once."""
+    torch.set_num_threads(1)
+    limit = workers()
+
+    def where(todo: int) -> AbstractContextManager[Executor | None]:
+        if min(limit, todo) <= 1:
+            return nullcontext()
+        shared = data.share_memory() if data is not None else None
+        return ProcessPoolExecutor(
+            min(limit, todo), get_context("spawn"), initializer=_start, initargs=(shared,)
+        )
+
+    return _sweep(function, configs, where, data, None, cost, description)

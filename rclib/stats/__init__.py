@@ -1,0 +1,1 @@
+"""Distances, slopes and their uncertainty."""

@@ -1,0 +1,1 @@
+"""Sums over tensors that need not fit into memory."""

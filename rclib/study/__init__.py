@@ -1,0 +1,1 @@
+"""One notebook's claims, figures and results."""
