@@ -71,8 +71,8 @@ def resize(
     tensors : its weights by name; layout : `rclib.families.layout.layout` of the same tensors.
     target : new size by index without block, e.g. {"stream": 1536, "head": 24, "mlp": 6144}.
     random_rate, norm_rate, replacement : as in `rclib.rowcolumn.transfer` (r1, r2);
-        replacement=False
-        uses every neuron equally often, and a whole multiple then keeps the function.
+        replacement=False uses every neuron equally often, and a whole multiple then keeps the
+        function.
     fan_in_exponents : exponent a of a tensor's multiplier, by name (`GPT.fan_in_exponents()`).
 
     The new model's configuration is the reader's to write (its head size must stay). Tensors
