@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from rclib.data.images import Dataset, load
-from rclib.experiments.mean_field.coordinates import coordinate_check, slope
+from rclib.experiments.mean_field.coordinates import coordinate_check
 from rclib.experiments.mean_field.mlp_runs import build
 from rclib.nets.parametrization import first_step_exponents, parametrization
+from rclib.stats.slopes import slope
 from rclib.training.backprop import gradients
 
 OPTIONS: dict[str, Any] = {"optimizer": "sgd", "lr": 0.1, "steps": [1, 3], "batch_size": 16}

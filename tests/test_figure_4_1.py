@@ -11,7 +11,7 @@ import torch
 
 from rclib.data.images import Dataset, load
 from rclib.experiments.mean_field import figure_4_1
-from rclib.nets.mlp import Init
+from rclib.nets.init import Init
 from rclib.training.classifier import evaluate, train
 
 TRAINING: dict[str, Any] = {"lr": 0.2, "batch_size": 50, "bias": "random"}

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from rclib.data.images import Dataset, load
 from rclib.experiments.mean_field import figure_4_3
 from rclib.experiments.mean_field.mlp_runs import restore, train_mlp
-from rclib.rowcolumn import transfer
+from rclib.resizing import mlp
 
 OPTIONS: dict[str, Any] = {"lr": 0.3, "batch_size": 40, "parametrization": "MF"}
 
@@ -77,7 +77,7 @@ def test_transferred_curves_go_on_where_the_source_stopped(few: Dataset) -> None
     config = figure_4_3.source(width=4, seed=1, epochs=3, transfer_epoch=1, **OPTIONS)
     small, _ = restore(few, config, 1)
     with torch.no_grad():
-        moved = transfer.resize(small, 6, seed=1)(few.x_test)
+        moved = mlp.resize(small, 6, seed=1)(few.x_test)
     first = curves[(curves.name == "r1 = 0, r2 = 1") & (curves.seed == 1)].iloc[0]
     assert first.test_loss == pytest.approx(float(cross_entropy(moved, few.y_test)), rel=1e-5)
     assert len(copies) == 4
@@ -104,7 +104,7 @@ def test_zero_shot_table(few: Dataset) -> None:
     small, run = restore(few, config, 1)
     losses = []
     for draw in range(2):
-        moved = transfer.resize(small, 8, random_rate=1.0, norm_rate=0.5, seed=draw)
+        moved = mlp.resize(small, 8, random_rate=1.0, norm_rate=0.5, seed=draw)
         with torch.no_grad():
             losses.append(float(cross_entropy(moved(few.x_test), few.y_test)))
     row = table[(table.seed == 1) & (table.r1 == 1.0) & (table.r2 == 0.5)].iloc[0]
@@ -138,7 +138,7 @@ def test_gap_curves(few: Dataset) -> None:
     with torch.no_grad():
         reference = far(few.x_test)
         for draw in range(2):
-            logits = transfer.resize(small, 12, seed=draw)(few.x_test)
+            logits = mlp.resize(small, 12, seed=draw)(few.x_test)
             losses.append(float(cross_entropy(logits, few.y_test)))
             distances.append(float((logits - reference).square().mean().sqrt()))
         there = float(cross_entropy(reference, few.y_test))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from rclib.data.text import named_text
 from rclib.experiments.mean_field import figure_4_4
 from rclib.experiments.mean_field.lm_runs import restore_gpt
 from rclib.rowcolumn.measure import chance_level
@@ -24,7 +25,7 @@ VARIANTS = {
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> figure_4_4.Runs:
     monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "cache"))
-    data = figure_4_4.text_data("python")
+    data = named_text("python")
     found, losses = figure_4_4.train_all(
         data, variants=VARIANTS, seeds=[0, 1], snapshots=[2, 4], width=16, blocks=2, context=8,
         batch_size=2, head_size=4, bias="constant",

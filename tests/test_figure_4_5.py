@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from rclib.data.images import DataError
+from rclib.data.text import named_text
 from rclib.experiments.mean_field import figure_4_5, width_collapse
 from rclib.experiments.mean_field import plots_row_means as draw
 from rclib.experiments.mean_field.lm_runs import STARTS
@@ -64,15 +65,15 @@ def test_equal_seeds_share_numbers_between_widths_and_start_seeds_do_not():
 def test_text_is_a_file_of_the_data_folder_or_pythons(monkeypatch, tmp_path):
     monkeypatch.setenv("RCLIB_DATA", str(tmp_path))
     (tmp_path / "mine.txt").write_bytes(b"some text " * 100)
-    assert width_collapse.text_data("mine.txt").name == "mine.txt"
-    assert width_collapse.text_data("python").name == "python"
+    assert named_text("mine.txt").name == "mine.txt"
+    assert named_text("python").name == "python"
     with pytest.raises(DataError, match=r"text file .*theirs\.txt is missing"):
-        width_collapse.text_data("theirs.txt")
+        named_text("theirs.txt")
 
 
 def test_runs_start_at_the_uniform_guess_on_common_batches(monkeypatch, tmp_path):
     monkeypatch.setenv("RCLIB_CACHE", str(tmp_path))
-    data = width_collapse.text_data("python")
+    data = named_text("python")
     runs = width_collapse.train_all(
         data, rates={"MF": 0.03, "SP": 0.003}, widths=[16, 32], seeds=[0, 1], steps=2,
         start="paper", blocks=1, context=8, batch_size=2, eval_steps=[2], mean_steps=[0, 2],

@@ -23,8 +23,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rclib.nets import init, parametrization
 from rclib.nets import mlp as models
-from rclib.nets import parametrization
+from rclib.resizing import mlp
 from rclib.rowcolumn import axes, measure, transfer
 from rclib.spectral import power_law, random_matrix, spectra
 from rclib.study import claims
@@ -119,9 +120,9 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "measure.leading_shares": (measure.leading_shares, {"w": noise(5, 4)}),
     "measure.mean_vectors": (measure.mean_vectors, {"tensors": TENSORS, "axes": TABLE}),
     "measure.row_column_share": (measure.row_column_share, {"w": noise(5, 4)}),
-    "models.Init": (models.Init, {"kind": "uniform", "mean": 0.0, "scale": 1.0}),
-    "models.Init.sample": (
-        lambda shape, generator: models.Init().sample(shape, generator),
+    "init.Init": (init.Init, {"kind": "uniform", "mean": 0.0, "scale": 1.0}),
+    "init.Init.sample": (
+        lambda shape, generator: init.Init().sample(shape, generator),
         {"shape": (2, 3), "generator": seeded()},
     ),
     "models.MLP": (
@@ -134,9 +135,9 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
             "parametrization": "MF",
             "seed": 0,
             "activation": "tanh",
-            "init": models.Init(),
+            "init": init.Init(),
             "bias": "random",
-            "bias_init": models.Init(),
+            "bias_init": init.Init(),
         },
     ),
     "models.MLP.forward": (MODEL.forward, {"x": torch.ones(2, 3)}),
@@ -237,8 +238,8 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
             "fan_in_exponents": {"W": 1.0},
         },
     ),
-    "transfer.resize": (
-        transfer.resize,
+    "mlp.resize": (
+        mlp.resize,
         {
             "model": MODEL,
             "width": 3,
@@ -248,8 +249,8 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
             "seed": 0,
         },
     ),
-    "transfer.resize_maps": (
-        transfer.resize_maps,
+    "mlp.resize_maps": (
+        mlp.resize_maps,
         {"model": MODEL, "width": 3, "random_rate": 0.5, "replacement": False, "seed": 0},
     ),
     "transfer.transfer": (
@@ -270,7 +271,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 NO_CALLS = {
     *("axes.Axes", "claims.Claim", "claims.VERDICTS", "descent.Optimizer", "descent.OPTIMIZERS"),
     *("measure.Correlations", "measure.LargestCorrelation", "measure.Share"),
-    *("models.ACTIVATIONS", "parametrization.LAYER_TYPES", "parametrization.PARAMETRIZATIONS"),
+    *("init.ACTIVATIONS", "parametrization.LAYER_TYPES", "parametrization.PARAMETRIZATIONS"),
     *("parametrization.Parametrization", "parametrization.Scaling"),
     *("power_law.METHODS", "power_law.MIN_EIGENVALUES", "power_law.PowerLaw"),
     *("random_matrix.MarchenkoPastur", "random_matrix.Outliers", "random_matrix.Spike"),
@@ -788,7 +789,7 @@ def test_meta_device_gives_shapes() -> None:
     assert model(torch.ones(5, 3, device="meta")).shape == (5, 2)
     vectors = measure.mean_vectors(model.state_dict(), model.axes)
     assert {v.device.type for group in vectors.values() for v in group.values()} == {"meta"}
-    assert transfer.resize(model, 7)(torch.ones(5, 3, device="meta")).shape == (5, 2)
+    assert mlp.resize(model, 7)(torch.ones(5, 3, device="meta")).shape == (5, 2)
     with pytest.raises(ValueError, match=r"'W1\.C' must hold values, got a tensor on the meta"):
         measure.correlations(vectors)
 

@@ -21,7 +21,7 @@ from torch.nn import functional
 from rclib.nets import gpt
 from rclib.nets import mlp as models
 from rclib.nets.gpt import GPT, build_gpt, gpt_axes
-from rclib.nets.mlp import Init
+from rclib.nets.init import Init
 from rclib.rowcolumn.axes import gamma_sets, index_sizes
 from rclib.rowcolumn.measure import mean_vectors
 from rclib.training.lm_recipe import Recipe, make_optimizer

@@ -31,7 +31,7 @@ from rclib.experiments.mean_field.growth_tables import (
     savings_table,
 )
 from rclib.nets.gpt import GPT, build_gpt
-from rclib.nets.mlp import Init
+from rclib.nets.init import Init
 from rclib.resizing.methods import METHODS, change_width, copy_spread
 from rclib.training.lm_loop import flops_per_token
 from rclib.training.lm_recipe import Recipe, make_optimizer

@@ -44,7 +44,9 @@ from rclib.files.plain import read_plain
 from rclib.files.strict import parse_json, parse_yaml
 from rclib.reports import readme, replication, scoreboard
 from rclib.runs import store
+from rclib.study import results
 from rclib.study.claims import Claims, above
+from rclib.study.papers import committed_runs, load_papers
 
 CLASSES = [f"class{i}" for i in range(10)]
 # Bounded and repeatable: the same examples at every run.
@@ -755,10 +757,10 @@ def write_results(checkout: Path, content: bytes) -> Path:
 
 def everything(checkout: Path) -> str:
     """What is made of results files: scoreboard, README's table, replication.md, manifest."""
-    papers, runs = replication.load_papers(), replication.committed_runs()
+    papers, runs = load_papers(), committed_runs()
     return "\n".join(
         [
-            scoreboard.scoreboard(scoreboard.load_results("paper")),
+            scoreboard.scoreboard(results.load_results("paper")),
             readme.figure_table(readme.committed_records()),
             replication.replication(papers, runs),
             replication.codecheck(papers, runs),
@@ -768,7 +770,7 @@ def everything(checkout: Path) -> str:
 
 def test_whole_record_is_read(checkout: Path) -> None:
     write_results(checkout, json.dumps(record()).encode())
-    assert scoreboard.load_results("paper") == [record() | {"core_seconds": 0.0, "seconds": 0.0}]
+    assert results.load_results("paper") == [record() | {"core_seconds": 0.0, "seconds": 0.0}]
     assert "1 reproduced" in everything(checkout)
 
 
@@ -829,7 +831,7 @@ def changed(path: str, value: Any) -> bytes:
 )
 def test_results_file_is_refused_by_name(checkout: Path, content: bytes, reason: str) -> None:
     path = write_results(checkout, content)
-    for use in (lambda: scoreboard.load_results("paper"), lambda: everything(checkout)):
+    for use in (lambda: results.load_results("paper"), lambda: everything(checkout)):
         with pytest.raises(ValueError, match=f"is not valid: .*{reason}") as caught:
             use()
         assert f"results file {path}" in str(caught.value)
@@ -841,15 +843,15 @@ def test_results_file_that_is_no_file(checkout: Path) -> None:
     path = checkout / "results/paper/11_a.json"
     path.mkdir()
     with pytest.raises(ValueError, match=r"results file .* is not valid"):
-        scoreboard.load_results("paper")
+        results.load_results("paper")
     path.rmdir()
     os.mkfifo(path)
     with pytest.raises(ValueError, match="is refused: not a plain file"):
-        scoreboard.load_results("paper")
+        results.load_results("paper")
     path.unlink()
     path.symlink_to("/dev/zero")
     with pytest.raises(ValueError, match="is refused: not a plain file"):
-        scoreboard.load_results("paper")
+        results.load_results("paper")
 
 
 @pytest.mark.parametrize(
@@ -861,7 +863,7 @@ def test_times_are_refused_by_name(checkout: Path, times: str) -> None:
     write_results(checkout, json.dumps(record()).encode())
     (checkout / "results/paper/times/11_a.json").write_text(times)
     with pytest.raises(ValueError, match=r"times file .*11_a\.json is not valid: .*\w"):
-        scoreboard.load_results("paper")
+        results.load_results("paper")
 
 
 def places(value: Any, path: str = "") -> list[str]:
@@ -882,7 +884,7 @@ def test_what_the_reader_takes_everything_else_can_use(
         checkout.__wrapped__(folder, patch)  # type: ignore[attr-defined]
         path = write_results(folder, changed(place, value))
         try:
-            scoreboard.load_results("paper")
+            results.load_results("paper")
         except ValueError as error:
             refusal = str(error)
         else:

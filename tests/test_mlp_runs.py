@@ -19,8 +19,9 @@ from rclib.experiments.mean_field.mlp_runs import (
     transferred_run,
     zero_shot,
 )
-from rclib.nets.mlp import MLP, Init
-from rclib.rowcolumn import transfer
+from rclib.nets.init import Init
+from rclib.nets.mlp import MLP
+from rclib.resizing import mlp
 from rclib.training.classifier import evaluate, train
 
 SOURCE = configuration(
@@ -167,7 +168,7 @@ def follow(data: Dataset, **change: Any) -> dict[str, np.ndarray]:
 def test_a_transferred_run_by_hand(few: Dataset, rate: float, norm: float, width: int) -> None:
     found = follow(few, random_rate=rate, norm_rate=norm, width=width)
     small, _ = restore(few, SOURCE, 2)
-    large = transfer.resize(small, width, random_rate=rate, norm_rate=norm, seed=3)
+    large = mlp.resize(small, width, random_rate=rate, norm_rate=norm, seed=3)
     loss, accuracy = evaluate(large, few.x_test, few.y_test)
     assert (found["test_loss"][0], found["test_accuracy"][0]) == pytest.approx((loss, accuracy))
     assert found["test_loss"].shape == (4 - 2 + 1,)
@@ -175,7 +176,7 @@ def test_a_transferred_run_by_hand(few: Dataset, rate: float, norm: float, width
     assert np.array_equal(found["test_loss"], history.test_loss.numpy())
     assert np.array_equal(found["train_loss"], history.train_loss.numpy())
     # Copies: rows of W1 with one source, against the first of them.
-    source = transfer.resize_maps(small, width, random_rate=rate, seed=3)["W1", 0].tolist()
+    source = mlp.resize_maps(small, width, random_rate=rate, seed=3)["W1", 0].tolist()
     w1 = large.get_parameter("W1").detach().double().numpy()
     apart = np.stack([w1[j] - w1[source.index(source[j])] for j in range(width)])
     expected = np.sqrt((apart**2).mean() / (w1**2).mean())
@@ -213,7 +214,7 @@ def test_zero_shot_losses_by_hand(few: Dataset) -> None:
         for b, r1 in enumerate((0.0, 0.5)):
             for c, r2 in enumerate((1.0, 0.8)):
                 for draw in range(3):
-                    moved = transfer.resize(small, width, random_rate=r1, norm_rate=r2, seed=draw)
+                    moved = mlp.resize(small, width, random_rate=r1, norm_rate=r2, seed=draw)
                     expected = evaluate(moved, few.x_test, few.y_test)
                     at = (a, b, c, draw)
                     assert (found["loss"][at], found["accuracy"][at]) == pytest.approx(expected)
@@ -267,7 +268,7 @@ def test_distance_to_a_reference_network(few: Dataset) -> None:
     other = {**SOURCE, "seed": 8}
     found = zero(few, widths=[30], draws=1, reference=other)
     small, target = restore(few, SOURCE, 2)[0], restore(few, other, 2)[0]
-    moved = transfer.resize(small, 30, seed=0)
+    moved = mlp.resize(small, 30, seed=0)
     gap = (moved(few.x_test) - target(few.x_test)).detach().numpy()
     assert float(found["distance"].item()) == pytest.approx(np.sqrt((gap**2).mean()), rel=1e-5)
     own = zero(few, widths=[30], draws=1)

@@ -12,7 +12,8 @@ import pytest
 import torch
 from scipy import special, stats
 
-from rclib.nets.mlp import ACTIVATIONS, MLP, Init
+from rclib.nets.init import ACTIVATIONS, Init
+from rclib.nets.mlp import MLP
 
 PLAIN = {
     "tanh": math.tanh,

@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from rclib.data.images import load
-from rclib.reports.scoreboard import load_results
 from rclib.study.claims import above, below
+from rclib.study.results import load_results
 from rclib.study.study import Study
 
 FRAME = pd.DataFrame({"x": [1, 2, 3], "y": [0.1, 1 / 3, 1e-12], "name": ["α", "β", "γ"]})

@@ -179,8 +179,8 @@ def test_wheel_passes_twine_and_imports_from_elsewhere(wheel: Path, tmp_path: Pa
     zipfile.ZipFile(wheel).extractall(target)  # what an installer does with a pure wheel
     code = (
         "import rclib, rclib.rowcolumn.measure, rclib.plots.panels, rclib.reports.replication\n"
-        "rclib.plots.panels.use_style()\n"  # finds its style file
-        "assert len(rclib.reports.replication.load_papers().items) > 20\n"
+        "rclib.plots.style.use_style()\n"  # finds its style file
+        "assert len(rclib.study.papers.load_papers().items) > 20\n"
         "print(rclib.__file__, rclib.__version__)\n"
     )
     done = subprocess.run(

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from rclib.nets.mlp import MLP, Init
+from rclib.nets.init import Init
+from rclib.nets.mlp import MLP
 from rclib.nets.parametrization import (
     LAYER_TYPES,
     PARAMETRIZATIONS,

@@ -17,13 +17,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from rclib.experiments.mean_field import plots_networks
 from rclib.plots import panels as plots
+from rclib.plots import style
 
 
 @pytest.fixture(autouse=True)
 def _clean() -> Iterator[None]:
     with mpl.rc_context():
-        plots.use_style()
+        style.use_style()
         yield
     plt.close("all")
 
@@ -113,7 +115,7 @@ def test_coordinate_check_has_a_panel_a_quantity_and_parametrisation() -> None:
     frame = pd.concat(parts).rename(columns={"x": "width"})
     frame["rms"] += 0.1
     rows = {"start": "size at the start", "update": "size of the update"}
-    figure = plots.coordinate_check(frame, rows=rows, columns=["MF", "SP"])
+    figure = plots_networks.coordinate_check(frame, rows=rows, columns=["MF", "SP"])
     panels = panels_of(figure, 2, 2)
     for i, (quantity, label) in enumerate(rows.items()):
         assert panels[i, 0].get_ylabel() == label
@@ -132,7 +134,7 @@ def test_shares_have_one_scale_from_zero_to_one() -> None:
     frame = frame.rename(columns={"x": "k"})
     both = pd.concat([frame.assign(parametrization="SP"), frame.assign(parametrization="MF")])
     both.loc[both.parametrization == "MF", "share"] /= 2
-    panels = panels_of(plots.shares(both, columns=["SP", "MF"]), 1, 2)[0]
+    panels = panels_of(plots_networks.shares(both, columns=["SP", "MF"]), 1, 2)[0]
     for panel, name in zip(panels, ("SP", "MF"), strict=True):
         chosen = both[both.parametrization == name]
         assert_shows(panel, chosen, x="k", y="share", by="matrix")
@@ -173,7 +175,7 @@ def test_exponents_over_time_choose_and_order_their_panels() -> None:
     frame = frame.rename(columns={"x": "epoch"})
     both = pd.concat([frame.assign(bias="random"), frame.assign(bias="zero")])
     both.loc[both.bias == "zero", "exponent"] -= 1
-    figure = plots.exponents_over_time(both, predicted={"zero": -0.5, "random": 0.25})
+    figure = plots_networks.exponents_over_time(both, predicted={"zero": -0.5, "random": 0.25})
     panels = panels_of(figure, 1, 2)[0]
     for panel, (name, value) in zip(panels, {"zero": -0.5, "random": 0.25}.items(), strict=True):
         assert_shows(panel, both[both.bias == name], x="epoch", y="exponent", by="index")
@@ -194,7 +196,7 @@ def test_transfer_panels_have_letters_and_marks(titles: list[str]) -> None:
         ).rename(columns={"x": "epoch"})
         for title in titles
     }
-    figure = plots.transfer_panels(columns, transfer_epoch=1, chance_accuracy=0.125)
+    figure = plots_networks.transfer_panels(columns, transfer_epoch=1, chance_accuracy=0.125)
     panels = panels_of(figure, 2, len(titles))
     for i, y in enumerate(("train_loss", "test_accuracy")):
         for j, (title, frame) in enumerate(columns.items()):
@@ -231,7 +233,7 @@ def test_heat_maps_show_the_matrices_on_one_symmetric_scale() -> None:
             (image,) = panels[i, j].images
             np.testing.assert_array_equal(image.get_array(), matrix)
             assert image.get_clim() == (-2.5, 2.5)
-            assert image.get_cmap().name == plots.DIVERGING
+            assert image.get_cmap().name == style.DIVERGING
             assert panels[0, j].get_title() == column
     (bar,) = figure.axes[6:]
     assert bar.get_ylim() == (-2.5, 2.5)
@@ -239,7 +241,7 @@ def test_heat_maps_show_the_matrices_on_one_symmetric_scale() -> None:
 
 
 def test_the_colour_of_zero_is_the_palest() -> None:
-    colours = mpl.colormaps[plots.DIVERGING](np.linspace(0, 1, 257))[:, :3]
+    colours = mpl.colormaps[style.DIVERGING](np.linspace(0, 1, 257))[:, :3]
     light = colours @ [0.2126, 0.7152, 0.0722]
     assert abs(int(light.argmax()) - 128) < 6
     assert light[0] == pytest.approx(light[-1], abs=0.15)  # both signs look equally strong

@@ -13,13 +13,13 @@ from matplotlib.axes import Axes as Panel
 from matplotlib.lines import Line2D
 
 from rclib.plots import checkpoints as plots_checkpoints
-from rclib.plots import panels as plots
+from rclib.plots import style
 
 
 @pytest.fixture(autouse=True)
 def _clean() -> Iterator[None]:
     with mpl.rc_context():
-        plots.use_style()
+        style.use_style()
         yield
     plt.close("all")
 

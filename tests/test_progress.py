@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rclib.execution import progress
+from rclib.study.results import duration
 
 
 @pytest.fixture(autouse=True)
@@ -136,4 +137,4 @@ def test_command_needs_the_standard_library_alone(
 
 def test_durations() -> None:
     seconds = (0.4, 26, 90, 7200)
-    assert [progress.duration(s) for s in seconds] == ["0 s", "26 s", "1.5 min", "2.0 h"]
+    assert [duration(s) for s in seconds] == ["0 s", "26 s", "1.5 min", "2.0 h"]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rclib.reports import readme, scoreboard
+from rclib.reports import readme
+from rclib.study import results
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,7 +49,7 @@ def test_table_is_current(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RCLIB_OUT", raising=False)
     monkeypatch.chdir(ROOT)
     records = readme.committed_records()
-    assert {r["notebook"] for r in scoreboard.load_results("paper")} <= {
+    assert {r["notebook"] for r in results.load_results("paper")} <= {
         r["notebook"] for r in records
     }
     assert readme.with_table(TEXT, readme.figure_table(records)) == TEXT
@@ -58,7 +59,7 @@ def test_committed_figures_are_those_of_the_results(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("RCLIB_OUT", raising=False)
     monkeypatch.chdir(ROOT)
     folder = ROOT / "figures" / "paper"
-    named = {f["name"] for r in scoreboard.load_results("paper") for f in r["figures"]}
+    named = {f["name"] for r in results.load_results("paper") for f in r["figures"]}
     for name in named:
         for kind in ("png", "pdf", "csv"):
             path = folder / f"{name}.{kind}"

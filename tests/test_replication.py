@@ -11,7 +11,7 @@ import yaml
 from site_project import make_project, record, write_results
 
 from rclib.reports import replication
-from rclib.reports.replication import Item, Papers, Run
+from rclib.study.papers import Item, Papers, Run, committed_runs, load_papers
 
 ROOT = Path(__file__).parents[1]
 # Everything that the facts on the two papers name.
@@ -47,7 +47,7 @@ def rows(text: str) -> list[list[str]]:
 
 @pytest.mark.usefixtures("here")
 def test_both_files_are_current() -> None:
-    papers, runs = replication.load_papers(), replication.committed_runs()
+    papers, runs = load_papers(), committed_runs()
     assert (ROOT / "replication.md").read_text(encoding="utf-8") == replication.replication(
         papers, runs
     ), "run `python -m rclib.reports.replication`"
@@ -57,7 +57,7 @@ def test_both_files_are_current() -> None:
 
 
 def test_every_item_of_the_papers_has_its_row() -> None:
-    papers = replication.load_papers()
+    papers = load_papers()
     for paper, expected in EXPECTED.items():
         named = [item.item for item in papers.items if item.paper == paper]
         assert sorted(named) == sorted(expected)
@@ -68,7 +68,7 @@ def test_every_item_of_the_papers_has_its_row() -> None:
 
 
 def test_items_name_code_and_tests_that_exist() -> None:
-    for item in replication.load_papers().items:
+    for item in load_papers().items:
         assert bool(item.notebook) != bool(item.tests), f"{item.item}: a notebook or tests"
         assert bool(item.code) == bool(item.tests), item.item
         for path in filter(None, map(str.strip, item.code.split(","))):
@@ -80,7 +80,7 @@ def test_items_name_code_and_tests_that_exist() -> None:
 
 @pytest.mark.usefixtures("here")
 def test_what_was_not_reproduced_has_a_reason_and_every_reason_a_claim() -> None:
-    papers, runs = replication.load_papers(), replication.committed_runs()
+    papers, runs = load_papers(), committed_runs()
     for number, run in runs.items():
         for claim, reason in replication.deviations(run, papers.reasons):
             assert reason, f"{number} {claim['key']}: write its reason into rclib/papers.yaml"
@@ -91,7 +91,7 @@ def test_what_was_not_reproduced_has_a_reason_and_every_reason_a_claim() -> None
 
 @pytest.mark.usefixtures("here")
 def test_every_claim_of_the_results_is_counted_once() -> None:
-    papers, runs = replication.load_papers(), replication.committed_runs()
+    papers, runs = load_papers(), committed_runs()
     for number, run in runs.items():
         for claim in run.record["claims"]:
             owners = [i for i in papers.items if i.notebook == number and i.owns(claim)]
@@ -109,7 +109,7 @@ def test_manifest_holds_every_committed_output() -> None:
     assert len(set(files)) == len(files)
     assert all(entry["comment"] for entry in content["manifest"])
     assert [file for file in files if not (ROOT / file).is_file()] == []
-    for run in replication.committed_runs().values():
+    for run in committed_runs().values():
         assert f"results/{run.profile}/{run.record['notebook']}.json" in files
         for figure in run.record["figures"]:
             for kind in ("png", "pdf", "csv"):
@@ -173,7 +173,7 @@ def test_the_papers_scale_wins_and_quick_is_left_out(
     monkeypatch.chdir(root)
     for name in ("11_a", "20_b"):
         write_results(root, record(name, title="T", profile="third", figures=["f"]))
-    runs = replication.committed_runs()
+    runs = committed_runs()
     assert {number: run.profile for number, run in runs.items()} == {"11": "paper", "20": "third"}
     assert replication.main() == 0
     assert "replication.md updated" in capsys.readouterr().out

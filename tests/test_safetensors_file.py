@@ -18,10 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 from torch import Tensor
 
+from rclib.checkpoints.errors import CheckpointError
 from rclib.checkpoints.safetensors_file import (
     DTYPES,
     MAX_HEADER,
-    CheckpointError,
     SafetensorsFile,
     brief,
     parse_json,

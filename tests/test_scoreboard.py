@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rclib.reports import scoreboard
+from rclib.study import results
 from rclib.study.claims import VERDICTS, Claims, above
 from rclib.study.study import environment
 
@@ -82,8 +83,8 @@ def test_no_results_yet(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_score_counts_reproduced_claims() -> None:
-    assert scoreboard.score(record("10_a", 0.0, 2.0, 3.0, None)) == (2, 4)
-    assert scoreboard.score(record("10_a")) == (0, 0)
+    assert results.score(record("10_a", 0.0, 2.0, 3.0, None)) == (2, 4)
+    assert results.score(record("10_a")) == (0, 0)
 
 
 def spoiled() -> dict[str, tuple[str, str]]:
@@ -115,7 +116,7 @@ def test_invalid_results_file_is_named(
     path = folder / "10_a.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=rf"10_a\.json is not valid: .*({message})"):
-        scoreboard.load_results("quick")
+        results.load_results("quick")
     assert scoreboard.main([]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -129,7 +130,7 @@ def test_times_are_read_from_their_own_file(folder: Path) -> None:
     (folder / "times").mkdir()
     times = {"core_seconds": 12.5, "seconds": 3.0}
     (folder / "times" / "20_b.json").write_text(json.dumps(times))
-    first, second = scoreboard.load_results("quick")
+    first, second = results.load_results("quick")
     assert (first["core_seconds"], first["seconds"]) == (0.0, 0.0)  # unknown
     assert {key: second[key] for key in times} == times
 
@@ -142,7 +143,7 @@ def test_invalid_times_are_named(folder: Path, content: str) -> None:
     (folder / "times").mkdir()
     (folder / "times" / "10_a.json").write_text(content)
     with pytest.raises(ValueError, match=r"times file .*10_a\.json is not valid"):
-        scoreboard.load_results("quick")
+        results.load_results("quick")
 
 
 def test_unknown_profile_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,11 +23,11 @@ from site_project import (
 )
 
 from rclib import paths
-from rclib.execution.progress import duration
 from rclib.site import build as builder
 from rclib.site import content, images, notebook_page
 from rclib.site.build import build
 from rclib.site.mathml import mathml
+from rclib.study.results import duration
 
 ROOT = Path(__file__).parents[1]
 VARIABLES = ("RCLIB_OUT", "RCLIB_CACHE", "RCLIB_DATA")

@@ -11,6 +11,7 @@ import pytest
 
 from rclib.execution import runner, stability
 from rclib.reports.scoreboard import scoreboard
+from rclib.study import seeds
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,12 +40,12 @@ def claims(*verdicts: str) -> list[dict[str, Any]]:
 def test_tallies_count_by_claim() -> None:
     runs = [claims("reproduced", "undecided"), claims("reproduced", "reproduced")]
     runs.append(claims("reproduced", "undecided"))
-    steady, moving = stability.tallies(runs)
+    steady, moving = seeds.tallies(runs)
     assert steady == {"key": "c0", "verdict": "reproduced", "verdicts": {"reproduced": 3}}
     assert moving["verdicts"] == {"reproduced": 1, "undecided": 2}
-    assert (stability.share(steady), stability.share(moving)) == (1.0, pytest.approx(2 / 3))
+    assert (seeds.share(steady), seeds.share(moving)) == (1.0, pytest.approx(2 / 3))
     record = {"profile": "quick", "repeats": 3, "notebooks": {"10_x": [steady, moving]}}
-    lines = stability.describe(record).splitlines()
+    lines = seeds.describe(record).splitlines()
     assert lines[0].startswith("1 of 2 claims have one verdict in all 3 runs")
     assert lines[1].split()[:2] == ["10_x", "c1"]
     assert "1 reproduced, 2 undecided" in lines[1]
@@ -80,7 +81,7 @@ def test_scoreboard_says_with_how_many_seeds_a_verdict_came_out(
     assert scoreboard([{**board, "claims": made}]).splitlines()[1].endswith("(seeds: 3/4)")
     other = [("10_x", {"key": "c0", "verdict": v}) for v in ("undecided", "not reproduced")]
     unknown = [("10_x", {"key": "new", "verdict": "reproduced"}), ("11_y", other[0][1])]
-    assert stability.shares("quick", [*other, *unknown]) == ["1/4", "0/4", "", ""]
+    assert seeds.shares("quick", [*other, *unknown]) == ["1/4", "0/4", "", ""]
     (tmp_path / "results" / "stability" / "quick.json").unlink()
     (tmp_path / "results" / "stability").rmdir()
     record_of(tmp_path, {"reproduced": 4})  # always the same: nothing to say
@@ -103,7 +104,7 @@ def test_sentence_of_the_readme(tmp_path: Path) -> None:
             ),
         )
     ):
-        text = stability.sentence(record_of(tmp_path / str(n), *rows))
+        text = seeds.sentence(record_of(tmp_path / str(n), *rows))
         assert re.search(expected, text), text
         assert text.endswith("(`results/stability/quick.json`).")
 
@@ -142,10 +143,10 @@ def test_a_notebook_is_run_with_other_seeds(
     (tmp_path / "notebooks" / "10_small.ipynb").write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RCLIB_OUT", raising=False)
-    assert stability.load_stability("quick") is None
+    assert seeds.load_stability("quick") is None
     assert stability.main(["--repeats", "3", "--jobs", "2"]) == 0
     assert "0 of 1 claims have one verdict in all 3 runs" in capsys.readouterr().out
-    record = stability.load_stability("quick")
+    record = seeds.load_stability("quick")
     assert record is not None
     # Seeds 1, 1001, 2001 against 1500.
     (row,) = record["notebooks"]["10_small"]
@@ -158,4 +159,4 @@ def test_a_notebook_is_run_with_other_seeds(
     for content in ("", "[]", "{}", '{"notebooks": {"a": [{}]}}', '{"notebooks": {"a": 1}}'):
         path.write_text(content)
         with pytest.raises(ValueError, match=r"stability file .* is not valid"):
-            stability.load_stability("quick")
+            seeds.load_stability("quick")

@@ -22,6 +22,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from rclib.data.images import load
+from rclib.files import atomic
 from rclib.runs import store, sweep
 
 _numbers = itertools.count()
@@ -362,9 +363,9 @@ def test_damaged_remark_of_a_cost_stops_nothing(runs: Any, tmp_path: Path) -> No
 
 def test_write_atomically_makes_folders_and_replaces(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "file.bin"
-    store.write_atomically(path, b"one")
+    atomic.write_atomically(path, b"one")
     with open(path, "rb") as reader:
-        store.write_atomically(path, b"two!")
+        atomic.write_atomically(path, b"two!")
         assert reader.read() == b"one"  # replaced, not written over under a reader
     assert path.read_bytes() == b"two!"
     assert [p.name for p in path.parent.iterdir()] == ["file.bin"]
@@ -379,12 +380,12 @@ import store_test_runs as runs
 from rclib.runs import store
 here = pathlib.Path(sys.argv[1])
 path, root = here / "file.bin", here / "cache"
-store.write_atomically(path, b"old")
+atomic.write_atomically(path, b"old")
 endless = resource.RLIM_INFINITY
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, endless))
 full = []
 for write in (
-    lambda: store.write_atomically(path, bytes(1_000_000)),
+    lambda: atomic.write_atomically(path, bytes(1_000_000)),
     lambda: store.fetch(runs.large, {"seed": 1, "n": 100_000}, root=root),
 ):
     try:

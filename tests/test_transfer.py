@@ -15,16 +15,11 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from rclib.nets.mlp import MLP, Init
+from rclib.nets.init import Init
+from rclib.nets.mlp import MLP
+from rclib.resizing.mlp import resize, resize_maps
 from rclib.rowcolumn.axes import gamma_sets, mlp_axes
-from rclib.rowcolumn.transfer import (
-    IndexMaps,
-    draw_index_maps,
-    gather,
-    resize,
-    resize_maps,
-    transfer,
-)
+from rclib.rowcolumn.transfer import IndexMaps, draw_index_maps, gather, transfer
 from rclib.training.backprop import sgd_step
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from rclib.checkpoints.safetensors_file import CheckpointError, brief
+from rclib.checkpoints.errors import CheckpointError
+from rclib.checkpoints.safetensors_file import brief
 from rclib.checkpoints.shards import WEIGHTS, read_index
 
 __all__ = ["fetch_model", "split_id"]

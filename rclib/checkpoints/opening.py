@@ -24,10 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rclib.checkpoints.errors import CheckpointError
 from rclib.checkpoints.hub import fetch_model, split_id
 from rclib.checkpoints.pickled import PICKLES, PickleReader
 from rclib.checkpoints.readers import FileReader, MemoryReader, Reader, only_tensors
-from rclib.checkpoints.safetensors_file import CheckpointError, TensorInfo, brief, read_json
+from rclib.checkpoints.safetensors_file import TensorInfo, brief, read_json
 from rclib.checkpoints.shards import Shard, weight_files
 
 __all__ = ["Checkpoint", "CheckpointError", "TensorInfo", "open_checkpoint"]

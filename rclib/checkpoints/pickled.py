@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rclib.checkpoints.errors import CheckpointError
 from rclib.checkpoints.readers import MemoryReader, only_tensors
-from rclib.checkpoints.safetensors_file import CheckpointError, brief
+from rclib.checkpoints.safetensors_file import brief
 
 __all__ = ["PICKLES", "PickleReader"]
 

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from rclib.checkpoints.safetensors_file import CheckpointError, SafetensorsFile, TensorInfo, brief
+from rclib.checkpoints.errors import CheckpointError
+from rclib.checkpoints.safetensors_file import SafetensorsFile, TensorInfo, brief
 
 __all__ = ["FileReader", "MemoryReader", "Reader", "only_tensors"]
 

@@ -30,15 +30,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "CheckpointError",
-    "SafetensorsFile",
-    "TensorInfo",
-    "brief",
-    "open_regular",
-    "parse_json",
-    "read_json",
-]
+from rclib.checkpoints.errors import CheckpointError
+
+__all__ = ["SafetensorsFile", "TensorInfo", "brief", "open_regular", "parse_json", "read_json"]
 
 # The format's own limit.
 MAX_HEADER = 100_000_000
@@ -70,16 +64,6 @@ DTYPES: dict[str, tuple[str, int]] = {
     "F64": ("float64", 64),
     "C64": ("complex64", 64),
 }
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used: one line that names the file, tensor or value.
-
-    Names come from strangers: what is not printable in them is escaped.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from rclib.checkpoints.safetensors_file import CheckpointError, brief, read_json
+from rclib.checkpoints.errors import CheckpointError
+from rclib.checkpoints.safetensors_file import brief, read_json
 
 __all__ = ["WEIGHTS", "Shard", "check_name", "inside", "read_index", "weight_files"]
 

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from rclib.plots.panels import DASHES, MARKERS, WIDTH, curves, power_laws
+from rclib.plots.panels import curves, power_laws
+from rclib.plots.style import DASHES, MARKERS, WIDTH
 
 __all__ = [
     "alpha_errors",

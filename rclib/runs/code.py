@@ -44,6 +44,7 @@ NEUTRAL = frozenset(
     {
         "rclib.runs.code",
         "rclib.runs.code_modules",
+        "rclib.files.atomic",
         "rclib.paths",
         "rclib.runs.store",
         "rclib.runs.sweep",

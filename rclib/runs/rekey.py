@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from rclib.files import atomic
 from rclib.runs import store
 from rclib.runs.cache import homes
 from rclib.runs.code import code_of
@@ -84,7 +85,7 @@ def rekey(root: Path) -> Iterator[tuple[Path, Path]]:
             continue  # damaged, or of another form: computed anew
         meta |= {"key": key, "device": store.device(), "precision": store.precision()}
         new = path.with_name(f"{key}.safetensors")
-        store.write_atomically(new, save(arrays, metadata=meta))
+        atomic.write_atomically(new, save(arrays, metadata=meta))
         os.unlink(path)
         yield path, new
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from rclib.data.images import Dataset
-from rclib.experiments.mean_field.coordinates import slope
 from rclib.experiments.mean_field.mlp_runs import configuration, train_mlp
 from rclib.rowcolumn import measure
 from rclib.runs import sweep
+from rclib.stats.slopes import slope
 
 __all__ = ["correlation_table", "matrices", "spread_exponents", "spreads", "train_all"]
 

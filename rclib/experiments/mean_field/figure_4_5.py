@@ -21,11 +21,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from rclib.experiments.mean_field.coordinates import slope
 from rclib.experiments.mean_field.lm_runs import Arrays, means_of
 from rclib.experiments.mean_field.width_collapse import Key, Runs
 from rclib.nets.gpt import MLP_RATIO
 from rclib.nets.parametrization import parametrization as lookup
+from rclib.stats.slopes import slope
 from rclib.stats.two_sample import (
     DISTANCES,
     Distance,

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from rclib.data.images import Dataset
-from rclib.nets.mlp import MLP, Init
-from rclib.rowcolumn import measure, transfer
+from rclib.nets.init import Init
+from rclib.nets.mlp import MLP
+from rclib.resizing import mlp
+from rclib.rowcolumn import measure
 from rclib.runs import store
 from rclib.training.classifier import train
 
@@ -153,8 +155,8 @@ def transferred_run(
         raise ValueError(f"epochs must be at least the transfer epoch {epoch}, got {epochs}")
     seed = int(source["seed"])
     small, _ = restore(data, source, epoch)
-    model = transfer.resize(small, width, random_rate=random_rate, norm_rate=norm_rate, seed=seed)
-    origin = transfer.resize_maps(small, width, random_rate=random_rate, seed=seed)["W1", 0]
+    model = mlp.resize(small, width, random_rate=random_rate, norm_rate=norm_rate, seed=seed)
+    origin = mlp.resize_maps(small, width, random_rate=random_rate, seed=seed)["W1", 0]
     history = train(
         model,
         data,
@@ -204,7 +206,7 @@ def zero_shot(
     with torch.no_grad():
         target = other(data.x_test)
         for at in np.ndindex(*shape):
-            moved = transfer.resize(
+            moved = mlp.resize(
                 model,
                 widths[at[0]],
                 random_rate=random_rates[at[1]],

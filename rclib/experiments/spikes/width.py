@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rclib.experiments.mean_field.coordinates import slope
 from rclib.experiments.spikes.first_step import critical_rate, one_step
 from rclib.experiments.spikes.frames import expand, steps_frame, train_all
 from rclib.runs import sweep
+from rclib.stats.slopes import slope
 
 __all__ = ["critical_rates", "exponents", "one_step_frame", "sizes_of", "train"]
 

@@ -11,14 +11,24 @@ Needs the standard library alone, as the scoreboard does.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rclib import paths
 from rclib.files.plain import DataError, read_plain
 from rclib.files.strict import parse_json
 from rclib.study.claims import VERDICTS
 
-__all__ = ["read_results", "read_times"]
+__all__ = [
+    "duration",
+    "load_results",
+    "read_results",
+    "read_times",
+    "score",
+    "tally",
+    "times_path",
+]
 
 _MAX_BYTES = 2**24  # a hundred times the largest so far
 # Control characters, separators of lines, marks that turn the direction of text, halves of
@@ -144,3 +154,41 @@ def _brief(value: Any) -> str:
     if isinstance(value, (dict, list)):
         return "an object" if isinstance(value, dict) else "a list"
     return ascii(value)[:60]
+
+
+def load_results(profile: str) -> list[dict[str, Any]]:
+    """Results files of a profile, in the order of the notebooks, each with its times (zero where
+    unknown).
+
+    Raises ValueError naming the file when one is not valid (`rclib.study.results`).
+    """
+    records = []
+    for path in sorted(paths.results_dir(profile).glob("[0-9]*.json")):
+        times = times_path(path)
+        known = read_times(times) if times.is_file() else {"core_seconds": 0.0, "seconds": 0.0}
+        records.append(known | read_results(path))
+    return records
+
+
+def times_path(results: Path) -> Path:
+    """Where the times of a results file are."""
+    return results.parent / "times" / results.name
+
+
+def score(record: dict[str, Any]) -> tuple[int, int]:
+    """(claims reproduced, claims made) of one results file."""
+    verdicts = [c["verdict"] for c in record["claims"]]
+    return verdicts.count("reproduced"), len(verdicts)
+
+
+def tally(verdicts: Iterable[str]) -> dict[str, int]:
+    """How often each verdict occurs, in the order of `rclib.study.claims.VERDICTS`; none with 0."""
+    found = list(verdicts)
+    return {verdict: found.count(verdict) for verdict in VERDICTS if verdict in found}
+
+
+def duration(seconds: float) -> str:
+    """A time in words, e.g. "26 s", "3.7 min", "1.2 h"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
