@@ -17,7 +17,7 @@ from torch import Tensor
 from rclib.checkpoints.opening import CheckpointError, open_checkpoint
 from rclib.streaming import compiled, tiles
 from rclib.streaming import means as streaming
-from rclib.streaming.compiled import TYPES, bits, cut, kernel
+from rclib.streaming.compiled import TYPES, bits, cut_into, kernel
 from rclib.streaming.means import Blocks, block_means, stream_means
 
 TYPE_LIST = sorted(TYPES, key=str)
@@ -49,7 +49,7 @@ Run = Callable[..., None]
 
 
 def _sums(run: Run, w: Tensor, rows: Tensor | None, columns: Tensor | None) -> list[Any]:
-    layout = cut(rows, columns, (w.shape[0], w.shape[1]))
+    layout = cut_into(rows, columns, (w.shape[0], w.shape[1]))
     assert layout is not None
     a, b = layout.sizes
     found = [np.zeros((len(w), b)), np.zeros((a, w.shape[1])), np.zeros((a, b))]
@@ -229,16 +229,16 @@ def test_cut() -> None:
     rows[0, :16] = rows[0, 32:48] = rows[1, 16:32] = 1
     columns = torch.zeros(96, 1).double()
     columns[20:60] = 1
-    found = cut(rows, columns, (64, 96))
+    found = cut_into(rows, columns, (64, 96))
     assert found is not None
     assert found.row_block.tolist() == [0] * 16 + [1] * 16 + [0] * 16 + [2] * 16
     assert found.runs.tolist() == [[0, 20, 1], [20, 60, 0], [60, 96, 1]]
     assert (found.counts, found.sizes) == ((2, 1), (3, 2))
-    whole = cut(None, None, (3, 2))
+    whole = cut_into(None, None, (3, 2))
     assert whole is not None
     assert whole.runs.tolist() == [[0, 2, 0]]
     assert (whole.counts, whole.sizes) == ((1, 1), (1, 1))
     rows[1, 0] = 1  # twice
-    assert cut(rows, columns, (64, 96)) is None
+    assert cut_into(rows, columns, (64, 96)) is None
     columns[::2] = 0  # runs of one column
-    assert cut(None, columns, (64, 96)) is None
+    assert cut_into(None, columns, (64, 96)) is None

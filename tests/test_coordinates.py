@@ -14,7 +14,7 @@ import torch
 
 from rclib.data.images import Dataset, load
 from rclib.experiments.mean_field.coordinates import coordinate_check
-from rclib.experiments.mean_field.mlp_runs import build
+from rclib.experiments.mean_field.mlp_runs import build_mlp
 from rclib.nets.parametrization import first_step_exponents, parametrization
 from rclib.stats.slopes import slope
 from rclib.training.backprop import gradients
@@ -50,7 +50,7 @@ def test_one_step_by_hand(digits: Dataset, bias: str) -> None:
     # W(1) - W(0) = -η c ∇W, so the layer's own update needs no training at all.
     network = {"width": 12, "parametrization": "muP", "bias": bias}
     found = coordinate_check(digits, network=network, seed=5, **OPTIONS)
-    model = build(digits, network, seed=5).double()
+    model = build_mlp(digits, network, seed=5).double()
     generator = torch.Generator().manual_seed(5)
     probe = digits.x_test[torch.randperm(len(digits.x_test), generator=generator)[:64]].double()
     batch = torch.randint(len(digits.x_train), (16,), generator=generator)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rclib.training.descent import Adam, make_optimizer, step_rates
+from rclib.training.descent import Adam, make_descent, step_rates
 
 
 @pytest.mark.parametrize("name", ["gd", "adam"])
@@ -25,7 +25,7 @@ def test_updates_are_those_of_torch(name: str, dtype: type) -> None:
     kind = torch.optim.SGD if name == "gd" else torch.optim.Adam
     reference = kind([parameter], lr=0.3)
     schedule = torch.optim.lr_scheduler.StepLR(reference, step_size=2, gamma=0.6)
-    ours = make_optimizer(name)
+    ours = make_descent(name)
     for gradient, rate in zip(gradients, rates, strict=True):
         assert reference.param_groups[0]["lr"] == pytest.approx(rate, rel=1e-12)
         kept = gradient.copy()
@@ -62,7 +62,7 @@ def test_adam_keeps_to_one_shape_and_dtype() -> None:
 
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match=r"optimizer must be one of.*got 'sgd'"):
-        make_optimizer("sgd")
+        make_descent("sgd")
     for bad in (-0.1, np.nan, np.inf):
         with pytest.raises(ValueError, match=rf"rate must be finite.*, got {bad}"):
             step_rates(bad, 3)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rclib.families.layout import FamilyError, Layout, base, layout
 from rclib.nets.gpt import GPT, gpt_axes
-from rclib.resizing.checkpoint import apply_maps, resize
+from rclib.resizing.checkpoint import apply_maps, resize_checkpoint
 from rclib.rowcolumn.transfer import draw_index_maps
 
 VOCABULARY, CONTEXT = 40, 16
@@ -212,7 +212,7 @@ def test_rotary_entries_have_an_order(name: str) -> None:
     moved = apply_maps(model.state_dict(), described, permutations(described, {"qk"}))
     assert distance(with_state(model, moved), outputs(model)) > 1e-3
     with pytest.raises(FamilyError, match="index 'qk' cannot be resized: rotary"):
-        resize(model.state_dict(), described, {"qk": 2})
+        resize_checkpoint(model.state_dict(), described, {"qk": 2})
 
 
 WIDER: dict[str, dict[str, int]] = {
@@ -241,7 +241,7 @@ def test_growing_by_a_whole_multiple_keeps_the_function(name: str) -> None:
         target["pooled"] = 2 * N
     wide = build(name, **options)
     exponents = model.fan_in_exponents() if isinstance(model, GPT) else None
-    state = resize(
+    state = resize_checkpoint(
         model.state_dict(), described, target, replacement=False, fan_in_exponents=exponents
     )
     assert distance(with_state(wide, state), outputs(model)) < 1e-5
@@ -251,7 +251,9 @@ def test_query_heads_grow_inside_their_groups() -> None:
     model = small("mistral")
     described = plan(model)
     wide = build("mistral", num_attention_heads=2 * HEADS, head_dim=N // HEADS)
-    state = resize(model.state_dict(), described, {"group": 2 * HEADS // KV}, replacement=False)
+    state = resize_checkpoint(
+        model.state_dict(), described, {"group": 2 * HEADS // KV}, replacement=False
+    )
     assert distance(with_state(wide, state), outputs(model)) < 1e-5
 
 
@@ -259,7 +261,7 @@ def test_shrinking_keeps_the_shared_index() -> None:
     # Rows of up, entries of its bias and columns of down come from the same neurons.
     model = small("gpt2")
     described, state = plan(model), model.state_dict()
-    moved = resize(state, described, {"mlp": 10}, replacement=False, seed=5)
+    moved = resize_checkpoint(state, described, {"mlp": 10}, replacement=False, seed=5)
     up, down = "transformer.h.1.mlp.c_fc.", "transformer.h.1.mlp.c_proj."
     old, new = state[up + "bias"], moved[up + "bias"]
     source = [int((old == entry).nonzero()) for entry in new]
@@ -269,7 +271,7 @@ def test_shrinking_keeps_the_shared_index() -> None:
     torch.testing.assert_close(moved[down + "weight"], scaled, rtol=1e-12, atol=0)
     assert torch.equal(moved["transformer.wte.weight"], state["transformer.wte.weight"])
     with pytest.raises(FamilyError, match=r"unknown index 'heads'; this model has \['head', "):
-        resize(state, described, {"heads": 3})
+        resize_checkpoint(state, described, {"heads": 3})
 
 
 def test_a_head_moves_as_a_whole_in_fused_matrices() -> None:

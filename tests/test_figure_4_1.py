@@ -65,7 +65,7 @@ def test_maps_are_normalised_and_sorted_by_the_trained_matrix(trained: Trained) 
 
 def test_shares_against_numpy(trained: Trained) -> None:
     weights, _ = trained
-    table = figure_4_1.shares(weights, k=2)
+    table = figure_4_1.share_rows(weights, k=2)
     assert len(table) == 4
     for row, (start, end) in zip(table.itertuples(), weights.values(), strict=True):
         for label, w in (("start", start), ("trained", end), ("change", end - start)):
@@ -87,7 +87,7 @@ def test_share_curves_rise_to_one(trained: Trained) -> None:
         assert group.share.is_monotonic_increasing
         assert group.share.iloc[-1] == pytest.approx(1.0)
     first = curves[(curves.k == 2) & (curves.matrix == "change")].share
-    assert list(first) == pytest.approx(list(figure_4_1.shares(weights, k=2).change))
+    assert list(first) == pytest.approx(list(figure_4_1.share_rows(weights, k=2).change))
 
 
 def test_relative_changes_over_widths(few: Dataset, tmp_path: Path) -> None:
@@ -98,5 +98,5 @@ def test_relative_changes_over_widths(few: Dataset, tmp_path: Path) -> None:
         weights, _ = figure_4_1.train_all(few, width=6, **options)
     assert list(found.width) == [4, 6]
     assert found.change.iloc[1] == pytest.approx(
-        figure_4_1.shares(weights, k=1).relative_change.iloc[0]
+        figure_4_1.share_rows(weights, k=1).relative_change.iloc[0]
     )

@@ -64,7 +64,7 @@ def test_vectors_are_the_means_of_a_network_trained_by_hand(few: Dataset, traine
 
 def test_matrices_after_training_against_numpy(trained: Trained) -> None:
     runs, _ = trained
-    found = figure_4_2.matrices(runs, width=9, seed=3)
+    found = figure_4_2.correlation_tables(runs, width=9, seed=3)
     assert list(found) == ["none", "random"]
     labels, indices, matrix = found["random"]
     last = runs["random", 9, 3][2]

@@ -164,14 +164,14 @@ def test_samples_are_row_means_or_their_change():
         ("SP", 3, 0): made_run([[1, 1, 1], [2, 3, 1]]),
     }
     at = {"block": 0, "step": 8}
-    found = figure_4_5.samples(runs, "MF", quantity="row mean", **at)
+    found = figure_4_5.row_samples(runs, "MF", quantity="row mean", **at)
     assert [v.tolist() for v in found[3]] == [[2, 3, 1], [5, 5, 5]]  # the diverged one is left out
-    found = figure_4_5.samples(runs, "MF", quantity="change of the row mean", **at)
+    found = figure_4_5.row_samples(runs, "MF", quantity="change of the row mean", **at)
     assert [v.tolist() for v in found[3]] == [[1, 2, 0], [5, 5, 4]]
-    found = figure_4_5.samples(runs, "SP", quantity="change of the row mean", **at)
+    found = figure_4_5.row_samples(runs, "SP", quantity="change of the row mean", **at)
     assert found[3][0].tolist() == [12, 24, 0]  # times the fan-in 4N
     with pytest.raises(ValueError, match="quantity must be one of"):
-        figure_4_5.samples(runs, "MF", quantity="mean", **at)
+        figure_4_5.row_samples(runs, "MF", quantity="mean", **at)
     with pytest.raises(ValueError, match="matrix must be one of Wdown, Wup, got 'Wq'"):
         figure_4_5.kernel_means(runs["MF", 3, 0], ("MF", 3, 0), matrix="Wq", block=0, step=8)
 

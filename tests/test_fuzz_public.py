@@ -101,7 +101,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         descent.GradientDescent().update,
         {"gradient": MATRIX, "rate": 0.1},
     ),
-    "descent.make_optimizer": (descent.make_optimizer, {"name": "gd"}),
+    "descent.make_optimizer": (descent.make_descent, {"name": "gd"}),
     "descent.step_rates": (
         descent.step_rates,
         {"rate": 0.1, "steps": 3, "gamma": 0.5, "every": 1},
@@ -207,7 +207,10 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         spectra.vector_overlaps,
         {"first": (np.eye(3), np.eye(4)), "second": (np.eye(3), np.eye(4))},
     ),
-    "teacher.evaluate": (teacher.evaluate, {"problem": PROBLEM, "W": PROBLEM.W0, "ridge": 0.1}),
+    "teacher.evaluate": (
+        teacher.evaluate_student,
+        {"problem": PROBLEM, "W": PROBLEM.W0, "ridge": 0.1},
+    ),
     "teacher.features": (teacher.features, {"W": W, "X": X}),
     "teacher.loss_and_gradient": (teacher.loss_and_gradient, {"W": W, "a": A, "X": X, "y": Y}),
     "teacher.make_problem": (

@@ -12,7 +12,7 @@ import torch
 
 from rclib.data.images import Dataset, load
 from rclib.experiments.mean_field.mlp_runs import (
-    build,
+    build_mlp,
     configuration,
     restore,
     train_mlp,
@@ -51,7 +51,7 @@ def _own_store(store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_description_builds_the_network_it_says(few: Dataset) -> None:
     law: dict[str, Any] = {"kind": "gaussian", "mean": 0.5, "scale": 2.0}
     network = {"width": 6, "depth": 2, "parametrization": "muP", "init": law, "bias_init": law}
-    built = build(few, network, seed=4)
+    built = build_mlp(few, network, seed=4)
     direct = MLP(
         64, 6, 10, depth=2, parametrization="muP", init=Init(**law), bias_init=Init(**law), seed=4
     )
@@ -62,7 +62,7 @@ def test_a_description_builds_the_network_it_says(few: Dataset) -> None:
 
 def test_a_description_with_one_law_a_layer_type(few: Dataset) -> None:
     laws = {"hidden": {"mean": 3.0, "scale": 0.0}, "output": {"kind": "gaussian"}}
-    state = build(few, {"width": 50, "init": laws}, seed=0).state_dict()
+    state = build_mlp(few, {"width": 50, "init": laws}, seed=0).state_dict()
     assert bool((state["W2"] == 3.0).all())
     assert float(state["W3"].abs().max()) > 3**0.5 > float(state["W1"].abs().max())
 
@@ -81,7 +81,7 @@ def test_a_configuration_is_plain_json_and_runs(few: Dataset) -> None:
 
 def test_a_run_is_the_training_it_describes(few: Dataset) -> None:
     found = train_mlp(few, **SOURCE)
-    model = build(few, SOURCE["network"], seed=3)
+    model = build_mlp(few, SOURCE["network"], seed=3)
     history = train(model, few, epochs=3, lr=0.3, batch_size=30, seed=3, snapshots=[2])
     for name in ("train_loss", "test_loss", "test_accuracy"):
         assert np.array_equal(found[name], getattr(history, name).numpy())

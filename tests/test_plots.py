@@ -115,7 +115,7 @@ def test_coordinate_check_has_a_panel_a_quantity_and_parametrisation() -> None:
     frame = pd.concat(parts).rename(columns={"x": "width"})
     frame["rms"] += 0.1
     rows = {"start": "size at the start", "update": "size of the update"}
-    figure = plots_networks.coordinate_check(frame, rows=rows, columns=["MF", "SP"])
+    figure = plots_networks.coordinate_panels(frame, rows=rows, columns=["MF", "SP"])
     panels = panels_of(figure, 2, 2)
     for i, (quantity, label) in enumerate(rows.items()):
         assert panels[i, 0].get_ylabel() == label
@@ -134,7 +134,7 @@ def test_shares_have_one_scale_from_zero_to_one() -> None:
     frame = frame.rename(columns={"x": "k"})
     both = pd.concat([frame.assign(parametrization="SP"), frame.assign(parametrization="MF")])
     both.loc[both.parametrization == "MF", "share"] /= 2
-    panels = panels_of(plots_networks.shares(both, columns=["SP", "MF"]), 1, 2)[0]
+    panels = panels_of(plots_networks.share_panels(both, columns=["SP", "MF"]), 1, 2)[0]
     for panel, name in zip(panels, ("SP", "MF"), strict=True):
         chosen = both[both.parametrization == name]
         assert_shows(panel, chosen, x="k", y="share", by="matrix")

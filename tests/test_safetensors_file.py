@@ -23,8 +23,8 @@ from rclib.checkpoints.safetensors_file import (
     DTYPES,
     MAX_HEADER,
     SafetensorsFile,
-    brief,
-    parse_json,
+    brief_line,
+    parse_bounded_json,
 )
 
 SHAPES = ((3, 4), (5,), (), (0, 7), (2, 1, 3))
@@ -229,7 +229,7 @@ def traced() -> Iterator[Callable[[], int]]:
 )
 def test_headers_that_would_need_much_memory(text: bytes, traced: Callable[[], int]) -> None:
     with pytest.raises(CheckpointError, match="would need more than 400 MB"):
-        parse_json(text, where="header")
+        parse_bounded_json(text, where="header")
     assert traced() < 1_000_000
 
 
@@ -333,6 +333,6 @@ def test_errors_are_one_printable_line() -> None:
 
 
 def test_brief() -> None:
-    assert brief("a\nb") == "'a\\nb'"
-    assert len(brief("x" * 10_000)) == 80
-    assert len(brief(list(range(10**6)), 50)) == 50
+    assert brief_line("a\nb") == "'a\\nb'"
+    assert len(brief_line("x" * 10_000)) == 80
+    assert len(brief_line(list(range(10**6)), 50)) == 50

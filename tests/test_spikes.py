@@ -439,7 +439,7 @@ def test_spectra_name_what_lies_beyond() -> None:
 @pytest.mark.parametrize("view", ["heat", "3d"])
 def test_overlap_maps_in_both_views(view: str) -> None:
     maps = {side: {"step 0": np.eye(3), "step 1": np.eye(3)[::-1]} for side in ("left", "right")}
-    figure = plots_spectra.overlap_maps(maps, view=view, x="update", y="W")
+    figure = plots_spectra.overlap_panels(maps, view=view, x="update", y="W")
     panels = figure.axes[:4]
     if view == "heat":
         np.testing.assert_array_equal(panels[1].images[0].get_array(), np.eye(3)[::-1])
@@ -448,7 +448,7 @@ def test_overlap_maps_in_both_views(view: str) -> None:
         assert panels[3].get_title() == "right, step 1"
         assert panels[3].get_xlabel() == "update"
     with pytest.raises(ValueError, match="view must be 'heat' or '3d', got 'flat'"):
-        plots_spectra.overlap_maps(maps, view="flat", x="update", y="W")
+        plots_spectra.overlap_panels(maps, view="flat", x="update", y="W")
 
 
 def test_other_figures_draw_their_frames() -> None:
@@ -499,7 +499,7 @@ def test_other_figures_draw_their_frames() -> None:
             "loss": [4.0, 3, 2, 1],
         }
     )
-    panel = plots_spectra.families(
+    panel = plots_spectra.family_panels(
         losses, families={"n": "size"}, rows={"loss": "L"}, x_label="t"
     ).axes[0]
     np.testing.assert_array_equal(panel.lines[1].get_ydata(), [3.0, 1.0])
@@ -513,9 +513,9 @@ def test_other_figures_draw_their_frames() -> None:
 
     _, (left, right) = plt.subplots(1, 2)
     entries = pd.DataFrame({"step": 1, "value": [0.0, 1.0, 2.0], "density": [0.5, 0.0, 0.5]})
-    plots_spectra.weight_values(left, entries)
+    plots_spectra.weight_value_panels(left, entries)
     np.testing.assert_array_equal(left.lines[0].get_xdata(), [0.0, 2.0])  # empty bins are left out
-    plots_spectra.singular_values(
+    plots_spectra.singular_value_panels(
         right, pd.DataFrame({"step": 1, "index": [1, 2], "value": [3.0, 2.0]})
     )
     np.testing.assert_array_equal(right.lines[0].get_ydata(), [3.0, 2.0])

@@ -45,7 +45,7 @@ def test_tallies_count_by_claim() -> None:
     assert moving["verdicts"] == {"reproduced": 1, "undecided": 2}
     assert (seeds.share(steady), seeds.share(moving)) == (1.0, pytest.approx(2 / 3))
     record = {"profile": "quick", "repeats": 3, "notebooks": {"10_x": [steady, moving]}}
-    lines = seeds.describe(record).splitlines()
+    lines = seeds.moving_verdicts(record).splitlines()
     assert lines[0].startswith("1 of 2 claims have one verdict in all 3 runs")
     assert lines[1].split()[:2] == ["10_x", "c1"]
     assert "1 reproduced, 2 undecided" in lines[1]
@@ -81,7 +81,7 @@ def test_scoreboard_says_with_how_many_seeds_a_verdict_came_out(
     assert scoreboard([{**board, "claims": made}]).splitlines()[1].endswith("(seeds: 3/4)")
     other = [("10_x", {"key": "c0", "verdict": v}) for v in ("undecided", "not reproduced")]
     unknown = [("10_x", {"key": "new", "verdict": "reproduced"}), ("11_y", other[0][1])]
-    assert seeds.shares("quick", [*other, *unknown]) == ["1/4", "0/4", "", ""]
+    assert seeds.seed_shares("quick", [*other, *unknown]) == ["1/4", "0/4", "", ""]
     (tmp_path / "results" / "stability" / "quick.json").unlink()
     (tmp_path / "results" / "stability").rmdir()
     record_of(tmp_path, {"reproduced": 4})  # always the same: nothing to say

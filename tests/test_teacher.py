@@ -135,7 +135,7 @@ def test_evaluation_from_the_definitions(h: int) -> None:
     Z_test = np.tanh(p.X_test @ p.W0.T / np.sqrt(12)) / np.sqrt(h)
     a = np.linalg.inv(Z.T @ Z + 0.02 * 30 / h * np.eye(h)) @ Z.T @ p.y_fresh
     K, T = Z @ Z.T, np.outer(p.y_fresh, p.y_fresh)
-    found = teacher.evaluate(p, p.W0, ridge=0.02)
+    found = teacher.evaluate_student(p, p.W0, ridge=0.02)
     assert found.train_loss == pytest.approx(np.mean((Z @ a - p.y_fresh) ** 2), rel=1e-9)
     assert found.test_loss == pytest.approx(np.mean((Z_test @ a - p.y_test) ** 2), rel=1e-9)
     clean = np.log1p(np.exp(p.X_test @ p.beta))

@@ -11,7 +11,7 @@ import torch
 
 from rclib.spectral import spectra
 from rclib.teacher import problem as teacher
-from rclib.teacher.record import QUANTITIES, Divergence, train
+from rclib.teacher.record import QUANTITIES, Divergence, train_student
 
 SIZES = {"d": 20, "h": 30, "n": 60, "n_test": 10}
 
@@ -42,7 +42,9 @@ def torch_run(p: teacher.Problem, name: str, rate: float, gamma: float, steps: i
 def test_a_run_is_that_of_torch(name: str, rate: float, gamma: float) -> None:
     p = problem()
     path = torch_run(p, name, rate, gamma, 6)
-    record = train(p, optimizer=name, rate=rate, steps=6, gamma=gamma, quantities=QUANTITIES)
+    record = train_student(
+        p, optimizer=name, rate=rate, steps=6, gamma=gamma, quantities=QUANTITIES
+    )
     assert record.steps.tolist() == list(range(7))
     assert record.update_steps.tolist() == list(range(6))
     assert record.diverged_at == -1
@@ -51,7 +53,7 @@ def test_a_run_is_that_of_torch(name: str, rate: float, gamma: float) -> None:
         sigma = np.linalg.svd(W, compute_uv=False)[::-1]
         assert np.allclose(record["eigenvalues"][t], sigma**2, rtol=1e-5)
         assert record["alignment"][t] == pytest.approx(spectra.alignment(W, p.beta), rel=1e-4)
-        expected = teacher.evaluate(p, W)
+        expected = teacher.evaluate_student(p, W)
         for key, value in vars(expected).items():
             assert record[key][t] == pytest.approx(value, rel=1e-5)
         assert record["weight_counts"][t].sum() == W.size
@@ -81,25 +83,25 @@ def test_a_run_is_that_of_torch(name: str, rate: float, gamma: float) -> None:
 def test_a_part_of_the_record_is_the_same_part() -> None:
     p = problem(dtype=np.float32)
     options = {"optimizer": "adam", "rate": 1.0, "steps": 5}
-    whole = train(p, quantities=QUANTITIES, **options)  # type: ignore[arg-type]
+    whole = train_student(p, quantities=QUANTITIES, **options)  # type: ignore[arg-type]
     for quantity in QUANTITIES:
-        part = train(p, quantities=[quantity], record_at=[4, 0], **options)  # type: ignore[arg-type]
+        part = train_student(p, quantities=[quantity], record_at=[4, 0], **options)  # type: ignore[arg-type]
         assert part.steps.tolist() == [0, 4]
         assert part.values
         for name, value in part.values.items():
             assert np.array_equal(value, whole[name][[0, 4]]), name
     assert np.array_equal(part.batch_loss, whole.batch_loss)
-    nothing = train(p, record_at=[], **options)  # type: ignore[arg-type]
+    nothing = train_student(p, record_at=[], **options)  # type: ignore[arg-type]
     assert np.array_equal(nothing.batch_loss, whole.batch_loss)
 
 
 def test_runs_on_one_problem_do_not_disturb_each_other() -> None:
     """The shared start is as good as a fresh one, and stays as it was."""
     p = problem()
-    train(p, optimizer="adam", rate=10.0, steps=3)
-    train(p, optimizer="gd", rate=3.0, steps=3, ridge=0.5)
-    again = train(p, optimizer="adam", rate=0.1, steps=3)
-    fresh = train(problem(), optimizer="adam", rate=0.1, steps=3)
+    train_student(p, optimizer="adam", rate=10.0, steps=3)
+    train_student(p, optimizer="gd", rate=3.0, steps=3, ridge=0.5)
+    again = train_student(p, optimizer="adam", rate=0.1, steps=3)
+    fresh = train_student(problem(), optimizer="adam", rate=0.1, steps=3)
     assert np.array_equal(p.W0, problem().W0)
     for name, value in fresh.values.items():
         assert np.array_equal(value, again[name])
@@ -108,7 +110,9 @@ def test_runs_on_one_problem_do_not_disturb_each_other() -> None:
 def test_any_schedule() -> None:
     p = problem()
     rates = [0.5, 0.0, 0.2]
-    record = train(p, optimizer="gd", rate=rates, steps=3, quantities=["weights", "updates"])
+    record = train_student(
+        p, optimizer="gd", rate=rates, steps=3, quantities=["weights", "updates"]
+    )
     W = record["weights"]
     assert np.array_equal(W[1], W[2])
     gradient = teacher.loss_and_gradient(W[2], p.a, p.X, p.y)[1]
@@ -121,7 +125,7 @@ def test_any_schedule() -> None:
 @pytest.mark.parametrize("name", ["gd", "adam"])
 @pytest.mark.parametrize("rate", [0.001, 3000.0])
 def test_extreme_rates_of_the_paper_stay_finite(name: str, rate: float) -> None:
-    record = train(
+    record = train_student(
         problem(dtype=np.float32), optimizer=name, rate=rate, steps=10, quantities=QUANTITIES
     )
     assert record.diverged_at == -1
@@ -136,13 +140,13 @@ def test_a_diverging_run_is_an_error_or_a_record() -> None:
     with pytest.raises(
         Divergence, match=r"not finite after step \d, learning rate 1e\+38"
     ) as caught:
-        train(p, **options)  # type: ignore[arg-type]
+        train_student(p, **options)  # type: ignore[arg-type]
     assert caught.value.step in (2, 3)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
-    record = train(p, keep_diverged=True, quantities=QUANTITIES, **options)  # type: ignore[arg-type]
+    record = train_student(p, keep_diverged=True, quantities=QUANTITIES, **options)  # type: ignore[arg-type]
     at = record.diverged_at
     assert at == caught.value.step
-    sound = train(p, optimizer="adam", rate=1.0, steps=1, quantities=QUANTITIES)
+    sound = train_student(p, optimizer="adam", rate=1.0, steps=1, quantities=QUANTITIES)
     assert sound.values.keys() == record.values.keys()
     for name, value in sound.values.items():
         assert value.shape[1:] == record[name].shape[1:]
@@ -155,20 +159,20 @@ def test_a_diverging_run_is_an_error_or_a_record() -> None:
 def test_a_rate_beyond_float32_diverges_at_once() -> None:
     p = problem(dtype=np.float32)
     with pytest.raises(Divergence, match=r"weights are not finite after step 1.*1e\+300"):
-        train(p, optimizer="gd", rate=1e300, steps=2)
+        train_student(p, optimizer="gd", rate=1e300, steps=2)
 
 
 def test_bad_arguments() -> None:
     p = problem()
     with pytest.raises(ValueError, match=r"quantities must be out of.*'loss'"):
-        train(p, optimizer="gd", rate=1.0, quantities=["loss"])
+        train_student(p, optimizer="gd", rate=1.0, quantities=["loss"])
     with pytest.raises(ValueError, match="record_at must hold steps from 0 to 3, got 4"):
-        train(p, optimizer="gd", rate=1.0, steps=3, record_at=[0, 4])
+        train_student(p, optimizer="gd", rate=1.0, steps=3, record_at=[0, 4])
     with pytest.raises(ValueError, match="rate must be finite and not negative, got -1"):
-        train(p, optimizer="gd", rate=-1.0)
+        train_student(p, optimizer="gd", rate=-1.0)
     with pytest.raises(ValueError, match="overlap_top must be a positive integer, got 0"):
-        train(p, optimizer="gd", rate=1.0, overlap_top=0)
+        train_student(p, optimizer="gd", rate=1.0, overlap_top=0)
     with pytest.raises(ValueError, match="ridge must be positive and finite, got 0"):
-        train(p, optimizer="gd", rate=1.0, ridge=0.0)
+        train_student(p, optimizer="gd", rate=1.0, ridge=0.0)
     with pytest.raises(ValueError, match="optimizer must be one of"):
-        train(p, optimizer="rmsprop", rate=1.0)
+        train_student(p, optimizer="rmsprop", rate=1.0)

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from rclib import paths
-from rclib.study.seeds import describe, tallies
+from rclib.study.seeds import moving_verdicts, tallies
 
-__all__ = ["main", "run", "shifted"]
+__all__ = ["main", "run_seed_sets", "shifted"]
 
 STEP = 1000
 
@@ -55,7 +55,7 @@ def _one(name: str, profile: str, by: int) -> list[dict[str, Any]]:
         return claims
 
 
-def run(profile: str, repeats: int, jobs: int, names: Sequence[str]) -> dict[str, Any]:
+def run_seed_sets(profile: str, repeats: int, jobs: int, names: Sequence[str]) -> dict[str, Any]:
     """Every notebook `repeats` times; the record that is written."""
     # Here, so that the scoreboard, which needs none of it, stays quick.
     from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -106,13 +106,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if unknown:
             raise ValueError(f"no notebook {unknown[0]!r}; there are {', '.join(known)}")
         path = paths.results_dir(arguments.profile).parent / "stability"
-        record = run(arguments.profile, arguments.repeats, arguments.jobs, arguments.names or known)
+        record = run_seed_sets(
+            arguments.profile, arguments.repeats, arguments.jobs, arguments.names or known
+        )
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         write_atomically(path / f"{arguments.profile}.json", text.encode())
     except (runner.RunError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(describe(record))
+    print(moving_verdicts(record))
     return 0
 
 

@@ -9,7 +9,15 @@ from typing import Any
 from rclib import paths
 from rclib.study.results import tally
 
-__all__ = ["claim_rows", "describe", "load_stability", "sentence", "share", "shares", "tallies"]
+__all__ = [
+    "claim_rows",
+    "load_stability",
+    "moving_verdicts",
+    "seed_shares",
+    "sentence",
+    "share",
+    "tallies",
+]
 
 
 def tallies(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
@@ -46,7 +54,7 @@ def load_stability(profile: str) -> dict[str, Any] | None:
     return dict(record)
 
 
-def shares(profile: str, claims: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
+def seed_shares(profile: str, claims: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
     """For each (notebook, claim), in how many of the runs its verdict came out, as "9/10".
 
     "" for claims that the committed record of the profile does not know.
@@ -78,7 +86,7 @@ def sentence(record: Mapping[str, Any]) -> str:
     return f"{text} (`results/stability/{record['profile']}.json`)."
 
 
-def describe(record: Mapping[str, Any]) -> str:
+def moving_verdicts(record: Mapping[str, Any]) -> str:
     """Claims whose verdict changes with the seeds, and how many do not."""
     rows = [(name, row) for name, rows in record["notebooks"].items() for row in rows]
     moving = [(name, row) for name, row in rows if share(row) < 1]
@@ -97,7 +105,7 @@ def claim_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     seeds its verdict came out ("9/10", "" where that is not known)."""
     rows = []
     for record in records:
-        often = shares(record["profile"], [(record["notebook"], c) for c in record["claims"]])
+        often = seed_shares(record["profile"], [(record["notebook"], c) for c in record["claims"]])
         about = {"notebook": record["notebook"], "data": record["data"]["description"]}
         rows += [
             {**about, **c, "seeds": seeds} for c, seeds in zip(record["claims"], often, strict=True)

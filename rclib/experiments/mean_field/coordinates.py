@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from rclib.data.images import Dataset
-from rclib.experiments.mean_field.mlp_runs import build
+from rclib.experiments.mean_field.mlp_runs import build_mlp
 from rclib.training.classifier import make_step
 
 __all__ = ["coordinate_check"]
@@ -43,7 +43,7 @@ def coordinate_check(
     if not steps or list(steps) != sorted(set(steps)) or steps[0] < 1:
         raise ValueError(f"steps must be increasing and positive, got {list(steps)}")
     generator = torch.Generator().manual_seed(seed)
-    model = build(data, network, seed=seed).double()
+    model = build_mlp(data, network, seed=seed).double()
     step = make_step(model, lr=lr, optimizer=optimizer)
     probe = data.x_test[torch.randperm(len(data.x_test), generator=generator)[:probes]].double()
     with torch.no_grad():

@@ -21,12 +21,12 @@ from rclib.rowcolumn import measure
 from rclib.runs import store
 from rclib.training.classifier import train
 
-__all__ = ["build", "configuration", "restore", "train_mlp", "transferred_run", "zero_shot"]
+__all__ = ["build_mlp", "configuration", "restore", "train_mlp", "transferred_run", "zero_shot"]
 
 Arrays = dict[str, np.ndarray]
 
 
-def build(data: Dataset, network: Mapping[str, Any], *, seed: int) -> MLP:
+def build_mlp(data: Dataset, network: Mapping[str, Any], *, seed: int) -> MLP:
     """An `MLP` for `data` from a JSON-able description.
 
     network : arguments of `MLP`, with `init` and `bias_init` as {"kind", "mean", "scale"} and
@@ -91,7 +91,7 @@ def train_mlp(
     `snapshots` the mean vectors `e/mean/<index>/<label>` (N,) and the tensors `e/<name>` named
     in `keep` ("*" for all).
     """
-    model = build(data, network, seed=seed)
+    model = build_mlp(data, network, seed=seed)
     history = train(
         model,
         data,
@@ -123,7 +123,7 @@ def restore(data: Dataset, source: Mapping[str, Any], epoch: int) -> tuple[MLP, 
     Raises ValueError if the run kept nothing of that epoch.
     """
     run = store.fetch(train_mlp, source, data=data)
-    model = build(data, source["network"], seed=int(source["seed"]))
+    model = build_mlp(data, source["network"], seed=int(source["seed"]))
     state: dict[str, Tensor] = {}
     for name in model.state_dict():
         if f"{epoch}/{name}" not in run:

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from rclib.plots.panels import curves
 from rclib.plots.style import WIDTH, shown
 
-__all__ = ["coordinate_check", "exponents_over_time", "shares", "transfer_panels"]
+__all__ = ["coordinate_panels", "exponents_over_time", "share_panels", "transfer_panels"]
 
 
-def coordinate_check(
+def coordinate_panels(
     frame: pd.DataFrame, *, rows: Mapping[str, str], columns: Sequence[str]
 ) -> Figure:
     """Size against width in log-log, one panel a quantity (rows) and parametrisation (columns).
@@ -47,7 +47,7 @@ def coordinate_check(
     return figure
 
 
-def shares(frame: pd.DataFrame, *, columns: Sequence[str]) -> Figure:
+def share_panels(frame: pd.DataFrame, *, columns: Sequence[str]) -> Figure:
     """Share of ‖W‖² in the k leading outer products against k, one panel a parametrisation.
 
     frame : columns `parametrization`, `matrix`, `k`, `seed`, `share`.
