@@ -136,7 +136,7 @@ def test_a_failed_run_on_the_cluster_is_named(runs: Any, client: Any, tmp_path: 
 
 
 def test_the_readme_goes_from_laptop_to_cluster(client: Any) -> None:
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     section = text.split("## From laptop to cluster in one argument")[1].split("\n## ")[0]
     here, there = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     names: dict[str, Any] = {}

@@ -197,7 +197,7 @@ def test_saving_a_figure_again_replaces_it(out: Path) -> None:
 DRAWN_ELSEWHERE = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import test_notebook as t
+import test_study as t
 t.study().save_figure(t.drawn(), "c", caption="c.", data=t.FRAME)
 """
 

@@ -119,7 +119,7 @@ def test_command_needs_the_standard_library_alone(
 ) -> None:
     code = (
         "import sys; before = set(sys.modules)\n"
-        "from rclib import progress\n"
+        "from rclib.execution import progress\n"
         "assert progress.main(['--jobs', '2']) == 0\n"
         "new = {name.split('.')[0] for name in set(sys.modules) - before}\n"
         "print(sorted(new - set(sys.stdlib_module_names)))\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 import chaos
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ["00_overview", "11_figure_4_1_heat_maps", "20_spikes_one_configuration"]
 
 

@@ -20,7 +20,7 @@ from site_project import copy_of_this_project, make_project
 
 from rclib.site.build import build
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = [
     "--disable-gpu",

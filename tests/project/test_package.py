@@ -17,7 +17,7 @@ import yaml
 
 import rclib
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "rclib").rglob("*.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef

@@ -13,7 +13,7 @@ from site_project import make_project, record, write_results
 from rclib.reports import replication
 from rclib.study.papers import Item, Papers, Run, committed_runs, load_papers
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # Everything that the facts on the two papers name.
 EXPECTED = {
     "A": [

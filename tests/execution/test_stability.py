@@ -13,7 +13,7 @@ from rclib.execution import runner, stability
 from rclib.reports.scoreboard import scoreboard
 from rclib.study import seeds
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_only_seeds_are_moved() -> None:

@@ -248,5 +248,5 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
 def test_the_console_script_is_the_same_program() -> None:
     import tomllib
 
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
     assert project["project"]["scripts"]["rclib"] == "rclib.__main__:main"

@@ -155,7 +155,7 @@ def test_starts_with_the_standard_library_alone(folder: Path) -> None:
     write(folder, record("10_a", 1.0))
     code = (
         "import sys; before = set(sys.modules)\n"
-        "from rclib import scoreboard\n"
+        "from rclib.reports import scoreboard\n"
         "assert scoreboard.main([]) == 0\n"
         "new = {name.split('.')[0] for name in set(sys.modules) - before}\n"
         "print(sorted(new - set(sys.stdlib_module_names)))\n"

@@ -13,7 +13,7 @@ import pytest
 from rclib.reports import readme
 from rclib.study import results
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ from rclib.streaming.means import axis_means
 
 @pytest.fixture(scope="module")
 def maker() -> ModuleType:
-    path = Path(__file__).parents[1] / "benchmarks" / "make_checkpoint.py"
+    path = Path(__file__).parents[2] / "benchmarks" / "make_checkpoint.py"
     spec = importlib.util.spec_from_file_location("make_checkpoint", path)
     assert spec is not None
     assert spec.loader is not None

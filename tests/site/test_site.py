@@ -29,7 +29,7 @@ from rclib.site.build import build
 from rclib.site.mathml import mathml
 from rclib.study.results import duration
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 VARIABLES = ("RCLIB_OUT", "RCLIB_CACHE", "RCLIB_DATA")
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PICTURES = sorted(
     path
     for folder in (ROOT / "figures").iterdir()
