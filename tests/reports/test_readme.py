@@ -71,6 +71,7 @@ def test_committed_figures_are_those_of_the_results(monkeypatch: pytest.MonkeyPa
 def test_figure_table_counts_and_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RCLIB_OUT", str(tmp_path))
     claim: dict[str, object] = {"statement": "s", "quantity": "q", "criterion": "≥ 1"}
+    claim |= {"criterion_low": 1.0, "criterion_high": None}
     claim |= {"value": 2.0, "low": 1.5}
     claim |= {"repeats": 3}
     record = {
