@@ -185,13 +185,15 @@ def test_figure_is_saved_as_picture_and_as_data(out: Path) -> None:
         assert len(picture.convert("L").getcolors(10_000) or []) > 2  # not an empty sheet
 
 
-def test_saving_a_figure_again_replaces_it(out: Path) -> None:
+def test_a_second_figure_of_one_name_is_refused(out: Path) -> None:
     made = study()
-    for name, caption in (("a", "First."), ("b", "Other."), ("a", "Second.")):
-        made.save_figure(drawn(), name, caption=caption, data=FRAME)
-    assert sorted(f["name"] for f in made.figures) == ["a", "b"]
-    assert sum("Second." in f["caption"] for f in made.figures) == 1
-    assert len(files(out)) == 6
+    made.save_figure(drawn(), "a", caption="First.", data=FRAME)
+    made.save_figure(drawn(), "b", caption="Other.", data=FRAME)
+    before = {name: (out / name).read_bytes() for name in files(out)}
+    with pytest.raises(ValueError, match=r"study '10_small' has a figure 'a' already"):
+        made.save_figure(drawn(), "a", caption="Second.", data=FRAME.head(1))
+    assert {name: (out / name).read_bytes() for name in files(out)} == before
+    assert [f["caption"].split()[0] for f in made.figures] == ["First.", "Other."]
 
 
 DRAWN_ELSEWHERE = """
@@ -222,8 +224,8 @@ def test_same_data_same_bytes_also_in_another_process(out: Path, tmp_path: Path)
 def test_figures_say_their_data_and_no_date(out: Path) -> None:
     made = study(data=load("digits").subset(100, 50))
     figure = drawn()
-    for _ in range(2):  # drawn again, it still says it once
-        made.save_figure(figure, "a", caption="c.", data=FRAME)
+    for name in ("b", "a"):  # drawn again, it still says it once
+        made.save_figure(figure, name, caption="c.", data=FRAME)
     (small,) = [" ".join(t.get_text().split()) for t in figure.texts]
     assert small == f"Data: {made.data_note}; quick profile"
     with Image.open(out / "figures" / "quick" / "a.png") as stamped:
