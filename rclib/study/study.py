@@ -53,7 +53,7 @@ class Study:
         self.parameters = dict(parameters)
         self.profile = str(self.parameters.get("profile", "quick"))
         self._results = paths.results_dir(self.profile)
-        self._figures = paths.figures_dir(self.profile)
+        self._figures = paths.figures_dir(self.profile, name)
         try:
             json.dumps(self.parameters, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -81,7 +81,7 @@ class Study:
         return frame
 
     def save_figure(self, figure: Figure, name: str, *, caption: str, data: pd.DataFrame) -> str:
-        """Write `figures/<profile>/<name>.png`, `.pdf` and the data behind it as `.csv`.
+        """Write `figures/<profile>/<notebook>/<name>.png`, `.pdf` and the data behind it as `.csv`.
 
         The caption is completed with the data set and the profile, kept with the results and
         returned, for the reader of the notebook. The data are in long form, one row a value.
