@@ -45,6 +45,7 @@ NEUTRAL = frozenset(
         "rclib.runs.code",
         "rclib.runs.code_modules",
         "rclib.paths",
+        "rclib.runs.stacked",
         "rclib.runs.store",
         "rclib.runs.sweep",
     }
