@@ -99,10 +99,11 @@ test: lint ## Run the tests, the notebooks' checks (nbval), coverage, ruff and m
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --nbval-kernel-startup-timeout=120 && \
 	$(PY) -m coverage combine --quiet && $(PY) -m coverage report
 
-lint: $(STAMP) ## ruff and mypy alone
+lint: $(STAMP) ## ruff, mypy and import-linter alone
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m ruff format --check --quiet rclib tests benchmarks
 	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports >/dev/null || $(VENV)/bin/lint-imports
 
 site: $(STAMP) ## Build the gallery in site/ from the results and the executed notebooks
 	@$(PY) -m rclib.site
@@ -124,10 +125,10 @@ lock: $(STAMP) ## Write requirements.lock anew from pyproject.toml (needs uv; UP
 	@uv pip compile --universal --python-version 3.11 --all-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade )pyproject.toml -o requirements.lock
 
 chaos: $(STAMP) ## Kill make figures at 20 random moments and compare the results (half an hour)
-	@$(PY) tests/chaos.py
+	@$(PY) tests/project/chaos.py
 
 machines: $(STAMP) ## Run the quick profile as on an old processor: how far do the numbers differ?
-	@$(PY) tests/machines.py
+	@$(PY) tests/project/machines.py
 
 seeds: $(STAMP) ## Run every notebook with ten sets of seeds: does a verdict depend on them? (an hour)
 	@$(PY) -m rclib.execution.stability --profile $(PROFILE) --jobs $(JOBS)

@@ -19,17 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rclib import paths
+from rclib.study.results import duration
 
-__all__ = ["duration", "expected", "main", "plan", "running"]
+__all__ = ["expected", "main", "plan", "running"]
 
 EVERY = 60.0  # seconds between two signs of life of a long notebook
-
-
-def duration(seconds: float) -> str:
-    """A time in words, e.g. "26 s", "3.7 min", "1.2 h"."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 def _build(profile: str) -> Path:

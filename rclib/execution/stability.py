@@ -13,24 +13,14 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rclib import paths
-from rclib.reports.scoreboard import tally
+from rclib.study.seeds import moving_verdicts, tallies
 
-__all__ = [
-    "describe",
-    "load_stability",
-    "main",
-    "run",
-    "sentence",
-    "share",
-    "shares",
-    "shifted",
-    "tallies",
-]
+__all__ = ["main", "run_seed_sets", "shifted"]
 
 STEP = 1000
 
@@ -65,26 +55,7 @@ def _one(name: str, profile: str, by: int) -> list[dict[str, Any]]:
         return claims
 
 
-def tallies(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Claims of several runs of one notebook -> one row a claim: key, first verdict, counts."""
-    return [
-        {
-            "key": first["key"],
-            "verdict": first["verdict"],
-            "verdicts": tally(
-                c["verdict"] for run in runs for c in run if c["key"] == first["key"]
-            ),
-        }
-        for first in runs[0]
-    ]
-
-
-def share(row: Mapping[str, Any]) -> float:
-    """Share of the runs that came to the verdict of the first, for a row of `tallies`."""
-    return float(row["verdicts"][row["verdict"]] / sum(row["verdicts"].values()))
-
-
-def run(profile: str, repeats: int, jobs: int, names: Sequence[str]) -> dict[str, Any]:
+def run_seed_sets(profile: str, repeats: int, jobs: int, names: Sequence[str]) -> dict[str, Any]:
     """Every notebook `repeats` times; the record that is written."""
     # Here, so that the scoreboard, which needs none of it, stays quick.
     from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -113,71 +84,10 @@ def run(profile: str, repeats: int, jobs: int, names: Sequence[str]) -> dict[str
     }
 
 
-def load_stability(profile: str) -> dict[str, Any] | None:
-    """The record of a profile, or None if there is none. ValueError names a file that is none."""
-    path = paths.results_dir(profile).parent / "stability" / f"{profile}.json"
-    if not path.is_file():
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        for rows in record["notebooks"].values():
-            for row in rows:
-                share(row)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
-        raise ValueError(f"stability file {path} is not valid: {error!r}") from None
-    return dict(record)
-
-
-def shares(profile: str, claims: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
-    """For each (notebook, claim), in how many of the runs its verdict came out, as "9/10".
-
-    "" for claims that the committed record of the profile does not know.
-    """
-    record = load_stability(profile) or {"notebooks": {}}
-    rows = {
-        (n, row["key"]): row["verdicts"] for n, rows in record["notebooks"].items() for row in rows
-    }
-    found = []
-    for notebook, claim in claims:
-        counts = rows.get((notebook, claim["key"]))
-        found.append(f"{counts.get(claim['verdict'], 0)}/{sum(counts.values())}" if counts else "")
-    return found
-
-
-def sentence(record: Mapping[str, Any]) -> str:
-    """What README says of a record."""
-    rows = [row for rows in record["notebooks"].values() for row in rows]
-    moving = [row for row in rows if share(row) < 1]
-    both = [row for row in moving if {"reproduced", "not reproduced"} <= set(row["verdicts"])]
-    text = (
-        f"At the {record['profile']} profile, {len(rows) - len(moving)} of {len(rows)} claims come "
-        f"to the same verdict with each of {record['repeats']} sets of seeds"
-    )
-    if len(moving) > len(both):
-        text += f"; undecided with some sets: {len(moving) - len(both)}"
-    if both:
-        text += f"; reproduced with some, not reproduced with others: {len(both)}"
-    return f"{text} (`results/stability/{record['profile']}.json`)."
-
-
-def describe(record: Mapping[str, Any]) -> str:
-    """Claims whose verdict changes with the seeds, and how many do not."""
-    rows = [(name, row) for name, rows in record["notebooks"].items() for row in rows]
-    moving = [(name, row) for name, row in rows if share(row) < 1]
-    lines = [
-        f"{len(rows) - len(moving)} of {len(rows)} claims have one verdict in all "
-        f"{record['repeats']} runs with other seeds ({record['profile']} profile)"
-    ]
-    for name, row in moving:
-        counts = ", ".join(f"{count} {verdict}" for verdict, count in row["verdicts"].items())
-        lines.append(f"  {name:40s} {row['key']:32s} {counts}")
-    return "\n".join(lines)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the notebooks with other seeds and write how often each verdict comes out."""
     from rclib.execution import runner
-    from rclib.runs.store import write_atomically
+    from rclib.files.atomic import write_atomically
 
     parser = argparse.ArgumentParser(
         prog="python -m rclib.execution.stability", description=main.__doc__
@@ -196,13 +106,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if unknown:
             raise ValueError(f"no notebook {unknown[0]!r}; there are {', '.join(known)}")
         path = paths.results_dir(arguments.profile).parent / "stability"
-        record = run(arguments.profile, arguments.repeats, arguments.jobs, arguments.names or known)
+        record = run_seed_sets(
+            arguments.profile, arguments.repeats, arguments.jobs, arguments.names or known
+        )
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         write_atomically(path / f"{arguments.profile}.json", text.encode())
     except (runner.RunError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(describe(record))
+    print(moving_verdicts(record))
     return 0
 
 

@@ -16,19 +16,20 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from rclib.plots.panels import DASHES, MARKERS, WIDTH, curves, power_laws
+from rclib.plots.panels import curves, power_laws
+from rclib.plots.style import DASHES, MARKERS, WIDTH
 
 __all__ = [
     "alpha_errors",
     "carried",
-    "families",
-    "overlap_maps",
+    "family_panels",
+    "overlap_panels",
     "panels",
     "prediction",
     "scaling",
-    "singular_values",
+    "singular_value_panels",
     "spectra",
-    "weight_values",
+    "weight_value_panels",
 ]
 
 SEQUENTIAL = "rocket_r"
@@ -95,7 +96,7 @@ def _by_step(panel: Panel, frame: pd.DataFrame, x: str, y: str, *, markers: bool
         )
 
 
-def weight_values(panel: Panel, frame: pd.DataFrame) -> None:
+def weight_value_panels(panel: Panel, frame: pd.DataFrame) -> None:
     """Density of the entries of W, one line a step: columns step, value, density."""
     seen = frame[frame.density > 0]
     _by_step(panel, seen, "value", "density", markers=False)
@@ -105,7 +106,7 @@ def weight_values(panel: Panel, frame: pd.DataFrame) -> None:
     panel.legend()
 
 
-def singular_values(panel: Panel, frame: pd.DataFrame) -> None:
+def singular_value_panels(panel: Panel, frame: pd.DataFrame) -> None:
     """Singular values in descending order, one line a step: columns step, index, value."""
     _by_step(panel, frame, "index", "value", markers=True)
     panel.set_xscale("log")
@@ -203,7 +204,7 @@ def scaling(
     return figure
 
 
-def overlap_maps(
+def overlap_panels(
     maps: Mapping[str, Mapping[str, np.ndarray]], *, view: str = "heat", x: str, y: str
 ) -> Figure:
     """Overlap matrices, rows: sides, columns: steps.
@@ -366,8 +367,8 @@ def prediction(frame: pd.DataFrame, *, columns: Mapping[str, str], by: str, lege
     return figure
 
 
-def families(
-    frame: pd.DataFrame, *, families: Mapping[str, str], rows: Mapping[str, str], x_label: str
+def family_panels(
+    frame: pd.DataFrame, *, family_panels: Mapping[str, str], rows: Mapping[str, str], x_label: str
 ) -> Figure:
     """Quantities over steps, one column a family of settings, one line a value of it.
 
@@ -375,12 +376,12 @@ def families(
     """
     figure, grid = plt.subplots(
         len(rows),
-        len(families),
-        figsize=(min(2.2 * len(families), WIDTH), 2.0 * len(rows)),
+        len(family_panels),
+        figsize=(min(2.2 * len(family_panels), WIDTH), 2.0 * len(rows)),
         squeeze=False,
         sharex=True,
     )
-    for j, (family, title) in enumerate(families.items()):
+    for j, (family, title) in enumerate(family_panels.items()):
         chosen = frame[frame.family == family]
         shown = chosen.assign(setting=chosen.setting.map("{:g}".format))
         for i, (quantity, label) in enumerate(rows.items()):

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from rclib import paths
-from rclib.execution.stability import load_stability, sentence
-from rclib.reports.replication import committed_runs
-from rclib.reports.scoreboard import tally
-from rclib.runs.store import write_atomically
+from rclib.files.atomic import write_atomically
 from rclib.study.multiplicity import corrected
+from rclib.study.papers import committed_runs
+from rclib.study.results import tally
+from rclib.study.seeds import load_stability, sentence
 
 __all__ = ["BEGIN", "END", "committed_records", "figure_table", "main", "with_table"]
 

@@ -45,6 +45,7 @@ class Module:
     """statements : those that define something or act on import.
     defines : name -> places in `statements`; refers : name -> what was imported under it.
     effects : places of the statements that act on import.
+    face : name -> what a package hands on under it when it is asked for (`FACE`).
     """
 
     name: str
@@ -52,6 +53,7 @@ class Module:
     defines: dict[str, list[int]] = field(default_factory=dict)
     refers: dict[str, Ref] = field(default_factory=dict)
     effects: list[int] = field(default_factory=list)
+    face: dict[str, Ref] = field(default_factory=dict)
 
 
 def find(name: str) -> Path | None:
@@ -115,6 +117,10 @@ def _sort(statement: ast.stmt, module: Module, follow: frozenset[str]) -> None:
             _define(statement, [statement.name], module)
         case ast.Assign() | ast.AnnAssign() if _targets(statement) == ["__all__"]:
             pass
+        case ast.Assign(value=ast.Dict() as table) if _targets(statement) == ["FACE"]:
+            for name, (home, _) in ast.literal_eval(table).items():
+                place, _, member = home.partition(":")
+                module.face[name] = Ref(place, member or None)
         case ast.Assign() | ast.AnnAssign() if (names := _targets(statement)) is not None:
             _define(statement, names, module)
         case _:

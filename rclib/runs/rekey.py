@@ -20,49 +20,60 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from rclib.files.atomic import write_atomically
 from rclib.runs import store
 from rclib.runs.cache import homes
 from rclib.runs.code import code_of
 
 __all__ = ["OLD", "rekey"]
 
-# function of 0.1.0 -> (digest of its module and all that this imports, digest of its definitions)
+# function of 0.1.0 -> (digest of its module and all that this imports, the function's name today,
+# digest of its definitions)
 OLD = {
     "rclib.experiments.mlp_runs.train_mlp": (
         "1639d403fe7e7ada81fa4ec06ad01e2b8f1cc218b36234666feda20823c9945b",
-        "bff672f730e3e90f8a00b84b89692213117a3956dd6f5d05b6c14148ede457ff",
+        "train_mlp",
+        "7a18602fc02776c02480759714c7e73f3fcc6e3e8c7b828521662d8b876b2ac4",
     ),
     "rclib.experiments.mlp_runs.transferred_run": (
         "1639d403fe7e7ada81fa4ec06ad01e2b8f1cc218b36234666feda20823c9945b",
-        "883ce712c33f9cc6e33b652eefeb60a3decc46a5e227414924ca1bdc20656eb9",
+        "transferred_run",
+        "9fe10f4d331d64f1791c52f86bfa7cf993679ecd4e8eeca3565e0f498de372b0",
     ),
     "rclib.experiments.mlp_runs.zero_shot": (
         "1639d403fe7e7ada81fa4ec06ad01e2b8f1cc218b36234666feda20823c9945b",
-        "79529b1a0efd12a38c78965b1084495a60f0a78a2fc2d90e83ee402d4ff9574d",
+        "zero_shot",
+        "eb8858d44beed191a73f1e5826ee1edf3ba9d66c0498746e7e3539b1f7dda11b",
     ),
     "rclib.experiments.coordinates.coordinate_check": (
         "cc2b1778a1f4967e4d30c043b35d2a97124a7fda5c85ae5b70516a5763e119d5",
-        "f7cca54acbb820dbf477926898501563853d4698566426c631ee74797d7a5b88",
+        "coordinate_check",
+        "6af2be58455da5863fcf6948bcae15b57a323e6dd1673a5c040624f14c8f3303",
     ),
     "rclib.experiments.teacher_runs.run": (
         "4a2f3c1f93ac6224569ae2c3d5c68296a5a1962eb86f5e63c78bb94b97fcfa36",
-        "cf5ff49f0bfb9f490476bb3ece32d0b27ab7e09bfe5669f74b2a3a4e7f8194da",
+        "student_run",
+        "0067d86fa6bbe7cb1820fbd16b653a76c6eee8ea6d4f76fc0c6e7a1be611665d",
     ),
     "rclib.experiments.spikes_first_step.one_step": (
         "8d4371f4c571046ed79684825191708fa526d8d85465130aa6dcae9e67ea6c54",
-        "96ee09f1a65c24999870854878d7db404284dee085594b5eb398987ceaa569b6",
+        "one_step",
+        "0d46055b8c0ca5f8bbabaa8753e06e5ccd5d064b9b81045026ccd61089877a73",
     ),
     "rclib.experiments.spikes_first_step.critical_rate": (
         "8d4371f4c571046ed79684825191708fa526d8d85465130aa6dcae9e67ea6c54",
-        "f64f34236e90f728cb2c84b9c949b4b3c85db922c9584ece91758d33329feca4",
+        "critical_rate",
+        "f43da086f9f6b99277779f3cf39a1a855b8eb002ae07de6a75ddb9cd7aa5f747",
     ),
     "rclib.experiments.lm_runs.train_gpt": (
         "30d3321dff9f343547e7567b58e738c23b889e85b8535a85d324290a6e832054",
-        "6c647390248d85335d4839d9d87106bbb35f94be2bca9d44bbf697080410606e",
+        "train_gpt",
+        "9ad4f40896a0d161160a4ecbc3ba6b9aa922774c3f4723dd75dc62fc7811cdc3",
     ),
     "rclib.experiments.growth.resized_run": (
         "b76720510da6051db90814fb71954e5a38c6b3b74ce7a053b7afca7458bf2b72",
-        "05793652ff05ee2d3809e1a0180a94ef45adff16f7002139b48a391cc7dd257b",
+        "resized_run",
+        "ebf1e7f665d5fd567df05aa3e1ae20a7ce035f62fa5de89bd6fb47cfbf14b025",
     ),
 }
 
@@ -75,25 +86,28 @@ def rekey(root: Path) -> Iterator[tuple[Path, Path]]:
         try:
             with safe_open(path, framework="np") as handle:
                 meta = dict(handle.metadata() or {})
-                key = _new_key(meta, path.stem)
-                if key is None:
+                found = _place_and_key(meta, path.stem)
+                if found is None:
                     continue
                 order = json.loads(meta["order"])
                 arrays = {name: handle.get_tensor(name) for name in order}
         except (SafetensorError, OSError, ValueError, KeyError, TypeError):
             continue  # damaged, or of another form: computed anew
-        meta |= {"key": key, "device": store.device(), "precision": store.precision()}
-        new = path.with_name(f"{key}.safetensors")
-        store.write_atomically(new, save(arrays, metadata=meta))
+        module, name, key = found
+        meta |= {"function": f"{module}.{name}", "key": key}
+        meta |= {"device": store.device(), "precision": store.precision()}
+        new = root / name / f"{key}.safetensors"
+        write_atomically(new, save(arrays, metadata=meta))
         os.unlink(path)
         yield path, new
 
 
-def _new_key(meta: dict[str, str], stem: str) -> str | None:
+def _place_and_key(meta: dict[str, str], stem: str) -> tuple[str, str, str] | None:
+    """Module and name of the function today, and the key."""
     if "device" in meta or meta.get("function") not in OLD:
         return None
     config, threads = json.loads(meta["config"]), int(meta["threads"])
-    old, definitions = OLD[meta["function"]]
+    old, qualname, definitions = OLD[meta["function"]]
     record = {
         "function": meta["function"],
         "config": config,
@@ -107,11 +121,10 @@ def _new_key(meta: dict[str, str], stem: str) -> str | None:
     text = json.dumps(record, sort_keys=True)
     if hashlib.sha256(text.encode()).hexdigest() != stem:
         return None
-    qualname = meta["function"].rpartition(".")[2]
     for module in homes().get(qualname, set()):
         code = code_of(module, qualname)
         if code.digest == definitions:
-            return store.key_of(
+            key = store.key_of(
                 qualname,
                 config,
                 code=code,
@@ -120,4 +133,5 @@ def _new_key(meta: dict[str, str], stem: str) -> str | None:
                 device=store.device(),
                 precision=store.precision(),
             )
+            return module, qualname, key
     return None

@@ -29,8 +29,8 @@ import torch
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from rclib.data.images import Source
 from rclib.runs import store
+from rclib.runs.source import Source
 
 __all__ = ["Failure", "Jobs", "SweepError", "core_seconds", "run", "sweep", "workers"]
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from rclib import paths
-from rclib.reports.replication import load_papers
-from rclib.reports.scoreboard import claim_rows, load_results, tally
 from rclib.study.claims import VERDICTS
+from rclib.study.papers import load_papers
+from rclib.study.results import load_results, tally
+from rclib.study.seeds import claim_rows
 
 __all__ = [
     "KINDS",

@@ -25,12 +25,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from rclib import paths
-from rclib.data.images import Source
-from rclib.plots import panels as plots
-from rclib.reports.scoreboard import times_path
+from rclib.files.atomic import write_atomically
+from rclib.plots import style
 from rclib.runs import sweep
-from rclib.runs.store import write_atomically
+from rclib.runs.source import Source
 from rclib.study.claims import Claims
+from rclib.study.results import times_path
 
 __all__ = ["Study", "environment"]
 
@@ -64,7 +64,7 @@ class Study:
         self.tables: dict[str, list[dict[str, Any]]] = {}
         self._begin = time.monotonic()
         torch.set_num_threads(1)  # results repeat bit for bit with the same thread count
-        plots.use_style()
+        style.use_style()
 
     @property
     def data_note(self) -> str:
@@ -92,7 +92,7 @@ class Study:
         # The layout is solved once, not once a file format.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        plots.stamp(figure, f"Data: {self.data_note}; {self.profile} profile")
+        style.stamp(figure, f"Data: {self.data_note}; {self.profile} profile")
         for kind, meta in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, metadata=meta)

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rclib.spectral import power_law, spectra
-from rclib.teacher.problem import Problem, evaluate, loss_and_gradient
-from rclib.training.descent import make_optimizer, step_rates
+from rclib.teacher.problem import Problem, evaluate_student, loss_and_gradient
+from rclib.training.descent import make_descent, step_rates
 
-__all__ = ["QUANTITIES", "STANDARD", "Divergence", "Record", "train"]
+__all__ = ["QUANTITIES", "STANDARD", "Divergence", "Record", "train_student"]
 
 STANDARD = ("losses", "alignment", "spectrum", "power_law")
 QUANTITIES = (*STANDARD, "weights", "weight_histogram", "updates", "overlaps")
@@ -99,7 +99,7 @@ class Record:
         }
 
 
-def train(
+def train_student(
     problem: Problem,
     *,
     optimizer: str,
@@ -144,7 +144,7 @@ def train(
     batch_loss = np.full(steps, np.nan)
     diverged_at = -1
     factors: dict[int, Factors] = {}  # singular vectors of W by step
-    descent = make_optimizer(optimizer)
+    descent = make_descent(optimizer)
     W, t = problem.W0, 0
     try:
         # Overflow on the way to a divergence is looked for below, not warned of.
@@ -233,7 +233,7 @@ def _state(
     memory = problem.start if at_start else {}
     if "losses" in names:
         if ("losses", ridge) not in memory:
-            memory["losses", ridge] = evaluate(problem, W, ridge=ridge)
+            memory["losses", ridge] = evaluate_student(problem, W, ridge=ridge)
         yield from vars(memory["losses", ridge]).items()
     if {"alignment", "spectrum", "power_law"}.intersection(names):
         if "spectrum" not in memory:
