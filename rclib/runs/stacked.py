@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from rclib.checks.arguments import brief, count
-from rclib.data.images import Source
+from rclib.runs.source import Source
 from rclib.runs import store, sweep
 
 __all__ = ["sweep_stacked"]
