@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from rclib.checks.arguments import brief, count
-from rclib.runs.source import Source
 from rclib.runs import store, sweep
+from rclib.runs.source import Source
 
 __all__ = ["sweep_stacked"]
 

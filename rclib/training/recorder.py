@@ -19,6 +19,7 @@ __all__ = ["Losses", "Recorder", "chosen_steps"]
 
 def chosen_steps(name: str, steps: Iterable[int], last: int) -> list[int]:
     """Steps in ascending order, each once. Raises ValueError for one outside of 0 ... last."""
+    steps = list(steps)
     for t in steps:
         if isinstance(t, bool) or int(t) != t or not 0 <= t <= last:
             raise ValueError(f"{name} must hold steps from 0 to {last}, got {t!r}")
