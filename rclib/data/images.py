@@ -10,12 +10,11 @@ which forms and how they are checked. Text for language models is in `rclib.data
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -27,10 +26,6 @@ from rclib.paths import data_dir
 __all__ = ["DATASETS", "DataError", "Dataset", "load"]
 
 DATASETS = ("cifar10", "digits")
-
-
-
-
 
 
 @dataclass(frozen=True, eq=False)

@@ -368,7 +368,7 @@ def prediction(frame: pd.DataFrame, *, columns: Mapping[str, str], by: str, lege
 
 
 def family_panels(
-    frame: pd.DataFrame, *, family_panels: Mapping[str, str], rows: Mapping[str, str], x_label: str
+    frame: pd.DataFrame, *, families: Mapping[str, str], rows: Mapping[str, str], x_label: str
 ) -> Figure:
     """Quantities over steps, one column a family of settings, one line a value of it.
 
@@ -376,12 +376,12 @@ def family_panels(
     """
     figure, grid = plt.subplots(
         len(rows),
-        len(family_panels),
-        figsize=(min(2.2 * len(family_panels), WIDTH), 2.0 * len(rows)),
+        len(families),
+        figsize=(min(2.2 * len(families), WIDTH), 2.0 * len(rows)),
         squeeze=False,
         sharex=True,
     )
-    for j, (family, title) in enumerate(family_panels.items()):
+    for j, (family, title) in enumerate(families.items()):
         chosen = frame[frame.family == family]
         shown = chosen.assign(setting=chosen.setting.map("{:g}".format))
         for i, (quantity, label) in enumerate(rows.items()):

@@ -14,7 +14,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Module", "Ref", "bound_names", "is_module", "read_module", "without_docstring"]
+__all__ = [
+    "Module",
+    "Ref",
+    "bound_names",
+    "find",
+    "imported",
+    "is_module",
+    "read_module",
+    "without_docstring",
+]
 
 _IMPORTED = time.time()
 
@@ -165,7 +174,10 @@ def _registers(statement: ast.stmt, module: Module) -> bool:
 def imported(
     node: ast.Import | ast.ImportFrom, where: str, follow: frozenset[str]
 ) -> dict[str, Ref]:
-    """The names that an import statement brings."""
+    """The names that an import statement brings.
+
+    Raises ValueError for a relative or a star import of a followed package.
+    """
     found: dict[str, Ref] = {}
     if isinstance(node, ast.Import):
         for alias in node.names:

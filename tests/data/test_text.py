@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from rclib.data import images as datasets
-from rclib.data import text
 from rclib.data.images import DataError
 from rclib.data.text import load_text
 
@@ -44,9 +42,6 @@ def test_python_reference_is_what_ships_with_this_python() -> None:
     assert all(topics[name].encode() in whole for name in topics)
     assert found.path is None
     assert "Python" in found.description
-    assert datasets.text is text  # the name the notebooks use
-    with pytest.raises(AttributeError, match="has no attribute 'txt'"):
-        datasets.txt  # noqa: B018
 
 
 def test_split_is_at_the_end_and_fixed() -> None:

@@ -7,8 +7,6 @@ import itertools
 import json
 import math
 import pickle
-import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +16,6 @@ from scipy import special
 from torch import Tensor
 from torch.nn import functional
 
-from rclib.nets import gpt
-from rclib.nets import mlp as models
 from rclib.nets.gpt import GPT, build_gpt, gpt_axes
 from rclib.nets.init import Init
 from rclib.rowcolumn.axes import gamma_sets, index_sizes
@@ -329,22 +325,6 @@ def test_coordinate_check(
 
 
 # --- construction -------------------------------------------------------------------------------
-
-
-def test_models_offers_it_too() -> None:
-    assert models.GPT is gpt.GPT
-    with pytest.raises(AttributeError, match="has no attribute 'GTP'"):
-        models.GTP  # noqa: B018
-
-
-def test_no_module_takes_it_from_models() -> None:
-    # The store's key follows import statements: such an import would hide the code of
-    # rclib.nets.gpt.
-    folder = Path(gpt.__file__).parent
-    for path in folder.rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        assert not re.search(r"from rclib\.models import[^\n]*\bGPT\b", text), path
-        assert not re.search(r"\bmodels\.GPT\b", text) or path.name == "models.py", path
 
 
 def test_same_seed_same_network_and_global_state_untouched() -> None:

@@ -26,6 +26,7 @@ MODULES = {"beautifulsoup4": "bs4", "pillow": "PIL", "pyyaml": "yaml", "scikit-l
 EVIDENCE = {
     "build": ("Makefile", "-m build"),
     "coverage": ("Makefile", "-m coverage"),
+    "import-linter": ("Makefile", "lint-imports"),
     "ipykernel": ("rclib/execution/runner.py", 'KERNEL = "python3"'),
     "jupyter": ("Makefile", "-m jupyter lab"),
     "jupyterlab": ("Makefile", "-m jupyter lab"),

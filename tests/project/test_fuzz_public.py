@@ -33,7 +33,7 @@ from rclib.teacher import problem as teacher
 from rclib.training import descent
 
 MODULES: tuple[ModuleType, ...] = (
-    *(axes, claims, descent, measure, models, parametrization, power_law),
+    *(axes, claims, descent, init, measure, mlp, models, parametrization, power_law),
     *(random_matrix, spectra, teacher, transfer),
 )
 few = settings(max_examples=40, derandomize=True, deadline=None, database=None)
@@ -101,7 +101,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         descent.GradientDescent().update,
         {"gradient": MATRIX, "rate": 0.1},
     ),
-    "descent.make_optimizer": (descent.make_descent, {"name": "gd"}),
+    "descent.make_descent": (descent.make_descent, {"name": "gd"}),
     "descent.step_rates": (
         descent.step_rates,
         {"rate": 0.1, "steps": 3, "gamma": 0.5, "every": 1},
@@ -125,7 +125,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         lambda shape, generator: init.Init().sample(shape, generator),
         {"shape": (2, 3), "generator": seeded()},
     ),
-    "models.MLP": (
+    "mlp.MLP": (
         models.MLP,
         {
             "d": 3,
@@ -140,12 +140,12 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
             "bias_init": init.Init(),
         },
     ),
-    "models.MLP.forward": (MODEL.forward, {"x": torch.ones(2, 3)}),
-    "models.MLP.forward_all": (MODEL.forward_all, {"x": torch.ones(2, 3)}),
-    "models.MLP.layer_type": (MODEL.layer_type, {"name": "W1"}),
-    "models.MLP.like": (MODEL.like, {"width": 4, "state": MODEL.state_dict()}),
-    "models.MLP.lr_factors": (MODEL.lr_factors, {"optimizer": "sgd"}),
-    "models.MLP.multiplier": (MODEL.multiplier, {"layer": 1}),
+    "mlp.MLP.forward": (MODEL.forward, {"x": torch.ones(2, 3)}),
+    "mlp.MLP.forward_all": (MODEL.forward_all, {"x": torch.ones(2, 3)}),
+    "mlp.MLP.layer_type": (MODEL.layer_type, {"name": "W1"}),
+    "mlp.MLP.like": (MODEL.like, {"width": 4, "state": MODEL.state_dict()}),
+    "mlp.MLP.lr_factors": (MODEL.lr_factors, {"optimizer": "sgd"}),
+    "mlp.MLP.multiplier": (MODEL.multiplier, {"layer": 1}),
     "parametrization.Parametrization.__getitem__": (
         lambda **given: parametrization.PARAMETRIZATIONS["MF"][given["layer_type"]],
         {"layer_type": "hidden"},
@@ -207,19 +207,19 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         spectra.vector_overlaps,
         {"first": (np.eye(3), np.eye(4)), "second": (np.eye(3), np.eye(4))},
     ),
-    "teacher.evaluate": (
+    "problem.evaluate_student": (
         teacher.evaluate_student,
         {"problem": PROBLEM, "W": PROBLEM.W0, "ridge": 0.1},
     ),
-    "teacher.features": (teacher.features, {"W": W, "X": X}),
-    "teacher.loss_and_gradient": (teacher.loss_and_gradient, {"W": W, "a": A, "X": X, "y": Y}),
-    "teacher.make_problem": (
+    "problem.features": (teacher.features, {"W": W, "X": X}),
+    "problem.loss_and_gradient": (teacher.loss_and_gradient, {"W": W, "a": A, "X": X, "y": Y}),
+    "problem.make_problem": (
         teacher.make_problem,
         {"seed": 0, "d": 3, "h": 4, "n": 5, "n_test": 2, "noise": 0.1, "dtype": np.float32},
     ),
-    "teacher.ridge_refit": (teacher.ridge_refit, {"Z": MATRIX, "y": Y, "ridge": 0.1}),
-    "teacher.student": (teacher.student, {"W": W, "a": A, "X": X}),
-    "teacher.teacher": (teacher.teacher, {"X": X, "beta": np.ones(3)}),
+    "problem.ridge_refit": (teacher.ridge_refit, {"Z": MATRIX, "y": Y, "ridge": 0.1}),
+    "problem.student": (teacher.student, {"W": W, "a": A, "X": X}),
+    "problem.teacher": (teacher.teacher, {"X": X, "beta": np.ones(3)}),
     "transfer.draw_index_maps": (
         transfer.draw_index_maps,
         {
@@ -274,20 +274,25 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 NO_CALLS = {
     *("axes.Axes", "claims.Claim", "claims.VERDICTS", "descent.Optimizer", "descent.OPTIMIZERS"),
     *("measure.Correlations", "measure.LargestCorrelation", "measure.Share"),
-    *("init.ACTIVATIONS", "parametrization.LAYER_TYPES", "parametrization.PARAMETRIZATIONS"),
+    *(
+        "init.ACTIVATIONS",
+        "init.BIASES",
+        "parametrization.LAYER_TYPES",
+        "parametrization.PARAMETRIZATIONS",
+    ),
     *("parametrization.Parametrization", "parametrization.Scaling"),
     *("power_law.METHODS", "power_law.MIN_EIGENVALUES", "power_law.PowerLaw"),
     *("random_matrix.MarchenkoPastur", "random_matrix.Outliers", "random_matrix.Spike"),
     *("spectra.Overlaps", "spectra.Spectrum"),
-    *("teacher.Evaluation", "teacher.Problem", "teacher.RidgeFit", "transfer.IndexMaps"),
+    *("problem.Evaluation", "problem.Problem", "problem.RidgeFit", "transfer.IndexMaps"),
     *("claims.Claims", "descent.GradientDescent"),  # made without arguments
 }
 
 
 def test_every_public_name_is_fuzzed_or_said_to_be_no_function() -> None:
-    homes = {f"rclib.{name}" for name in ("power_law", "random_matrix")}
+    homes = {f"rclib.spectral.{name}" for name in ("power_law", "random_matrix")}
     public = {
-        f"{module.__name__.removeprefix('rclib.')}.{name}"
+        f"{module.__name__.rpartition('.')[2]}.{name}"
         for module in MODULES
         for name in module.__all__
         # spectra exports those two modules' names as well; they are fuzzed at home.
@@ -444,10 +449,10 @@ def finite(value: Any) -> bool:
 
 # These pass numbers through: a NaN that is given comes out where it belongs, for all to see.
 CARRY = {
-    *("measure.mean_vectors", "transfer.gather", "transfer.transfer", "models.MLP.forward"),
-    *("models.MLP.forward_all", "models.MLP.like", "descent.Adam.update"),
-    *("descent.GradientDescent.update", "teacher.features", "teacher.loss_and_gradient"),
-    *("teacher.student", "teacher.teacher"),
+    *("measure.mean_vectors", "transfer.gather", "transfer.transfer", "mlp.MLP.forward"),
+    *("mlp.MLP.forward_all", "mlp.MLP.like", "descent.Adam.update"),
+    *("descent.GradientDescent.update", "problem.features", "problem.loss_and_gradient"),
+    *("problem.student", "problem.teacher"),
 }
 # A bound that is infinite is no bound.
 INFINITE = {"claims.Criterion", "claims.above", "claims.below", "claims.between"}
@@ -478,10 +483,10 @@ CALLED = {
 }
 # torch's own error, and NumPy's for features that overflow; both documented.
 OTHERS: dict[tuple[str, str], type[Exception]] = {
-    ("models.MLP.like", "state"): RuntimeError,
-    ("models.MLP.like", "width"): RuntimeError,
-    ("teacher.evaluate", "W"): FloatingPointError,
-    ("teacher.ridge_refit", "Z"): FloatingPointError,
+    ("mlp.MLP.like", "state"): RuntimeError,
+    ("mlp.MLP.like", "width"): RuntimeError,
+    ("problem.evaluate_student", "W"): FloatingPointError,
+    ("problem.ridge_refit", "Z"): FloatingPointError,
 }
 
 

@@ -81,6 +81,9 @@ def raised(function: Definition) -> set[str]:
 def test_all_names_exactly_the_public_definitions_and_what_else_exists(name: str) -> None:
     tree = tree_of(name)
     names = exported(tree)
+    if name == "rclib":
+        assert names == sorted(rclib.FACE)
+        return
     if MODULES[name].name == "__init__.py":
         assert not names, "a package names its modules by being a folder"
         return

@@ -380,6 +380,7 @@ import store_test_runs as runs
 from rclib.runs import store
 here = pathlib.Path(sys.argv[1])
 path, root = here / "file.bin", here / "cache"
+from rclib.files import atomic
 atomic.write_atomically(path, b"old")
 endless = resource.RLIM_INFINITY
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, endless))

@@ -198,7 +198,7 @@ def test_only_large_requests_are_compiled_by_default(monkeypatch: pytest.MonkeyP
     def noted(*arguments: Any) -> None:
         asked.append(arguments[2])
 
-    monkeypatch.setattr(streaming.compiled_loop, "cut", noted)
+    monkeypatch.setattr(streaming.compiled_loop, "cut_into", noted)
     with open_checkpoint({"w": torch.ones(10, 20), "x": torch.ones(30, 20)}) as checkpoint:
         for size, installed, expected in (
             (40 * 20 * 4, True, [(10, 20), (30, 20)]),
