@@ -1,11 +1,11 @@
 """CIFAR-10 as arrays of bytes: found, checked, decoded once and kept.
 
-It comes from a folder (`rclib.data.images.load` says which), the first of: torchvision's archive, an
-image folder `cifar10*` or `cifar10*.zip`, torchvision's checked download. It is decoded once
+It comes from a folder (`rclib.data.images.load` says which), the first of: torchvision's archive,
+an image folder `cifar10*` or `cifar10*.zip`, torchvision's checked download. It is decoded once
 and kept there as `rclib-cifar10-*.safetensors`, which is verified at every load and may be
 deleted at any time. Archives are data from elsewhere: `rclib.data.image_folder` and
-`rclib.data.cifar10_batches` check every name and size before it is read, extract nothing to disk and
-unpickle nothing.
+`rclib.data.cifar10_batches` check every name and size before it is read, extract nothing to disk
+and unpickle nothing.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from rclib.files.archives import DAMAGE
 from rclib.data.cifar10_batches import ARCHIVE, BATCHES, decode_batches
-from rclib.files.plain import DataError
 from rclib.data.image_folder import decode_folder, decode_zip
+from rclib.files.archives import DAMAGE
+from rclib.files.plain import DataError
 
 __all__ = ["Arrays", "DataError", "arrays_checksum", "read_cifar10", "sha256_json"]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rclib.data.pickled_batch import parse_batch
 from rclib.files.archives import Bounded, stream_md5
 from rclib.files.plain import DataError, open_plain, read_plain
-from rclib.data.pickled_batch import parse_batch
 
 __all__ = ["ARCHIVE", "BATCHES", "decode_batches"]
 

@@ -33,8 +33,8 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # these two decompress in
 def decode_zip(path: Path) -> tuple[dict[str, Tensor], bool]:
     """Images and labels of a zip, and whether one image was a JPEG.
 
-    Raises DataError for a refused archive or image, and what `rclib.files.archives.DAMAGE` lists for
-    a damaged archive.
+    Raises DataError for a refused archive or image, and what `rclib.files.archives.DAMAGE` lists
+    for a damaged archive.
     """
     with (
         open_plain(path, _MAX_ZIP) as file,
