@@ -176,7 +176,7 @@ def describe(record: Mapping[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the notebooks with other seeds and write how often each verdict comes out."""
-    from rclib.execution import runner
+    from rclib.execution import kernels, runner
     from rclib.runs.store import write_atomically
 
     parser = argparse.ArgumentParser(
@@ -196,7 +196,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if unknown:
             raise ValueError(f"no notebook {unknown[0]!r}; there are {', '.join(known)}")
         path = paths.results_dir(arguments.profile).parent / "stability"
-        record = run(arguments.profile, arguments.repeats, arguments.jobs, arguments.names or known)
+        names = arguments.names or known
+        with kernels.serving():
+            record = run(arguments.profile, arguments.repeats, arguments.jobs, names)
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         write_atomically(path / f"{arguments.profile}.json", text.encode())
     except (runner.RunError, ValueError, OSError) as error:
