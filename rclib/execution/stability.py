@@ -2,8 +2,9 @@
 
 `python -m rclib.execution.stability --profile quick --repeats 10` (`make seeds`) runs each notebook
 with the seeds that its parameters cell declares shifted by 0, 1000, 2000, ... and writes
-`results/stability/<profile>.json`: for each claim, how often each verdict came out. The closing
-scoreboard, the overview and README say from this file how much a verdict depends on the seeds.
+`results/stability/<profile>/<notebook>.json`: for each claim, how often each verdict came out. The
+closing scoreboard, the overview and README say from this file how much a verdict depends on the
+seeds.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rclib import paths
 from rclib.study.parameters import whole_seeds
-from rclib.study.seeds import moving_verdicts, tallies
+from rclib.study.seeds import load_stability, moving_verdicts, stability_path, tallies
 
 __all__ = ["main", "run_seed_sets", "shifted"]
 
@@ -54,8 +55,10 @@ def _one(name: str, profile: str, by: int) -> list[dict[str, Any]]:
         return claims
 
 
-def run_seed_sets(profile: str, repeats: int, jobs: int, names: Sequence[str]) -> dict[str, Any]:
-    """Every notebook `repeats` times; the record that is written."""
+def run_seed_sets(
+    profile: str, repeats: int, jobs: int, names: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Every notebook `repeats` times; yields the record of each as soon as it is complete."""
     # Here, so that the scoreboard, which needs none of it, stays quick.
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
@@ -64,28 +67,27 @@ def run_seed_sets(profile: str, repeats: int, jobs: int, names: Sequence[str]) -
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         futures = {
             pool.submit(_one, name, profile, STEP * i): (name, i)
-            for i in range(repeats)
             for name in names
+            for i in range(repeats)
         }
         for n, future in enumerate(as_completed(futures), 1):
             name, i = futures[future]
             found[name, i] = future.result()
             print(f"{n:3d} of {len(futures)}  {name}, seeds + {STEP * i}", flush=True)
-    return {
-        "profile": profile,
-        "repeats": repeats,
-        "step": STEP,
-        "notebooks": {
-            name: tallies([found[name, i] for i in range(repeats)])
-            for name in names
-            if found[name, 0]
-        },
-    }
+            runs = [found[name, j] for j in range(repeats) if (name, j) in found]
+            if len(runs) == repeats and runs[0]:
+                yield {
+                    "notebook": name,
+                    "profile": profile,
+                    "repeats": repeats,
+                    "step": STEP,
+                    "claims": tallies(runs),
+                }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the notebooks with other seeds and write how often each verdict comes out."""
-    from rclib.execution import runner
+    from rclib.execution import kernels, runner
     from rclib.files.atomic import write_atomically
 
     parser = argparse.ArgumentParser(
@@ -107,14 +109,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         names = arguments.names or known
         for name in names:
             runner.check_seeds(name)
-        path = paths.results_dir(arguments.profile).parent / "stability"
-        record = run_seed_sets(arguments.profile, arguments.repeats, arguments.jobs, names)
-        text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-        write_atomically(path / f"{arguments.profile}.json", text.encode())
+        with kernels.serving():
+            for record in run_seed_sets(
+                arguments.profile, arguments.repeats, arguments.jobs, names
+            ):
+                text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+                path = stability_path(arguments.profile, record["notebook"])
+                write_atomically(path, text.encode())
+        found = load_stability(arguments.profile)
     except (runner.RunError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(moving_verdicts(record))
+    if found:
+        print(moving_verdicts(found))
     return 0
 
 

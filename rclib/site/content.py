@@ -231,7 +231,8 @@ def _figures(notebook: Notebook) -> list[Figure]:
     for profile, record in notebook.records.items():
         for figure in record["figures"]:
             name = figure["name"]
-            files = {kind: paths.figures_dir(profile) / f"{name}.{kind}" for kind in KINDS}
+            folder = paths.figures_dir(profile, notebook.name)
+            files = {kind: folder / f"{name}.{kind}" for kind in KINDS}
             for path in files.values():
                 if not path.is_file():
                     raise ValueError(
@@ -245,8 +246,8 @@ def _figures(notebook: Notebook) -> list[Figure]:
         Figure(
             name=name,
             notebook=notebook,
-            title=titles.get(name, name.replace("_", " ").capitalize()),
-            label=items.get(name, notebook.label),
+            title=titles.get((notebook.name, name), name.replace("_", " ").capitalize()),
+            label=items.get((notebook.name, name), notebook.label),
             variants=found,
         )
         for name, found in variants.items()

@@ -36,7 +36,6 @@ __all__ = [
     "below",
     "between",
     "interval_of",
-    "source_of",
 ]
 
 VERDICTS = ("reproduced", "not reproduced", "undecided", "not testable here")
@@ -148,13 +147,6 @@ def interval_of(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def source_of(label: str) -> tuple[str, str | None]:
-    """Paper and item of what a row of a results file calls "paper": "A, Figure 4.1" -> ("A",
-    "Figure 4.1"). A paper's name has no blank, so "beyond the paper, later" has no item."""
-    paper, _, item = text("label", label).partition(", ")
-    return (paper, item) if paper and item and " " not in paper else (label, None)
-
-
 @dataclass
 class Claim:
     """One claim; `value`, `low`, `high` are None until measured.
@@ -248,7 +240,7 @@ class Claims:
                 raise ValueError(
                     f"claim {key!r} needs an item (or paper) that says where it stands"
                 )
-            return text("paper", paper), source_of(paper)[1]
+            return text("paper", paper), None
         owner = self.paper if paper is None else text("paper", paper)
         if not owner:
             raise ValueError(f"claim {key!r} needs a paper: its study names none")

@@ -22,7 +22,7 @@ from typing import Any
 from rclib import paths
 from rclib.files.plain import DataError, read_plain
 from rclib.files.strict import parse_json
-from rclib.study.claims import UNITS, VERDICTS, Criterion, source_of
+from rclib.study.claims import UNITS, VERDICTS, Criterion
 
 __all__ = [
     "duration",
@@ -169,7 +169,8 @@ _CRITERIA = re.compile(
 
 
 def _fill(claim: dict[str, Any], where: str) -> None:
-    """What version 0.1.0 did not write: the criterion's numbers (from its text), item and seeds."""
+    """What version 0.1.0 did not write: the criterion's numbers (from its text), and no
+    item and seeds."""
     found = _CRITERIA.fullmatch(claim["criterion"])
     if found is None:
         raise ValueError(
@@ -179,7 +180,7 @@ def _fill(claim: dict[str, Any], where: str) -> None:
     claim |= {
         "criterion_low": None if low is None else float(low),
         "criterion_high": None if high is None else float(high),
-        "item": source_of(claim["paper"])[1],
+        "item": None,
         "unit": None,
         "declared_seeds": None,
         "control": False,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rclib import paths
+from rclib.files.plain import read_plain
+from rclib.files.strict import parse_json
 from rclib.study.results import tally
 
 __all__ = [
@@ -16,8 +18,11 @@ __all__ = [
     "seed_shares",
     "sentence",
     "share",
+    "stability_path",
     "tallies",
 ]
+
+_MAX_BYTES = 2**24
 
 
 def tallies(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
@@ -39,19 +44,31 @@ def share(row: Mapping[str, Any]) -> float:
     return float(row["verdicts"][row["verdict"]] / sum(row["verdicts"].values()))
 
 
+def stability_path(profile: str, notebook: str) -> Path:
+    """Where `make seeds` keeps what it found for a notebook."""
+    return paths.results_dir(profile).parent / "stability" / profile / f"{notebook}.json"
+
+
 def load_stability(profile: str) -> dict[str, Any] | None:
-    """The record of a profile, or None if there is none. ValueError names a file that is none."""
-    path = paths.results_dir(profile).parent / "stability" / f"{profile}.json"
-    if not path.is_file():
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        for rows in record["notebooks"].values():
-            for row in rows:
+    """The records of all notebooks of a profile: `profile`, `repeats` (the fewest sets of seeds
+    of a notebook) and `notebooks`, name -> rows of `tallies`. None if there are none.
+
+    Raises ValueError naming a file that is none.
+    """
+    notebooks: dict[str, Any] = {}
+    repeats = []
+    for path in sorted(stability_path(profile, "x").parent.glob("[0-9]*.json")):
+        try:
+            record = parse_json(read_plain(path, _MAX_BYTES).decode("utf-8"))
+            for row in record["claims"]:
                 share(row)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
-        raise ValueError(f"stability file {path} is not valid: {error!r}") from None
-    return dict(record)
+            notebooks[record["notebook"]] = record["claims"]
+            repeats.append(int(record["repeats"]))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as e:
+            raise ValueError(f"stability file {path} is not valid: {e!r}") from None
+    if not notebooks:
+        return None
+    return {"profile": profile, "repeats": min(repeats), "notebooks": notebooks}
 
 
 def seed_shares(profile: str, claims: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
@@ -83,7 +100,7 @@ def sentence(record: Mapping[str, Any]) -> str:
         text += f"; undecided with some sets: {len(moving) - len(both)}"
     if both:
         text += f"; reproduced with some, not reproduced with others: {len(both)}"
-    return f"{text} (`results/stability/{record['profile']}.json`)."
+    return f"{text} (`results/stability/{record['profile']}/`)."
 
 
 def moving_verdicts(record: Mapping[str, Any]) -> str:

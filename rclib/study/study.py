@@ -16,23 +16,23 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
-from PIL import Image
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
-from rclib.plots import style
 from rclib.runs import sweep
 from rclib.runs.source import Source
-from rclib.study import kernel
+from rclib.study import session
 from rclib.study.claims import Claims
 from rclib.study.parameters import first_cell, read_parameters
 from rclib.study.results import times_path
+
+if TYPE_CHECKING:  # a reader of results draws nothing
+    from matplotlib.figure import Figure
 
 __all__ = ["Study", "environment"]
 
@@ -59,7 +59,7 @@ class Study:
         data: Source | None = None,
         paper: str = "",
     ) -> None:
-        file = kernel.notebook_file()
+        file = session.notebook_file()
         if file is not None and file.stem != name:
             raise ValueError(
                 f"study {name!r} must bear the name of its notebook, {file.stem!r}: in a copy, "
@@ -69,7 +69,7 @@ class Study:
         self.parameters = dict(parameters)
         self.profile = str(self.parameters.get("profile", "quick"))
         self._results = paths.results_dir(self.profile)
-        self._figures = paths.figures_dir(self.profile)
+        self._figures = paths.figures_dir(self.profile, name)
         try:
             json.dumps(self.parameters, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -77,9 +77,11 @@ class Study:
         self.data = data
         self.claims = Claims(paper=paper)
         self.figures: list[dict[str, str]] = []
-        self._drawn_by: dict[str, kernel.Run | None] = {}
+        self._drawn_by: dict[str, session.Run | None] = {}
         self.tables: dict[str, list[dict[str, Any]]] = {}
         self._begin = time.monotonic()
+        from rclib.plots import style
+
         torch.set_num_threads(1)  # results repeat bit for bit with the same thread count
         style.use_style()
 
@@ -100,14 +102,14 @@ class Study:
         Colab), the cell is found among those run so far. Raises ValueError if there is none, or
         if a parameter has no value yet.
         """
-        path = kernel.notebook_file() or paths.project_root() / "notebooks" / f"{name}.ipynb"
+        path = session.notebook_file() or paths.project_root() / "notebooks" / f"{name}.ipynb"
         if path.is_file():
             try:
                 found = read_parameters(path)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from None
         else:
-            cell = first_cell(kernel.cells_run())
+            cell = first_cell(session.cells_run())
             if cell is None:
                 raise ValueError(f"no parameters cell was run, and there is no notebook {path}")
             found = cell
@@ -132,13 +134,15 @@ class Study:
         return frame
 
     def save_figure(self, figure: Figure, name: str, *, caption: str, data: pd.DataFrame) -> str:
-        """Write `figures/<profile>/<name>.png`, `.pdf` and the data behind it as `.csv`.
+        """Write `figures/<profile>/<notebook>/<name>.png`, `.pdf` and the data behind it as `.csv`.
 
         The caption is completed with the data set and the profile, kept with the results and
         returned, for the reader of the notebook. The data are in long form, one row a value.
         A cell that runs again replaces its figures; ValueError for a name that another cell, or
         this one in the same run, has given to a figure already.
         """
+        from rclib.plots import style
+
         self._claim_name(name)
         whole = f"{caption} Data: {self.data_note}; profile: {self.profile}."
         self._figures.mkdir(parents=True, exist_ok=True)
@@ -159,14 +163,14 @@ class Study:
             write_atomically(self._figures / f"{name}.{kind}", payload)
         self.figures = [f for f in self.figures if f["name"] != name]  # a cell may run again
         self.figures.append({"name": name, "caption": whole})
-        self._drawn_by[name] = kernel.running_cell()
+        self._drawn_by[name] = session.running_cell()
         return whole
 
     def _claim_name(self, name: str) -> None:
         """Raises ValueError if a figure of this name is another's."""
         if name not in self._drawn_by:
             return
-        before, now = self._drawn_by[name], kernel.running_cell()
+        before, now = self._drawn_by[name], session.running_cell()
         again = before is not None and now is not None and before[0] == now[0]
         if not again or before == now:
             raise ValueError(f"study {self.name!r} has a figure {name!r} already")
@@ -214,6 +218,8 @@ def _fewer_colours(png: bytes) -> bytes:
     The palette covers the colours that occur evenly (not by how often they occur), so that the
     ends of a colour scale stay what they are.
     """
+    from PIL import Image
+
     with Image.open(io.BytesIO(png)) as picture:
         small = picture.convert("RGB").quantize(
             256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE

@@ -69,9 +69,11 @@ def record_of(tmp_path: Path, *rows: dict[str, int]) -> dict[str, Any]:
             ]
         },
     }
-    path = tmp_path / "results" / "stability" / "quick.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(record), encoding="utf-8")
+    for notebook, found in record["notebooks"].items():
+        path = tmp_path / "results" / "stability" / "quick" / f"{notebook}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        about = {"notebook": notebook, "profile": "quick", "repeats": record["repeats"]}
+        path.write_text(json.dumps(about | {"claims": found}), encoding="utf-8")
     return record
 
 
@@ -88,8 +90,6 @@ def test_scoreboard_says_with_how_many_seeds_a_verdict_came_out(
     other = [("10_x", {"key": "c0", "verdict": v}) for v in ("undecided", "not reproduced")]
     unknown = [("10_x", {"key": "new", "verdict": "reproduced"}), ("11_y", other[0][1])]
     assert seeds.seed_shares("quick", [*other, *unknown]) == ["1/4", "0/4", "", ""]
-    (tmp_path / "results" / "stability" / "quick.json").unlink()
-    (tmp_path / "results" / "stability").rmdir()
     record_of(tmp_path, {"reproduced": 4})  # always the same: nothing to say
     assert scoreboard([{**board, "claims": made}]) == before
 
@@ -112,7 +112,7 @@ def test_sentence_of_the_readme(tmp_path: Path) -> None:
     ):
         text = seeds.sentence(record_of(tmp_path / str(n), *rows))
         assert re.search(expected, text), text
-        assert text.endswith("(`results/stability/quick.json`).")
+        assert text.endswith("(`results/stability/quick/`).")
 
 
 NOTEBOOK = {
@@ -171,8 +171,8 @@ def test_a_notebook_is_run_with_other_seeds(
     (tmp_path / "notebooks" / "10_small.ipynb").write_text(text)
     for arguments in (["--repeats", "0"], ["--jobs", "0"], ["11_other"]):
         assert stability.main(arguments) == 1
-    path = tmp_path / "results" / "stability" / "quick.json"
-    for content in ("", "[]", "{}", '{"notebooks": {"a": [{}]}}', '{"notebooks": {"a": 1}}'):
+    path = tmp_path / "results" / "stability" / "quick" / "10_small.json"
+    for content in ("", "[]", "{}", '{"claims": [{}]}', '{"claims": 1}', '{"claims": []}'):
         path.write_text(content)
         with pytest.raises(ValueError, match=r"stability file .* is not valid"):
             seeds.load_stability("quick")

@@ -99,7 +99,6 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
             "seen_on": [1, 2],
         },
     ),
-    "claims.source_of": (claims.source_of, {"label": "A, Figure 1"}),
     "claims.Claims.measure": (
         lambda **given: declared().measure(**given),
         {"key": "k", "values": [1.0, 2.0], "interval": (1.0, 2.0), "repeats": 4, "note": ""},

@@ -762,7 +762,7 @@ def everything(checkout: Path) -> str:
     return "\n".join(
         [
             scoreboard.scoreboard(results.load_results("paper")),
-            readme.figure_table(readme.committed_records()),
+            readme.series_table(papers, runs),
             replication.replication(papers, runs),
             replication.codecheck(papers, runs),
         ]

@@ -11,7 +11,7 @@ import yaml
 from site_project import make_project, record, write_results
 
 from rclib.reports import replication
-from rclib.study.papers import Item, Papers, Run, committed_runs, load_papers
+from rclib.study.papers import Item, Paper, Papers, Run, committed_runs, load_papers
 
 ROOT = Path(__file__).parents[2]
 # Everything that the facts on the two papers name.
@@ -59,16 +59,16 @@ def test_both_files_are_current() -> None:
 def test_every_item_of_the_papers_has_its_row() -> None:
     papers = load_papers()
     for paper, expected in EXPECTED.items():
-        named = [item.item for item in papers.items if item.paper == paper]
+        named = [item.item for item in papers if item.paper == paper]
         assert sorted(named) == sorted(expected)
     text = (ROOT / "replication.md").read_text(encoding="utf-8")
     firsts = [cells[0] for cells in rows(text)]
-    for item in papers.items:
+    for item in papers:
         assert firsts.count(item.item) == 1, item.item
 
 
 def test_items_name_code_and_tests_that_exist() -> None:
-    for item in load_papers().items:
+    for item in load_papers():
         assert bool(item.notebook) != bool(item.tests), f"{item.item}: a notebook or tests"
         assert bool(item.code) == bool(item.tests), item.item
         for path in filter(None, map(str.strip, item.code.split(","))):
@@ -82,11 +82,12 @@ def test_items_name_code_and_tests_that_exist() -> None:
 def test_what_was_not_reproduced_has_a_reason_and_every_reason_a_claim() -> None:
     papers, runs = load_papers(), committed_runs()
     for number, run in runs.items():
-        for claim, reason in replication.deviations(run, papers.reasons):
-            assert reason, f"{number} {claim['key']}: write its reason into rclib/papers.yaml"
-    for number, by_key in papers.reasons.items():
-        claims = {c["key"] for c in runs[number].record["claims"]}
-        assert set(by_key) <= claims, number
+        for claim, reason in replication.deviations(run, papers):
+            assert reason, f"{number} {claim['key']}: write its reason into the paper's yaml"
+    for paper in papers.papers:
+        for number, by_key in paper.reasons.items():
+            claims = {c["key"] for c in runs[number].record["claims"]}
+            assert set(by_key) <= claims, number
 
 
 @pytest.mark.usefixtures("here")
@@ -94,7 +95,7 @@ def test_every_claim_of_the_results_is_counted_once() -> None:
     papers, runs = load_papers(), committed_runs()
     for number, run in runs.items():
         for claim in run.record["claims"]:
-            owners = [i for i in papers.items if i.notebook == number and i.owns(claim)]
+            owners = [i for i in papers if i.notebook == number and i.owns(claim)]
             assert len(owners) <= 1, (number, claim["key"])
             if not owners:  # then it goes beyond the papers, and says so
                 assert claim["paper"].startswith(ASIDE), (number, claim["key"], claim["paper"])
@@ -113,22 +114,28 @@ def test_manifest_holds_every_committed_output() -> None:
         assert f"results/{run.profile}/{run.record['notebook']}.json" in files
         for figure in run.record["figures"]:
             for kind in ("png", "pdf", "csv"):
-                assert f"figures/{run.profile}/{figure['name']}.{kind}" in files
+                place = f"figures/{run.profile}/{run.record['notebook']}"
+                assert f"{place}/{figure['name']}.{kind}" in files
 
 
-def made(number: str, profile: str, **options: Any) -> Run:
-    content = record(f"{number}_x", title="T: t", profile=profile, figures=[], **options)
+def made(name: str, profile: str, **options: Any) -> Run:
+    content = record(name, title="T: t", profile=profile, figures=[], **options)
     return Run(profile, content)
+
+
+def paper_of(letter: str, *items: Item, reasons: dict[str, dict[str, str]] | None = None) -> Paper:
+    return Paper(letter, "Title", "Short", "Authors", 2024, "arXiv 1", items, reasons=reasons or {})
 
 
 def test_rows_say_what_was_run_and_measured() -> None:
     items = (
-        Item("A", "Figure 9", "A | shown.", notebook="11", open="everything"),
-        Item("A", "Figure 10", "Not yet.", notebook="99"),
+        Item("A", "Figure 9", "A | shown.", notebook="11_x", open="everything"),
+        Item("A", "Figure 10", "Not yet.", notebook="99_y"),
         Item("B", "Law", "Code.", code="rclib/rowcolumn/axes.py", tests=("tests/t.py::test_it",)),
     )
-    papers = Papers(items, {}, {"11": {"bad_claim": "Because."}})
-    text = replication.replication(papers, {"11": made("11", "paper")})
+    reasons = {"11_x": {"bad_claim": "Because."}}
+    papers = Papers((paper_of("A", *items[:2], reasons=reasons), paper_of("B", *items[2:])))
+    text = replication.replication(papers, {"11_x": made("11_x", "paper")})
     table = {cells[0]: cells for cells in rows(text)}
     assert {len(cells) for cells in rows(text)} == {4, 5, 6}
     figure = table["Figure 9"]
@@ -139,7 +146,7 @@ def test_rows_say_what_was_run_and_measured() -> None:
     assert "untested statement of 11_x: not measured" in figure[3]
     assert figure[4] == ("1 reproduced<br>1 not reproduced<br>1 undecided<br>1 not testable here")
     assert table["Figure 10"][2:] == [
-        "notebook 99: no results beyond the quick profile yet",
+        "notebook 99_y: no results beyond the quick profile yet",
         "",
         "not run yet",
     ]
@@ -148,16 +155,16 @@ def test_rows_say_what_was_run_and_measured() -> None:
         "`test_it`",
         "implemented, tested",
     ]
-    reasons = {cells[1]: cells[-1] for cells in rows(text) if len(cells) == 6}
-    assert reasons["the bad statement of 11_x"] == "Because."
-    assert reasons["the open statement of 11_x"] == "Its interval straddles the criterion."
-    assert reasons["the untested statement of 11_x"] == "needs a machine that is not here"
-    assert "the good statement of 11_x" not in reasons
+    given = {cells[1]: cells[-1] for cells in rows(text) if len(cells) == 6}
+    assert given["the bad statement of 11_x"] == "Because."
+    assert given["the open statement of 11_x"] == "Its interval straddles the criterion."
+    assert given["the untested statement of 11_x"] == "needs a machine that is not here"
+    assert "the good statement of 11_x" not in given
 
 
 def test_claims_of_no_item_go_beyond() -> None:
-    papers = Papers((Item("A", "F", "s", notebook="11", claims=("good_claim",)),), {}, {})
-    text = replication.replication(papers, {"11": made("11", "paper")})
+    item = Item("A", "F", "s", notebook="11_x", claims=("good_claim",))
+    text = replication.replication(Papers((paper_of("A", item),)), {"11_x": made("11_x", "paper")})
     beyond = text.partition("## Beyond the papers")[2].partition("## Deviations")[0]
     assert "good statement" not in beyond
     assert beyond.count("statement of 11_x") == 3
@@ -174,11 +181,14 @@ def test_the_papers_scale_wins_and_quick_is_left_out(
     for name in ("11_a", "20_b"):
         write_results(root, record(name, title="T", profile="third", figures=["f"]))
     runs = committed_runs()
-    assert {number: run.profile for number, run in runs.items()} == {"11": "paper", "20": "third"}
+    assert {name: run.profile for name, run in runs.items()} == {"11_a": "paper", "20_b": "third"}
     assert replication.main() == 0
     assert "replication.md updated" in capsys.readouterr().out
-    assert "notebook 12: no results beyond" in (root / "replication.md").read_text()
-    assert "figures/third/f.png" in (root / "codecheck.yml").read_text()
+    assert (
+        "notebook 12_figure_4_2_correlations: no results beyond"
+        in (root / "replication.md").read_text()
+    )
+    assert "figures/third/20_b/f.png" in (root / "codecheck.yml").read_text()
     assert replication.main() == 0
     assert capsys.readouterr().out == "replication.md is current\ncodecheck.yml is current\n"
     (root / "results" / "paper" / "11_a.json").write_text("{")

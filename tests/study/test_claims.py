@@ -23,7 +23,6 @@ from rclib.study.claims import (
     below,
     between,
     interval_of,
-    source_of,
 )
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED, NOT_TESTABLE = VERDICTS
@@ -391,10 +390,9 @@ def test_where_a_claim_stands() -> None:
     assert [(c.paper, c.item) for c in claims.claims.values()] == [
         ("arxiv-1803.03635, Figure 3", "Figure 3"),
         ("beyond, Section 2", "Section 2"),
-        ("A, Figure 4.1", "Figure 4.1"),
+        ("A, Figure 4.1", None),
         ("beyond the paper, added later", None),
     ]
-    assert source_of("premise") == ("premise", None)
 
 
 def test_rows_hold_the_numbers_of_the_criterion() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rclib.study import kernel
+from rclib.study import session
 from rclib.study.parameters import (
     Parameters,
     first_cell,
@@ -106,7 +106,7 @@ def test_what_is_missing_is_named(project: Path, monkeypatch: pytest.MonkeyPatch
         Study.from_parameters("40_slug", {"profile": "quick", "seeds": [0]}, title="T")
     with pytest.raises(ValueError, match=r"no parameters cell was run, .*41_other\.ipynb"):
         Study.from_parameters("41_other", VALUES, title="T")
-    monkeypatch.setattr(kernel, "cells_run", lambda: ["import os", CELL])  # as on Colab
+    monkeypatch.setattr(session, "cells_run", lambda: ["import os", CELL])  # as on Colab
     assert Study.from_parameters("41_other", VALUES, title="T").parameters == VALUES
     notebook(project, "", "x = open('f')", name="42_odd")
     with pytest.raises(ValueError, match=r"42_odd\.ipynb: the parameters cell must hold"):

@@ -176,7 +176,7 @@ def test_figure_is_saved_as_picture_and_as_data(out: Path) -> None:
     caption = made.save_figure(drawn(), "figure_a", caption="One line.", data=FRAME)
     assert caption == f"One line. Data: {data.description}; profile: paper."
     assert made.figures == [{"name": "figure_a", "caption": caption}]
-    names = [f"figures/paper/figure_a.{kind}" for kind in ("csv", "pdf", "png")]
+    names = [f"figures/paper/10_small/figure_a.{kind}" for kind in ("csv", "pdf", "png")]
     assert files(out) == names
     table = pd.read_csv(out / names[0])
     pd.testing.assert_frame_equal(table, FRAME, rtol=1e-5, check_dtype=False)
@@ -215,7 +215,7 @@ def test_same_data_same_bytes_also_in_another_process(out: Path, tmp_path: Path)
         check=True,
         timeout=120,
     )
-    folder = out / "figures" / "quick"
+    folder = out / "figures" / "quick" / "10_small"
     for kind in ("png", "pdf", "csv"):
         first, second, third = ((folder / f"{name}.{kind}").read_bytes() for name in "abc")
         assert first == second == third, kind
@@ -228,14 +228,14 @@ def test_figures_say_their_data_and_no_date(out: Path) -> None:
         made.save_figure(figure, name, caption="c.", data=FRAME)
     (small,) = [" ".join(t.get_text().split()) for t in figure.texts]
     assert small == f"Data: {made.data_note}; quick profile"
-    with Image.open(out / "figures" / "quick" / "a.png") as stamped:
+    with Image.open(out / "figures" / "quick" / "10_small" / "a.png") as stamped:
         assert stamped.info.keys() <= {"dpi"}
         height = stamped.height
     plain = drawn()
     plain.savefig(out / "plain.png")
     with Image.open(out / "plain.png") as picture:
         assert height > picture.height + 5  # it stands below, on no panel
-    pdf = (out / "figures" / "quick" / "a.pdf").read_bytes()
+    pdf = (out / "figures" / "quick" / "10_small" / "a.pdf").read_bytes()
     assert b"/Font" in pdf
     assert b"/Subtype /Image" not in pdf  # lines and letters, no pixels
     assert b"Date" not in pdf

@@ -76,7 +76,7 @@ def write_results(root: Path, content: Mapping[str, Any], seed: int = 0) -> Path
     path = root / "results" / profile / f"{content['notebook']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content), encoding="utf-8")
-    folder = root / "figures" / profile
+    folder = root / "figures" / profile / content["notebook"]
     folder.mkdir(parents=True, exist_ok=True)
     for number, figure in enumerate(content["figures"]):
         payload = picture(seed + number + len(profile))

@@ -15,7 +15,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook
 
-from rclib.study import kernel
+from rclib.study import session
 
 SETUP = """\
 import matplotlib.pyplot as plt
@@ -32,7 +32,7 @@ print(study.save_figure(figure, "a", caption=caption, data=pd.DataFrame()).split
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RCLIB_OUT", str(tmp_path))
-    for variable in (kernel.NOTEBOOK_VARIABLE, "JPY_SESSION_NAME"):
+    for variable in (session.NOTEBOOK_VARIABLE, "JPY_SESSION_NAME"):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -67,9 +67,9 @@ class Shell:
 
 
 def test_a_front_end_tells_an_edited_cell_from_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    def cell(*arguments: Any) -> kernel.Run:
-        monkeypatch.setattr(kernel, "_shell", lambda: Shell(*arguments))
-        found = kernel.running_cell()
+    def cell(*arguments: Any) -> session.Run:
+        monkeypatch.setattr(session, "_shell", lambda: Shell(*arguments))
+        found = session.running_cell()
         assert found is not None
         return found
 
@@ -78,9 +78,9 @@ def test_a_front_end_tells_an_edited_cell_from_another(monkeypatch: pytest.Monke
     by_source, again = cell("x", 3, None), cell("x", 4, None)
     assert by_source[0] == again[0]
     assert by_source != again
-    monkeypatch.setattr(kernel, "_shell", lambda: None)
-    assert kernel.running_cell() is None
-    assert kernel.cells_run() == []
+    monkeypatch.setattr(session, "_shell", lambda: None)
+    assert session.running_cell() is None
+    assert session.cells_run() == []
 
 
 @pytest.mark.parametrize("how", ["RCLIB_NOTEBOOK", "JPY_SESSION_NAME", "__vsc_ipynb_file__"])
@@ -92,16 +92,16 @@ def test_the_notebooks_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how
         names = {how: place} if how.startswith("_") else {}
         if not names:
             monkeypatch.setenv(how, place)
-        monkeypatch.setattr(kernel, "_shell", lambda: Shell("", 1, None, **names))
-        return kernel.notebook_file()
+        monkeypatch.setattr(session, "_shell", lambda: Shell("", 1, None, **names))
+        return session.notebook_file()
 
     assert known(str(path)) == path
     assert known(str(tmp_path / "41_renamed_since.ipynb")) is None
     (tmp_path / "console").touch()
     assert known(str(tmp_path / "console")) is None
     known(str(path))
-    monkeypatch.setattr(kernel, "_shell", lambda: None)  # a script that a kernel started
-    assert kernel.notebook_file() is None
+    monkeypatch.setattr(session, "_shell", lambda: None)  # a script that a kernel started
+    assert session.notebook_file() is None
 
 
 def execute(path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_copy_with_the_name_of_another_notebook_is_refused(
 
 def test_ipython_is_not_loaded_to_ask_it() -> None:
     code = (
-        "import sys; from rclib.study import kernel; assert kernel.running_cell() is None; "
-        "assert kernel.notebook_file() is None; sys.exit('IPython' in sys.modules)"
+        "import sys; from rclib.study import session; assert session.running_cell() is None; "
+        "assert session.notebook_file() is None; sys.exit('IPython' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], env=os.environ, check=True, timeout=60)
