@@ -26,6 +26,8 @@ endif
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
+# Runs a command whose notebooks get forked kernels; RCLIB_KERNEL=plain: ordinary ones.
+KERNELS := $(PY) -m rclib.execution.kernels --
 BUILD  := build/$(PROFILE)
 NAMES  := $(patsubst notebooks/%.ipynb,%,$(sort $(wildcard notebooks/[0-9]*.ipynb)))
 ifeq ($(filter quick paper,$(PROFILE)),)
@@ -66,9 +68,9 @@ $(STAMP): requirements.lock
 	@touch $@
 
 figures: $(STAMP) ## Execute every notebook (PROFILE=quick, laptop or paper), draw every figure
-	@+RCLIB_TODO=$$($(MAKE) -n _figures 2>/dev/null | sed -n 's/.*rclib\.runner run \([^ ]*\) .*/\1/p' | tr '\n' ' ' || true); \
+	@+RCLIB_TODO=$$($(MAKE) -n _figures 2>/dev/null | sed -n 's/.*rclib\.execution\.runner run \([^ ]*\) .*/\1/p' | tr '\n' ' ' || true); \
 	export RCLIB_TODO RCLIB_BEGIN=$$(date +%s); $(PY) -m rclib.execution.progress --profile $(PROFILE) --jobs $(JOBS); \
-	$(MAKE) $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS)) --keep-going _figures || failed=1; \
+	$(KERNELS) $(MAKE) $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS)) --keep-going _figures || failed=1; \
 	$(PY) -m rclib.reports.scoreboard --profile $(PROFILE); exit $${failed:-0}
 
 _figures: $(DONE)
@@ -95,7 +97,7 @@ $(filter-out $(OVERVIEW),$(MISSING)): FORCE
 test: lint ## Run the tests, the notebooks' checks (nbval), coverage, ruff and mypy
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && mkdir "$$out/coverage" && \
 	export COVERAGE_FILE="$$out/coverage/data" && \
-	RCLIB_OUT="$$out" TQDM_DISABLE=1 $(PY) -m coverage run -m pytest notebooks tests -n $(CORES) --dist loadfile --no-loadscope-reorder \
+	RCLIB_OUT="$$out" TQDM_DISABLE=1 $(KERNELS) $(PY) -m coverage run -m pytest notebooks tests -n $(CORES) --dist loadfile --no-loadscope-reorder \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --nbval-kernel-startup-timeout=120 && \
 	$(PY) -m coverage combine --quiet && $(PY) -m coverage report
 

@@ -15,10 +15,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rclib import paths
-from rclib.execution import progress
+from rclib.execution import kernels, progress
 from rclib.files.plain import DataError, read_plain
 from rclib.files.strict import parse_yaml
 from rclib.study.results import load_results, score
@@ -37,6 +37,10 @@ __all__ = [
     "refresh",
     "run_one",
 ]
+
+# jsonschema, which nbformat imports, would compile a grammar of 0.7 s for a format of addresses
+# that no notebook has; it goes without if this package cannot be imported.
+sys.modules.setdefault("rfc3987_syntax", cast(Any, None))
 
 KERNEL = "python3"
 MAX_PARAMETERS = 2**20  # bytes of a parameters file; the largest has a thousand
@@ -197,6 +201,10 @@ def execute(
     from jupyter_client.kernelspec import NoSuchKernel
     from papermill.exceptions import PapermillExecutionError
 
+    if kernels.offered():
+        from rclib.execution import provisioner
+
+        provisioner.register()
     parameters = profile_parameters(name, profile) | (overrides or {})
     check_parameters(name, parameters)
     root = paths.project_root()

@@ -88,7 +88,7 @@ def run_seed_sets(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the notebooks with other seeds and write how often each verdict comes out."""
-    from rclib.execution import runner
+    from rclib.execution import kernels, runner
     from rclib.files.atomic import write_atomically
 
     parser = argparse.ArgumentParser(
@@ -107,11 +107,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         unknown = sorted(set(arguments.names) - set(known))
         if unknown:
             raise ValueError(f"no notebook {unknown[0]!r}; there are {', '.join(known)}")
-        for record in run_seed_sets(
-            arguments.profile, arguments.repeats, arguments.jobs, arguments.names or known
-        ):
-            text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-            write_atomically(stability_path(arguments.profile, record["notebook"]), text.encode())
+        names = arguments.names or known
+        with kernels.serving():
+            for record in run_seed_sets(
+                arguments.profile, arguments.repeats, arguments.jobs, names
+            ):
+                text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+                path = stability_path(arguments.profile, record["notebook"])
+                write_atomically(path, text.encode())
         found = load_stability(arguments.profile)
     except (runner.RunError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -16,21 +16,21 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
-from PIL import Image
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
-from rclib.plots import style
 from rclib.runs import sweep
 from rclib.runs.source import Source
 from rclib.study.claims import Claims
 from rclib.study.results import times_path
+
+if TYPE_CHECKING:  # a reader of results draws nothing
+    from matplotlib.figure import Figure
 
 __all__ = ["Study", "environment"]
 
@@ -63,6 +63,8 @@ class Study:
         self.figures: list[dict[str, str]] = []
         self.tables: dict[str, list[dict[str, Any]]] = {}
         self._begin = time.monotonic()
+        from rclib.plots import style
+
         torch.set_num_threads(1)  # results repeat bit for bit with the same thread count
         style.use_style()
 
@@ -86,6 +88,8 @@ class Study:
         The caption is completed with the data set and the profile, kept with the results and
         returned, for the reader of the notebook. The data are in long form, one row a value.
         """
+        from rclib.plots import style
+
         whole = f"{caption} Data: {self.data_note}; profile: {self.profile}."
         self._figures.mkdir(parents=True, exist_ok=True)
         files: dict[str, bytes] = {}
@@ -149,6 +153,8 @@ def _fewer_colours(png: bytes) -> bytes:
     The palette covers the colours that occur evenly (not by how often they occur), so that the
     ends of a colour scale stay what they are.
     """
+    from PIL import Image
+
     with Image.open(io.BytesIO(png)) as picture:
         small = picture.convert("RGB").quantize(
             256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
