@@ -97,16 +97,9 @@ def chosen(
         path = Path(name)
         top = path.parts[0]
         if top == "rclib":
-            found |= tests_beside(path, tests)
             found |= {test for test in tests if test.parent == Path("tests/project")}
-            # Data belong to the modules beside or above them.
-            place = path if path.suffix == ".py" else path.parent / "__init__.py"
-            while module_name(place) not in modules and len(place.parts) > 2:
-                place = place.parent.parent / "__init__.py"
-            own = {module_name(path)} if path.suffix == ".py" else set()
-            whole = module_name(place)
-            if path.suffix != ".py" and whole != "rclib":
-                own |= {module for module in modules if module.startswith(f"{whole}.")}
+            own, place = _owners(path, modules)
+            found |= tests_beside(place, tests)
             for module in own:
                 touched |= {module} | (downstream(module) if module in modules else set())
         elif top == "tests":
@@ -120,6 +113,20 @@ def chosen(
             for reader in READERS.get(top, ("tests/project",)):
                 found |= {t for t in tests if Path(reader) in (t, *t.parents)}
     return found | {test for test, uses in tests.items() if uses & touched}
+
+
+def _owners(path: Path, modules: set[str]) -> tuple[set[str], Path]:
+    """The modules that a file of the library belongs to, and the file that stands for them.
+
+    Data belong to the module or package whose folder they are in, or else to the one above."""
+    if path.suffix == ".py":
+        return {module_name(path)}, path
+    for folder in path.parents:
+        whole = ".".join(folder.parts)
+        inside = {module for module in modules if module.startswith(f"{whole}.")}
+        if len(folder.parts) > 1 and (inside or whole in modules):
+            return {whole} | inside, folder / "__init__.py" if inside else folder.with_suffix(".py")
+    return set(), path
 
 
 def all_tests(root: Path) -> dict[Path, set[str]]:
