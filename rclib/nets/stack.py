@@ -31,7 +31,7 @@ from torch.func import functional_call
 
 from rclib.checks.arguments import brief, flag
 
-__all__ = ["Stack", "stack"]
+__all__ = ["Stack", "has_members", "stack"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,11 @@ class Stack:
 
 
 def has_members(name: str, value: Tensor, members: int, own: bool | None) -> bool:
-    """Whether a tensor has a first axis of members; see `Stack.__call__` for `own`."""
+    """Whether an input has a first axis of members; see `Stack.__call__` for `own`.
+
+    Raises TypeError naming the argument for what is no tensor, ValueError if `own` is None and
+    the number of axes does not say, or if there should be that axis and it has another length.
+    """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch tensor, got {type(value).__name__}")
     if own is None and value.ndim not in (2, 3):

@@ -24,8 +24,8 @@ from safetensors.numpy import save
 
 from rclib.files.atomic import write_atomically
 from rclib.runs import store
-from rclib.runs.cache import homes
 from rclib.runs.code import code_of
+from rclib.runs.code_modules import homes
 
 __all__ = ["OLD", "rekey"]
 
