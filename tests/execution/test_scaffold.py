@@ -16,7 +16,6 @@ import yaml
 from rclib.execution import first_cell, runner, scaffold
 from rclib.execution.scaffold import MARK, ScaffoldError, plan, write
 from rclib.study import papers
-from rclib.study.study import Study
 
 ROOT = Path(__file__).parents[2]
 SERIES = "rclib/study/papers/series.yaml"
@@ -261,7 +260,6 @@ def run(root: Path, *command: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-@pytest.mark.skipif(not hasattr(Study, "from_parameters"), reason="needs Study.from_parameters")
 def test_make_new_gives_what_lint_types_tests_and_the_runner_accept(tmp_path: Path) -> None:
     root = tmp_path / "project"
     ignored = shutil.ignore_patterns("__pycache__")
