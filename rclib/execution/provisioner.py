@@ -143,12 +143,12 @@ def _fork(command: list[str], given: dict[str, Any]) -> Forked:
     }
     for _ in range(2):  # a server that is out of date ends, and the next one answers
         answer, connection = _ask(json.dumps(request).encode(), files)
+        if "pid" in answer:
+            return Forked(answer["pid"], connection)
+        connection.close()
         if answer:
             break
-    if "pid" not in answer:
-        connection.close()
-        raise RefusedError(answer.get("refused", "the server ended"))
-    return Forked(answer["pid"], connection)
+    raise RefusedError(answer.get("refused", "the server ended"))
 
 
 def _ask(request: bytes, files: list[int]) -> tuple[dict[str, Any], socket.socket]:
