@@ -34,10 +34,33 @@ ifeq ($(filter quick paper,$(PROFILE)),)
   # Another profile holds the notebooks that have a parameters file for it.
   NAMES := $(filter $(patsubst notebooks/$(PROFILE)/%.yaml,%,$(wildcard notebooks/$(PROFILE)/*.yaml)),$(NAMES))
 endif
+
+# A name reaches the shell, so nothing but small letters, digits and _ may be in it.
+LETTERS := a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 _
+without  = $(if $1,$(call without,$(wordlist 2,99,$1),$(subst $(firstword $1),,$2)),$2)
+ifneq ($(strip $(call without,$(LETTERS),$(NAMES) $(PROFILE) $(ONLY))),)
+  $(error names of notebooks and profiles may hold small letters, digits and _ alone)
+endif
+
+# SERIES="1 2" or ONLY=40_lottery_ticket choose; the overview reads the others' results, so it
+# comes with all of them only.
+SERIES ?=
+ONLY   ?=
+ifneq ($(strip $(ONLY)),)
+  ifneq ($(filter-out $(NAMES),$(ONLY)),)
+    $(error no notebook $(filter-out $(NAMES),$(ONLY)) at this profile; there are $(NAMES))
+  endif
+  NAMES := $(filter $(ONLY),$(NAMES))
+else ifneq ($(strip $(SERIES)),)
+  NAMES := $(filter $(SERIES:%=%%),$(NAMES))
+  ifeq ($(NAMES),)
+    $(error no notebook in series $(SERIES) at this profile)
+  endif
+endif
 DONE   := $(NAMES:%=$(BUILD)/%.ipynb)
-OVERVIEW := $(BUILD)/00_overview.ipynb
+OVERVIEW := $(filter $(BUILD)/00_overview.ipynb,$(DONE))
+PAPERS := $(filter $(BUILD)/1% $(BUILD)/2%,$(DONE))
 MISSING  := $(foreach n,$(NAMES),$(if $(wildcard results/$(PROFILE)/$(n).json),,$(BUILD)/$(n).ipynb))
-LIB    := $(filter-out rclib/site/%,$(shell find rclib -name '*.py' -o -name '*.mplstyle'))
 
 export RCLIB_WORKERS
 # One thread a run: results repeat bit for bit whatever the number of cores.
@@ -47,11 +70,11 @@ export OPENBLAS_NUM_THREADS := 1
 export PYTHONUNBUFFERED := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: help setup figures _figures test lint lab bench lock notebooks site dist chaos machines seeds \
+.PHONY: help setup figures _locked _figures _first_scoreboard test lint lab bench lock notebooks site dist chaos machines seeds \
         mutants cache-info cache-clean clean distclean FORCE
 
 help: ## Print this help
-	@echo 'Usage: make TARGET [PROFILE=quick|laptop|paper] [JOBS=n]'
+	@echo 'Usage: make TARGET [PROFILE=quick|laptop|paper] [SERIES="1 2"] [ONLY=name] [JOBS=n]'
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -67,18 +90,37 @@ $(STAMP): requirements.lock
 	@$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-figures: $(STAMP) ## Execute every notebook (PROFILE=quick, laptop or paper), draw every figure
+# One at a time in a checkout: the second says who is first, and waits.
+figures: $(STAMP) ## Execute every notebook, or SERIES="1 2", or ONLY=21_... (PROFILE=quick, laptop or paper)
+	@+$(PY) -m rclib.files.lock build/.$(PROFILE).lock -- $(MAKE) _locked
+
+_locked:
 	@+RCLIB_TODO=$$($(MAKE) -n _figures 2>/dev/null | sed -n 's/.*rclib\.execution\.runner run \([^ ]*\) .*/\1/p' | tr '\n' ' ' || true); \
-	export RCLIB_TODO RCLIB_BEGIN=$$(date +%s); $(PY) -m rclib.execution.progress --profile $(PROFILE) --jobs $(JOBS); \
+	export RCLIB_TODO RCLIB_JOBS=$(JOBS) RCLIB_BEGIN=$$(date +%s); \
+	$(PY) -m rclib.execution.progress --profile $(PROFILE) --jobs $(JOBS); \
 	$(KERNELS) $(MAKE) $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS)) --keep-going _figures || failed=1; \
 	$(PY) -m rclib.reports.scoreboard --profile $(PROFILE); exit $${failed:-0}
 
-_figures: $(DONE)
+_figures: $(DONE) _first_scoreboard
+
+# When papers A and B are done and others still run, their verdicts stand there already.
+_first_scoreboard: $(PAPERS)
+	@$(if $(filter-out $(PAPERS) $(OVERVIEW),$(DONE)),[ -z "$${RCLIB_TODO// }" ] || $(PY) -m rclib.reports.scoreboard --profile $(PROFILE) --series 1 2,:)
+
+# What a notebook depends on: itself, its parameters, and the files of the library that it imports,
+# directly or not. An edit that changes no result finds its training runs in the store and only
+# draws again.
+ifneq ($(filter _figures,$(MAKECMDGOALS)),)
+  include build/depends.mk
+endif
+
+build/depends.mk: $(wildcard notebooks/[0-9]*.ipynb) $(shell find rclib -name __pycache__ -prune -o \( -name '*.py' -o -type d \) -newer build/depends.mk -print 2>/dev/null) $(STAMP)
+	@$(PY) -m rclib.execution.depends $@
 
 # The executed notebook is the target: written under a temporary name and renamed, so it exists
-# only whole. Every notebook depends on the whole library: an edit that changes no result finds
-# its training runs in the store and only draws again.
-$(DONE): $(BUILD)/%.ipynb: notebooks/%.ipynb $(LIB) $(STAMP)
+# only whole.
+.SECONDEXPANSION:
+$(DONE): $(BUILD)/%.ipynb: notebooks/%.ipynb $$(NEEDS_$$*) $(STAMP)
 	@$(PY) -m rclib.execution.runner run $* --profile $(PROFILE)
 
 ifneq ($(PROFILE),quick)
@@ -86,7 +128,9 @@ $(DONE): $(BUILD)/%.ipynb: notebooks/$(PROFILE)/%.yaml
 endif
 
 # The overview reads the others' results, so it comes last.
+ifneq ($(OVERVIEW),)
 $(OVERVIEW): $(filter-out $(OVERVIEW),$(DONE))
+endif
 
 # A result that was deleted is made again even when the executed notebook is still there.
 $(filter-out $(OVERVIEW),$(MISSING)): FORCE
@@ -101,10 +145,11 @@ test: lint ## Run the tests, the notebooks' checks (nbval), coverage, ruff and m
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --nbval-kernel-startup-timeout=120 && \
 	$(PY) -m coverage combine --quiet && $(PY) -m coverage report
 
-lint: $(STAMP) ## ruff and mypy alone
+lint: $(STAMP) ## ruff, mypy and import-linter alone
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m ruff format --check --quiet rclib tests benchmarks
 	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports >/dev/null || $(VENV)/bin/lint-imports
 
 site: $(STAMP) ## Build the gallery in site/ from the results and the executed notebooks
 	@$(PY) -m rclib.site
@@ -126,10 +171,10 @@ lock: $(STAMP) ## Write requirements.lock anew from pyproject.toml (needs uv; UP
 	@uv pip compile --universal --python-version 3.11 --all-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade )pyproject.toml -o requirements.lock
 
 chaos: $(STAMP) ## Kill make figures at 20 random moments and compare the results (half an hour)
-	@$(PY) tests/chaos.py
+	@$(PY) tests/project/chaos.py
 
 machines: $(STAMP) ## Run the quick profile as on an old processor: how far do the numbers differ?
-	@$(PY) tests/machines.py
+	@$(PY) tests/project/machines.py
 
 seeds: $(STAMP) ## Run every notebook with ten sets of seeds: does a verdict depend on them? (an hour)
 	@$(PY) -m rclib.execution.stability --profile $(PROFILE) --jobs $(JOBS)

@@ -27,7 +27,7 @@ from scipy.linalg import cho_factor
 from threadpoolctl import threadpool_limits
 
 from rclib.teacher.problem import Problem, make_problem
-from rclib.teacher.record import train
+from rclib.teacher.record import train_student
 
 RIDGE = 0.01
 Sizes = dict[str, int]
@@ -38,7 +38,9 @@ def library(sizes: Sizes, optimizers: list[str], rates: list[float], steps: int)
     problem = make_problem(0, **sizes)
     for name in optimizers:
         for rate in rates:
-            train(problem, optimizer=name, rate=rate, steps=steps, ridge=RIDGE, keep_diverged=True)
+            train_student(
+                problem, optimizer=name, rate=rate, steps=steps, ridge=RIDGE, keep_diverged=True
+            )
 
 
 def bare_products(sizes: Sizes, runs: int, steps: int, *, factorise: bool = False) -> None:

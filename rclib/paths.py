@@ -49,9 +49,10 @@ def results_dir(profile: str) -> Path:
     return _folder("RCLIB_OUT") / "results" / _checked(profile)
 
 
-def figures_dir(profile: str) -> Path:
-    """Drawn figures: `$RCLIB_OUT/figures/<profile>`, default in the project."""
-    return _folder("RCLIB_OUT") / "figures" / _checked(profile)
+def figures_dir(profile: str, notebook: str = "") -> Path:
+    """Drawn figures: `$RCLIB_OUT/figures/<profile>/<notebook>`, default in the project; without
+    a notebook the folder of all."""
+    return _folder("RCLIB_OUT") / "figures" / _checked(profile) / notebook
 
 
 def _checked(profile: str) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from rclib.checkpoints.safetensors_file import CheckpointError, brief
+from rclib.checkpoints.errors import CheckpointError
+from rclib.checkpoints.safetensors_file import brief_line
 from rclib.checkpoints.shards import WEIGHTS, read_index
 
 __all__ = ["fetch_model", "split_id"]
@@ -43,7 +44,7 @@ def fetch_model(repo: str, revision: str | None = None) -> Path:
             for shard in read_index(path):
                 if model.fetch(shard) is None:
                     raise CheckpointError(
-                        f"{model.title}: shard {brief(shard)} of {name} is not {model.place}"
+                        f"{model.title}: shard {brief_line(shard)} of {name} is not {model.place}"
                     )
         return path.parent
     raise CheckpointError(f"{model.title}: none of {', '.join(WEIGHTS)} is {model.place}")
@@ -126,4 +127,4 @@ class _Model:
 def _line(error: BaseException | None) -> str:
     """The first line of an error's message."""
     lines = str(error).strip().splitlines() if error is not None else []
-    return brief(lines[0] if lines else type(error).__name__, 160)
+    return brief_line(lines[0] if lines else type(error).__name__, 160)

@@ -24,10 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rclib.checkpoints.errors import CheckpointError
 from rclib.checkpoints.hub import fetch_model, split_id
 from rclib.checkpoints.pickled import PICKLES, PickleReader
 from rclib.checkpoints.readers import FileReader, MemoryReader, Reader, only_tensors
-from rclib.checkpoints.safetensors_file import CheckpointError, TensorInfo, brief, read_json
+from rclib.checkpoints.safetensors_file import TensorInfo, brief_line, read_json
 from rclib.checkpoints.shards import Shard, weight_files
 
 __all__ = ["Checkpoint", "CheckpointError", "TensorInfo", "open_checkpoint"]
@@ -68,7 +69,7 @@ class Checkpoint:
         if self._closed:
             raise CheckpointError(f"{self.source}: the checkpoint is closed")
         if name not in self.tensors:
-            raise CheckpointError(f"{self.source}: no tensor {brief(name)}")
+            raise CheckpointError(f"{self.source}: no tensor {brief_line(name)}")
         return self.tensors[name]
 
     def entries(self, name: str, start: int, stop: int, buffer: Tensor | None = None) -> Tensor:
@@ -85,7 +86,7 @@ class Checkpoint:
         count = math.prod(self.info(name).shape)
         if not 0 <= start <= stop <= count:
             raise CheckpointError(
-                f"{self.source}: tensor {brief(name)} has {count} entries, "
+                f"{self.source}: tensor {brief_line(name)} has {count} entries, "
                 f"{start} to {stop} were asked for"
             )
 
@@ -111,7 +112,7 @@ class Checkpoint:
         shape = self.info(name).shape
         if not shape or not 0 <= start <= stop <= shape[0]:
             raise CheckpointError(
-                f"{self.source}: tensor {brief(name)} of shape {shape} has no rows "
+                f"{self.source}: tensor {brief_line(name)} of shape {shape} has no rows "
                 f"{start} to {stop}"
             )
         width = math.prod(shape[1:])
@@ -179,7 +180,7 @@ def open_checkpoint(
         try:
             return _from_path(os.fspath(source), revision)
         except OSError as error:  # no permission, a name that is too long, ...
-            raise CheckpointError(f"{brief(source)}: {error.strerror or error}") from None
+            raise CheckpointError(f"{brief_line(source)}: {error.strerror or error}") from None
     if revision is not None:
         raise ValueError(f"revision must be None for a {title}, got {revision!r}")
     return Checkpoint(title, [MemoryReader(only_tensors(state, title))])
@@ -223,6 +224,10 @@ def _open(source: str, shards: list[Shard], folder: Path) -> Checkpoint:
 
 def _compare(path: Path, held: set[str], expected: frozenset[str]) -> None:
     for name in sorted(expected - held):
-        raise CheckpointError(f"{path}: lacks tensor {brief(name)}, which the index puts there")
+        raise CheckpointError(
+            f"{path}: lacks tensor {brief_line(name)}, which the index puts there"
+        )
     for name in sorted(held - expected):
-        raise CheckpointError(f"{path}: holds tensor {brief(name)}, which the index does not name")
+        raise CheckpointError(
+            f"{path}: holds tensor {brief_line(name)}, which the index does not name"
+        )

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rclib.checkpoints.errors import CheckpointError
 from rclib.checkpoints.readers import MemoryReader, only_tensors
-from rclib.checkpoints.safetensors_file import CheckpointError, brief
+from rclib.checkpoints.safetensors_file import brief_line
 
 __all__ = ["PICKLES", "PickleReader"]
 
@@ -94,7 +95,7 @@ def _torch_load(path: Path, *, mmap: bool) -> Any:
         text = " ".join(str(error).split())
         code = re.search(r"GLOBAL (\S+)", text)
         reason = (
-            f"it asks for {brief(code[1])}, which could be code; only tensors are loaded"
+            f"it asks for {brief_line(code[1])}, which could be code; only tensors are loaded"
             if code
             else "not a file of tensors that torch.save wrote, or damaged"
         )

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from rclib.checkpoints.safetensors_file import CheckpointError, SafetensorsFile, TensorInfo, brief
+from rclib.checkpoints.errors import CheckpointError
+from rclib.checkpoints.safetensors_file import SafetensorsFile, TensorInfo, brief_line
 
 __all__ = ["FileReader", "MemoryReader", "Reader", "only_tensors"]
 
@@ -51,7 +52,7 @@ class FileReader:
                 buffer = torch.empty(size, dtype=torch.uint8)
             except RuntimeError:
                 raise CheckpointError(
-                    f"{self._file.path}: tensor {brief(name)}: no memory for {size} bytes"
+                    f"{self._file.path}: tensor {brief_line(name)}: no memory for {size} bytes"
                 ) from None
         part = buffer[:size]
         if size:
@@ -89,7 +90,7 @@ class MemoryReader:
         """
         tensor = self._tensors[name].detach()
         if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
-            raise CheckpointError(f"tensor {brief(name)} holds no plain dense values")
+            raise CheckpointError(f"tensor {brief_line(name)} holds no plain dense values")
         if tensor.is_contiguous():
             return tensor.view(-1)[start:stop].cpu()
         width = max(1, math.prod(tensor.shape[1:]))
@@ -117,7 +118,7 @@ def only_tensors(state: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
             continue
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointError(
-                f"{where}: entry {brief(name)} is no tensor but {type(value).__name__}"
+                f"{where}: entry {brief_line(name)} is no tensor but {type(value).__name__}"
             )
         found[name] = value
     return found
@@ -130,5 +131,5 @@ def _dtype_name(dtype: torch.dtype) -> str:
 def _torch_dtype(name: str, dtype: str) -> torch.dtype:
     found = getattr(torch, dtype, None)
     if not isinstance(found, torch.dtype):
-        raise CheckpointError(f"tensor {brief(name)}: this torch has no type {dtype}")
+        raise CheckpointError(f"tensor {brief_line(name)}: this torch has no type {dtype}")
     return found

@@ -30,13 +30,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rclib.checkpoints.errors import CheckpointError
+
 __all__ = [
-    "CheckpointError",
     "SafetensorsFile",
     "TensorInfo",
-    "brief",
+    "brief_line",
     "open_regular",
-    "parse_json",
+    "parse_bounded_json",
     "read_json",
 ]
 
@@ -72,16 +73,6 @@ DTYPES: dict[str, tuple[str, int]] = {
 }
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used: one line that names the file, tensor or value.
-
-    Names come from strangers: what is not printable in them is escaped.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
-
-
 @dataclass(frozen=True)
 class TensorInfo:
     """shape : sizes of the axes; dtype : as torch names it ("bfloat16"); nbytes : of the data."""
@@ -91,7 +82,7 @@ class TensorInfo:
     nbytes: int
 
 
-def brief(value: object, width: int = 80) -> str:
+def brief_line(value: object, width: int = 80) -> str:
     """`repr` of a value on one line of at most `width` characters."""
     if isinstance(value, (str, bytes, list, tuple)):
         value = value[: 2 * width]
@@ -99,7 +90,7 @@ def brief(value: object, width: int = 80) -> str:
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
-def parse_json(text: bytes, *, where: str) -> dict[str, Any]:
+def parse_bounded_json(text: bytes, *, where: str) -> dict[str, Any]:
     """Parse a JSON object strictly: no duplicate keys, no NaN, bounded memory and depth.
 
     Raises CheckpointError that begins with `where`.
@@ -119,7 +110,7 @@ def parse_json(text: bytes, *, where: str) -> dict[str, Any]:
         if len(found) != len(pairs):
             keys = sorted(key for key, _ in pairs)
             twice = next(a for a, b in itertools.pairwise(keys) if a == b)
-            raise CheckpointError(f"{where}: key {brief(twice)} is there twice")
+            raise CheckpointError(f"{where}: key {brief_line(twice)} is there twice")
         return found
 
     def no_constant(name: str) -> None:
@@ -134,9 +125,9 @@ def parse_json(text: bytes, *, where: str) -> dict[str, Any]:
     except RecursionError:
         raise CheckpointError(f"{where}: its JSON is nested too deeply") from None
     except ValueError as error:  # not UTF-8, not JSON, or a number of thousands of digits
-        raise CheckpointError(f"{where}: not JSON: {brief(str(error), 120)}") from None
+        raise CheckpointError(f"{where}: not JSON: {brief_line(str(error), 120)}") from None
     if not isinstance(parsed, dict):
-        raise CheckpointError(f"{where}: a JSON object is needed, got {brief(parsed)}")
+        raise CheckpointError(f"{where}: a JSON object is needed, got {brief_line(parsed)}")
     return parsed
 
 
@@ -152,7 +143,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     finally:
         os.close(handle)
-    return parse_json(text, where=str(path))
+    return parse_bounded_json(text, where=str(path))
 
 
 def open_regular(path: Path) -> int:
@@ -204,8 +195,10 @@ class SafetensorsFile:
             )
         text = self._read(length, 8)
         if not text.startswith(b"{"):
-            raise CheckpointError(f"{where}: the header starts with {brief(text[:8])}, not '{{'")
-        return parse_json(text, where=where), 8 + length
+            raise CheckpointError(
+                f"{where}: the header starts with {brief_line(text[:8])}, not '{{'"
+            )
+        return parse_bounded_json(text, where=where), 8 + length
 
     def _read(self, count: int, offset: int) -> bytes:
         try:
@@ -234,11 +227,11 @@ class SafetensorsFile:
                 got = os.preadv(self._handle, [view[done:]], start + done)
             except OSError as error:
                 raise CheckpointError(
-                    f"{self.path}: tensor {brief(name)} cannot be read: {error.strerror}"
+                    f"{self.path}: tensor {brief_line(name)} cannot be read: {error.strerror}"
                 ) from None
             if got == 0:
                 raise CheckpointError(
-                    f"{self.path}: ends inside tensor {brief(name)}; it was cut after opening"
+                    f"{self.path}: ends inside tensor {brief_line(name)}; it was cut after opening"
                 )
             done += got
 
@@ -254,7 +247,7 @@ class SafetensorsFile:
             return None
         if os.fstat(self._handle).st_size < end:
             raise CheckpointError(
-                f"{self.path}: ends inside tensor {brief(name)}; it was cut after opening"
+                f"{self.path}: ends inside tensor {brief_line(name)}; it was cut after opening"
             )
         base = begin // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
         try:
@@ -283,14 +276,14 @@ def _check_header(
             if not isinstance(entry, dict) or not all(isinstance(v, str) for v in entry.values()):
                 raise CheckpointError(f"{where}: __metadata__ must map strings to strings")
             continue
-        found.append(_check_entry(name, entry, data, where=f"{where}: tensor {brief(name)}"))
+        found.append(_check_entry(name, entry, data, where=f"{where}: tensor {brief_line(name)}"))
     found.sort(key=lambda item: item[:2])
     position = 0
     for start, stop, name, _ in found:
         if start != position:
             what = "overlaps the one before" if start < position else "leaves a hole before it"
             raise CheckpointError(
-                f"{where}: tensor {brief(name)} at bytes {start} to {stop} {what} "
+                f"{where}: tensor {brief_line(name)} at bytes {start} to {stop} {what} "
                 f"(which ends at {position})"
             )
         position = stop
@@ -310,28 +303,30 @@ def _check_entry(
         raise CheckpointError(f"{where}: the name is not valid Unicode") from None
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(
-            f"{where}: dtype, shape and data_offsets are needed, got {brief(entry)}"
+            f"{where}: dtype, shape and data_offsets are needed, got {brief_line(entry)}"
         )
     kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(kind, str) or kind not in DTYPES:
-        raise CheckpointError(f"{where}: dtype {brief(kind)} is not one of {', '.join(DTYPES)}")
+        raise CheckpointError(
+            f"{where}: dtype {brief_line(kind)} is not one of {', '.join(DTYPES)}"
+        )
     if not _naturals(shape) or len(shape) > MAX_AXES:
-        raise CheckpointError(f"{where}: shape {brief(shape)} is not a list of sizes")
+        raise CheckpointError(f"{where}: shape {brief_line(shape)} is not a list of sizes")
     if not _naturals(offsets) or len(offsets) != 2:
-        raise CheckpointError(f"{where}: data_offsets {brief(offsets)} are not two positions")
+        raise CheckpointError(f"{where}: data_offsets {brief_line(offsets)} are not two positions")
     start, stop = offsets
     if not start <= stop <= data:
         raise CheckpointError(
-            f"{where}: data_offsets {brief(offsets)} do not lie in order in {data} bytes"
+            f"{where}: data_offsets {brief_line(offsets)} do not lie in order in {data} bytes"
         )
     dtype, bits = DTYPES[kind]
     # Sizes beside a zero must fit as well: torch would overflow on them.
     if math.prod(size for size in shape if size) >= 2**62:
-        raise CheckpointError(f"{where}: shape {brief(shape)} is too large")
+        raise CheckpointError(f"{where}: shape {brief_line(shape)} is too large")
     nbytes = math.prod(shape) * bits // 8
     if nbytes != stop - start:
         raise CheckpointError(
-            f"{where}: shape {brief(shape)} of {kind} has {nbytes} bytes, data_offsets give "
+            f"{where}: shape {brief_line(shape)} of {kind} has {nbytes} bytes, data_offsets give "
             f"{stop - start}"
         )
     return start, stop, name, TensorInfo(tuple(shape), dtype, nbytes)

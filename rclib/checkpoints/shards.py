@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from rclib.checkpoints.safetensors_file import CheckpointError, brief, read_json
+from rclib.checkpoints.errors import CheckpointError
+from rclib.checkpoints.safetensors_file import brief_line, read_json
 
 __all__ = ["WEIGHTS", "Shard", "check_name", "inside", "read_index", "weight_files"]
 
@@ -32,7 +33,7 @@ def check_name(name: str, where: str) -> None:
     """Raise CheckpointError unless `name` is a plain relative path that leads nowhere up."""
     pure = PurePosixPath(name)
     if not name or pure.is_absolute() or ".." in pure.parts or set("\\:\0") & set(name):
-        raise CheckpointError(f"{where}: file {brief(name)} lies outside the directory")
+        raise CheckpointError(f"{where}: file {brief_line(name)} lies outside the directory")
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -44,14 +45,14 @@ def inside(folder: Path, name: str) -> Path:
     check_name(name, str(folder))
     path = folder / name
     if not path.is_file():
-        raise CheckpointError(f"{folder}: file {brief(name)} is missing")
+        raise CheckpointError(f"{folder}: file {brief_line(name)} is missing")
     root, real = folder.resolve(), path.resolve()
     homes = [root]
     if root.parent.name == "snapshots":
         model = root.parent.parent
         homes += [model / "blobs", model.parent / "blobs"]
     if not any(real.is_relative_to(home.resolve()) for home in homes):
-        raise CheckpointError(f"{folder}: file {brief(name)} is a link that leads outside")
+        raise CheckpointError(f"{folder}: file {brief_line(name)} is a link that leads outside")
     return path
 
 
@@ -89,5 +90,7 @@ def weight_files(folder: Path) -> list[Shard]:
     if len(single) == 1:
         return [(inside(folder, single[0]), None)]
     if single:
-        raise CheckpointError(f"{folder}: several files and no index: {brief(single, 200)}")
-    raise CheckpointError(f"{folder}: none of {', '.join(WEIGHTS)} there, only {brief(found, 200)}")
+        raise CheckpointError(f"{folder}: several files and no index: {brief_line(single, 200)}")
+    raise CheckpointError(
+        f"{folder}: none of {', '.join(WEIGHTS)} there, only {brief_line(found, 200)}"
+    )

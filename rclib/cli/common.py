@@ -142,7 +142,7 @@ class Folder:
 
     def write(self) -> list[str]:
         """Write every file whole or not at all; their names in order."""
-        from rclib.runs.store import write_atomically
+        from rclib.files.atomic import write_atomically
 
         if self.path is None:
             return []

@@ -129,9 +129,9 @@ def _p_value(p: float) -> str:
 
 def _draw(folder: Folder, found: BlockCorrelations) -> None:
     from rclib.plots import checkpoints as plots_checkpoints
-    from rclib.plots import panels as plots
+    from rclib.plots import style
 
-    plots.use_style()
+    style.use_style()
     table = found.table()
     if table.block.notna().any():
         shown = table.assign(source=Path(found.source).name)

@@ -107,9 +107,9 @@ def _draw(folder: Folder, found: Sequence[MatrixSpectrum]) -> None:
 
     from rclib.inspection.matrix_spectra import esd_histogram, spectra_table
     from rclib.plots import checkpoints as plots_checkpoints
-    from rclib.plots import panels as plots
+    from rclib.plots import style
 
-    plots.use_style()
+    style.use_style()
     histograms = pd.concat(
         [
             esd_histogram(s).assign(

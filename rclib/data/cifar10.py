@@ -1,9 +1,9 @@
 """CIFAR-10 as arrays of bytes: found, checked, decoded once and kept.
 
 It comes from a folder (`rclib.data.images.load` says which), the first of: torchvision's archive,
-an image folder `cifar10*` or `cifar10*.zip`, torchvision's checked download. It is decoded once
-and kept there as `rclib-cifar10-*.safetensors`, which is verified at every load and may be
-deleted at any time. Archives are data from elsewhere: `rclib.data.image_folder` and
+an image folder `cifar10*` or `cifar10*.zip`, torchvision's checked download. It is decoded once and
+kept there as `rclib-cifar10-*.safetensors`, which is verified at every load and may be deleted at
+any time. Archives are data from elsewhere: `rclib.data.image_folder` and
 `rclib.data.cifar10_batches` check every name and size before it is read, extract nothing to disk
 and unpickle nothing.
 """

@@ -10,12 +10,11 @@ which forms and how they are checked. Text for language models is in `rclib.data
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -24,35 +23,9 @@ from torch import Tensor
 from rclib.data.cifar10 import Arrays, DataError, arrays_checksum, read_cifar10, sha256_json
 from rclib.paths import data_dir
 
-__all__ = ["DATASETS", "DataError", "Dataset", "Source", "load"]
+__all__ = ["DATASETS", "DataError", "Dataset", "load"]
 
 DATASETS = ("cifar10", "digits")
-
-
-def __getattr__(name: str) -> Any:
-    """`rclib.data.images.text` is `rclib.data.text`, which needs this module."""
-    if name == "text":
-        return importlib.import_module("rclib.data.text")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-class Source(Protocol):
-    """What an experiment may be run on: a `Dataset` or an `rclib.data.text.TextData`.
-
-    description : what a caption prints. checksum : sha256 (hex) of what it holds, which stored
-    runs are found by.
-    """
-
-    @property
-    def description(self) -> str:
-        """What a caption prints."""
-
-    @property
-    def checksum(self) -> str:
-        """sha256 (hex) of what it holds."""
-
-    def share_memory(self) -> Self:
-        """Put what is large in shared memory, for worker processes."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ from torch import Tensor
 from rclib.data.images import DataError
 from rclib.paths import data_dir, project_root
 
-__all__ = ["MAX_BYTES", "VOCABULARY", "TextData", "load_text"]
+__all__ = ["MAX_BYTES", "VOCABULARY", "TextData", "load_text", "named_text"]
 
 VOCABULARY = 256
 MAX_BYTES = 2**31  # a packed file that unpacks to more is refused
@@ -207,3 +207,10 @@ def _unpacked(path: Path, max_bytes: int) -> Path:
 
 def _opened(path: Path) -> IO[bytes]:
     return lzma.open(path, "rb") if path.suffix == ".xz" else gzip.open(path, "rb")  # type: ignore[return-value]
+
+
+def named_text(name: str) -> TextData:
+    """ "python" (the language reference of this Python), or a file of the data folder
+    (`$RCLIB_DATA`, default data) by its name. Raises `rclib.data.images.DataError` if it is
+    missing."""
+    return load_text(name if name == "python" else data_dir() / name)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rclib import paths
-from rclib.runs.store import write_atomically
+from rclib.files.atomic import write_atomically
 
 __all__ = ["ADDRESS", "SOURCE", "TAG", "main", "with_first_cell"]
 

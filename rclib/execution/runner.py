@@ -21,7 +21,7 @@ from rclib import paths
 from rclib.execution import kernels, progress
 from rclib.files.plain import DataError, read_plain
 from rclib.files.strict import parse_yaml
-from rclib.reports.scoreboard import load_results, score
+from rclib.study.results import load_results, score
 
 __all__ = [
     "RunError",
@@ -247,7 +247,7 @@ def refresh() -> list[str]:
     """
     import nbformat
 
-    from rclib.runs.store import write_atomically
+    from rclib.files.atomic import write_atomically
 
     changed = []
     for name in notebook_names():

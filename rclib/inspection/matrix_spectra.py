@@ -27,7 +27,7 @@ from rclib.spectral.power_law import PowerLaw, power_law
 from rclib.spectral.random_matrix import marchenko_pastur, outliers
 from rclib.spectral.spectra import esd, stable_rank
 
-__all__ = ["MatrixSpectrum", "esd_histogram", "matrices", "matrix_spectra", "spectra_table"]
+__all__ = ["MatrixSpectrum", "esd_histogram", "matrix_spectra", "spectra_table", "weight_matrices"]
 
 Floats = NDArray[np.float64]
 BINS = 100  # of log10 of the eigenvalues, as in paper B
@@ -63,7 +63,7 @@ class MatrixSpectrum:
     eigenvalues: Floats
 
 
-def matrices(
+def weight_matrices(
     checkpoint: Checkpoint, layout: Layout, *, blocks: Collection[int | None] | None = None
 ) -> Iterator[tuple[MatrixView, dict[str, Tensor]]]:
     """Every tensor that is a matrix, with its parts {label: (rows, columns) as stored}.
@@ -121,7 +121,7 @@ def matrix_spectra(
     the bytes of each tensor that is done. Raises CheckpointError naming the tensor for NaN or
     infinite weights and types without fractions, ValueError for blocks that are not there.
     """
-    for view, parts in matrices(checkpoint, layout, blocks=blocks):
+    for view, parts in weight_matrices(checkpoint, layout, blocks=blocks):
         weight = view.weight
         for part, matrix in parts.items():
             outputs, inputs = view.shape if view.sides[0] == "C" else view.shape[::-1]

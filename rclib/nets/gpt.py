@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rclib.nets.gpt_block import Block, angles, normalised, own_parameters
-from rclib.nets.mlp import BIASES, Init
+from rclib.nets.init import BIASES, Init
 from rclib.nets.parametrization import Parametrization
 from rclib.nets.parametrization import parametrization as lookup
 

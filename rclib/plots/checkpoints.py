@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from rclib.plots.panels import DASHES, DIVERGING, MARKERS
+from rclib.plots.style import DASHES, DIVERGING, MARKERS
 
 __all__ = [
     "block_heat_maps",

@@ -16,19 +16,20 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from rclib.plots.panels import DASHES, MARKERS, WIDTH, curves, power_laws
+from rclib.plots.panels import curves, power_laws
+from rclib.plots.style import DASHES, MARKERS, WIDTH
 
 __all__ = [
     "alpha_errors",
     "carried",
-    "families",
-    "overlap_maps",
+    "family_panels",
+    "overlap_panels",
     "panels",
     "prediction",
     "scaling",
-    "singular_values",
+    "singular_value_panels",
     "spectra",
-    "weight_values",
+    "weight_value_panels",
 ]
 
 SEQUENTIAL = "rocket_r"
@@ -95,7 +96,7 @@ def _by_step(panel: Panel, frame: pd.DataFrame, x: str, y: str, *, markers: bool
         )
 
 
-def weight_values(panel: Panel, frame: pd.DataFrame) -> None:
+def weight_value_panels(panel: Panel, frame: pd.DataFrame) -> None:
     """Density of the entries of W, one line a step: columns step, value, density."""
     seen = frame[frame.density > 0]
     _by_step(panel, seen, "value", "density", markers=False)
@@ -105,7 +106,7 @@ def weight_values(panel: Panel, frame: pd.DataFrame) -> None:
     panel.legend()
 
 
-def singular_values(panel: Panel, frame: pd.DataFrame) -> None:
+def singular_value_panels(panel: Panel, frame: pd.DataFrame) -> None:
     """Singular values in descending order, one line a step: columns step, index, value."""
     _by_step(panel, frame, "index", "value", markers=True)
     panel.set_xscale("log")
@@ -203,7 +204,7 @@ def scaling(
     return figure
 
 
-def overlap_maps(
+def overlap_panels(
     maps: Mapping[str, Mapping[str, np.ndarray]], *, view: str = "heat", x: str, y: str
 ) -> Figure:
     """Overlap matrices, rows: sides, columns: steps.
@@ -366,7 +367,7 @@ def prediction(frame: pd.DataFrame, *, columns: Mapping[str, str], by: str, lege
     return figure
 
 
-def families(
+def family_panels(
     frame: pd.DataFrame, *, families: Mapping[str, str], rows: Mapping[str, str], x_label: str
 ) -> Figure:
     """Quantities over steps, one column a family of settings, one line a value of it.

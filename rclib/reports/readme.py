@@ -1,4 +1,4 @@
-"""The README's table of figures, written from the committed results files.
+"""The README's table of series, written from the committed results files.
 
 `python -m rclib.reports.readme` replaces what stands between the two markers; a test checks that
 the committed README is current.
@@ -7,51 +7,38 @@ the committed README is current.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from rclib import paths
-from rclib.execution.stability import load_stability, sentence
-from rclib.reports.replication import committed_runs
-from rclib.reports.scoreboard import tally
-from rclib.runs.store import write_atomically
+from rclib.files.atomic import write_atomically
+from rclib.reports.replication import table_row
+from rclib.reports.series import verdict_counts
 from rclib.study.multiplicity import corrected
+from rclib.study.papers import Papers, Run, committed_runs, load_papers
+from rclib.study.seeds import load_stability, sentence
 
-__all__ = ["BEGIN", "END", "committed_records", "figure_table", "main", "with_table"]
+__all__ = ["BEGIN", "END", "main", "series_table", "with_table"]
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 
-def figure_table(records: Sequence[dict[str, Any]]) -> str:
-    """Markdown: one row a notebook (figure, notebook, scale, data, minutes, verdicts), and how
-    many verdicts stand corrected for their number and with other seeds."""
-    lines = [
-        "| figure | notebook | profile | data | core-minutes | claims |",
-        "|---|---|---|---|---|---|",
-    ]
-    for record in records:
-        if not record["claims"]:
-            continue
-        counts = tally(c["verdict"] for c in record["claims"])
-        cells = [
-            record["title"],
-            f"[{record['notebook'][:2]}](notebooks/{record['notebook']}.ipynb)",
-            record["profile"],
-            record["data"]["description"],
-            f"{record['core_seconds'] / 60:.1f}",
-            ", ".join(f"{count} {verdict}" for verdict, count in counts.items()),
-        ]
-        # A bar inside a cell would end it.
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    lines += ["", str(corrected(c for r in records for c in r["claims"]))]
+def series_table(papers: Papers, runs: Mapping[str, Run]) -> str:
+    """Markdown: one row a series (its page, notebooks, minutes, verdicts), and how many verdicts
+    stand corrected for their number and with other seeds."""
+    lines = ["| series | notebooks | core-minutes | claims |", "|---|---|---|---|"]
+    for series in papers.series:
+        own = [run.record for name, run in runs.items() if series.holds(name)]
+        if own:
+            cells = [
+                f"[{series.digit}: {series.title}](docs/series/{series.digit}.md)",
+                str(len(own)),
+                f"{sum(record['core_seconds'] for record in own) / 60:.0f}",
+                verdict_counts({"claims": [c for record in own for c in record["claims"]]}),
+            ]
+            lines.append(table_row(cells))
+    lines += ["", str(corrected(c for run in runs.values() for c in run.record["claims"]))]
     seeds = load_stability("quick")
     return "\n".join([*lines, *(["", sentence(seeds)] if seeds else [])])
-
-
-def committed_records() -> list[dict[str, Any]]:
-    """The results that the table shows: of every notebook those at the largest scale that is in
-    the repository."""
-    return [dict(run.record) for run in committed_runs().values()]
 
 
 def with_table(text: str, table: str) -> str:
@@ -66,7 +53,7 @@ def main() -> int:
     """Rewrite the table in README.md from the committed results."""
     path = paths.project_root() / "README.md"
     text = path.read_text(encoding="utf-8")
-    new = with_table(text, figure_table(committed_records()))
+    new = with_table(text, series_table(load_papers(), committed_runs()))
     if new != text:
         write_atomically(path, new.encode())
     print("README.md is current" if new == text else "README.md updated")

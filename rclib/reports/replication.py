@@ -2,132 +2,42 @@
 
 `python -m rclib.reports.replication` makes both: a table of every figure, table, algorithm and
 example of the two papers with what was run and measured for it, and the manifest of outputs that a
-CODECHECK (https://codecheck.org.uk) starts from. What the papers hold is in `papers.yaml`; every
-number comes from the committed results. A test checks that the committed files are current.
+CODECHECK (https://codecheck.org.uk) starts from. What the papers hold is in the files of
+`rclib/study/papers`; every number comes from the committed results. A test checks that the
+committed files are current.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from rclib import paths
-from rclib.reports.scoreboard import load_results, tally
-from rclib.runs.store import write_atomically
+from rclib.files.atomic import write_atomically
 from rclib.study.multiplicity import corrected
+from rclib.study.papers import Item, Paper, Papers, Record, Run, committed_runs, load_papers
+from rclib.study.results import tally
 
 __all__ = [
-    "Item",
-    "Papers",
-    "Run",
     "codecheck",
-    "committed_runs",
     "deviations",
-    "load_papers",
     "main",
+    "measured",
+    "notebook_link",
     "replication",
+    "table_row",
 ]
 
-PAPER_TITLES = {
-    "A": "A Mean Field Ansatz for Zero-Shot Weight Transfer (arXiv 2408.08681)",
-    "B": "From Spikes to Heavy Tails (arXiv 2406.04657)",
-}
 _HIDDEN = {"profile", "dataset", "seeds"}  # parameters that stand elsewhere in the row
 
-Record = Mapping[str, Any]
 
-
-@dataclass(frozen=True)
-class Item:
-    """A figure, table, algorithm, definition, example or experiment of a paper."""
-
-    paper: str
-    item: str
-    shows: str
-    notebook: str = ""  # its number, e.g. "11"; empty for what code and tests stand for
-    figures: Mapping[str, str] = field(default_factory=dict)  # file name -> short title
-    beside: Mapping[str, str] = field(default_factory=dict)  # the same, going further
-    claims: tuple[str, ...] = ()  # sources or keys; empty: all that name the paper
-    code: str = ""
-    tests: tuple[str, ...] = ()
-    verdict: str = "implemented, tested"  # of what code and tests stand for
-    open: str = ""
-
-    def owns(self, claim: Record) -> bool:
-        """Whether a claim of its notebook belongs to it."""
-        if self.claims:
-            return claim["paper"] in self.claims or claim["key"] in self.claims
-        return str(claim["paper"]).startswith(f"{self.paper},")
-
-
-@dataclass(frozen=True)
-class Papers:
-    """What `papers.yaml` holds: items, titles of further figures, reasons of deviations."""
-
-    items: tuple[Item, ...]
-    titles: Mapping[str, str]
-    reasons: Mapping[str, Mapping[str, str]]
-
-    def figure_titles(self) -> dict[str, str]:
-        """Short titles of all figures: file name -> title."""
-        named = [{**item.figures, **item.beside} for item in self.items]
-        return {name: title for titles in [*named, self.titles] for name, title in titles.items()}
-
-    def figure_items(self) -> dict[str, str]:
-        """What the paper calls what a figure stands for, or stands beside: file name -> label."""
-        own = {name: item.item for item in self.items for name in item.figures}
-        return own | {name: f"Beside {i.item}" for i in self.items for name in i.beside}
-
-
-@dataclass(frozen=True)
-class Run:
-    """The results of one notebook at the largest scale that is committed."""
-
-    profile: str
-    record: Record
-
-
-@cache
-def load_papers() -> Papers:
-    """The papers' items; ValueError if `papers.yaml` is not as its head says."""
-    import yaml
-
-    text = files("rclib.study").joinpath("papers.yaml").read_text(encoding="utf-8")
-    content = yaml.safe_load(text)
-    try:
-        items = []
-        for entry in content["items"]:
-            settings = {**entry, "notebook": str(entry.get("notebook", ""))}
-            for key in ("claims", "tests"):
-                settings[key] = tuple(settings.get(key, ()))
-            items.append(Item(**settings))
-        reasons = {str(number): dict(by_key) for number, by_key in content["reasons"].items()}
-        return Papers(tuple(items), dict(content["titles"]), reasons)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"rclib/papers.yaml is not valid: {error}") from None
-
-
-def committed_runs() -> dict[str, Run]:
-    """Results that are in the repository (every profile but quick): number of the notebook ->
-    run. The paper's scale wins over smaller ones. ValueError for an invalid results file."""
-    runs: dict[str, Run] = {}
-    for profile in sorted(paths.PROFILES, key=lambda name: name == "paper"):
-        if profile != "quick":
-            for record in load_results(profile):
-                runs[record["notebook"][:2]] = Run(profile, record)
-    return dict(sorted(runs.items()))
-
-
-def deviations(run: Run, reasons: Mapping[str, Mapping[str, str]]) -> list[tuple[Record, str]]:
+def deviations(run: Run, papers: Papers) -> list[tuple[Record, str]]:
     """Claims that were not reproduced, each with its reason ("" if none is written down)."""
     found = []
     for claim in run.record["claims"]:
         if claim["verdict"] != "reproduced":
-            reason = reasons.get(run.record["notebook"][:2], {}).get(claim["key"], "")
+            reason = papers.reason(run.record["notebook"], claim["key"])
             if not reason and claim["verdict"] == "undecided":
                 reason = "Its interval straddles the criterion"
                 reason += f" ({claim['repeats']} repeats)." if claim["repeats"] > 1 else "."
@@ -142,28 +52,29 @@ def replication(papers: Papers, runs: Mapping[str, Run]) -> str:
     lines = [
         "# What was replicated, item by item",
         "",
-        "Written by `python -m rclib.reports.replication` from the committed results and from",
-        "`rclib/papers.yaml`; do not edit. A notebook declares its criteria before it computes",
-        "anything; what was known when they were written stands in the README under *Limits*.",
-        "A claim is *reproduced* when its whole interval meets the criterion, *not reproduced*",
-        "when no part does, *undecided* when the interval straddles it. Minutes are those of the",
-        "training runs on one core.",
+        "Written by `python -m rclib.reports.replication` from the committed results and from the",
+        "files in `rclib/study/papers`; do not edit. A notebook declares its criteria before it",
+        "computes anything; what was known when they were written stands in the README under",
+        "*Limits*. A claim is *reproduced* when its whole interval meets the criterion, *not",
+        "reproduced* when no part does, *undecided* when the interval straddles it. Minutes are",
+        "those of the training runs on one core.",
     ]
     lines += ["", str(corrected(c for run in runs.values() for c in run.record["claims"]))]
     owned: set[tuple[str, str]] = set()
-    for paper, title in PAPER_TITLES.items():
-        lines += ["", f"## Paper {paper}: {title}", ""]
+    for paper in papers.papers:
+        lines += ["", f"## {_heading(paper)}", ""]
+        for name, text in paper.simplified.items():
+            lines += [f"*Smaller or simpler than in the paper* ({name}): {text}", ""]
         lines += ["| item | the paper shows | what was run | measured against stated | verdict |"]
         lines += ["|---|---|---|---|---|"]
-        for item in papers.items:
-            if item.paper == paper:
-                run = runs.get(item.notebook)
-                claims = [c for c in run.record["claims"] if item.owns(c)] if run else []
-                owned |= {(item.notebook, claim["key"]) for claim in claims}
-                lines.append(_row(item, run, claims))
+        for item in paper.items:
+            run = runs.get(item.notebook)
+            claims = [c for c in run.record["claims"] if item.owns(c)] if run else []
+            owned |= {(item.notebook, claim["key"]) for claim in claims}
+            lines.append(_row(item, run, claims))
     beyond = [
-        (run, [c for c in run.record["claims"] if (number, c["key"]) not in owned])
-        for number, run in runs.items()
+        (run, [c for c in run.record["claims"] if (name, c["key"]) not in owned])
+        for name, run in runs.items()
     ]
     lines += ["", "## Beyond the papers", ""]
     lines += [
@@ -172,20 +83,26 @@ def replication(papers: Papers, runs: Mapping[str, Run]) -> str:
     ]
     for run, claims in beyond:
         if claims:
-            cells = [_notebook(run), _what(run), _measured(claims), _verdict(claims)]
-            lines.append(_cells(cells))
+            cells = [notebook_link(run), _what(run), _measured(claims), _verdict(claims)]
+            lines.append(table_row(cells))
     lines += ["", "## Deviations and their reasons", ""]
     lines += ["| notebook | statement | criterion | measured | verdict | reason |"]
     lines += ["|---|---|---|---|---|---|"]
     for run in runs.values():
-        for claim, reason in deviations(run, papers.reasons):
-            cells = [_notebook(run), claim["statement"], claim["criterion"], _value(claim)]
-            lines.append(_cells([*cells, claim["verdict"], reason or "No reason is known yet."]))
+        for claim, reason in deviations(run, papers):
+            cells = [notebook_link(run), claim["statement"], claim["criterion"], measured(claim)]
+            lines.append(table_row([*cells, claim["verdict"], reason or "No reason is known yet."]))
     lines += ["", "## Machines", "", "| notebook | profile | machine | versions |"]
     lines += ["|---|---|---|---|"]
     for run in runs.values():
-        lines.append(_cells([_notebook(run), run.profile, *_machine(run.record["environment"])]))
+        cells = [notebook_link(run), run.profile, *_machine(run.record["environment"])]
+        lines.append(table_row(cells))
     return "\n".join(lines) + "\n"
+
+
+def _heading(paper: Paper) -> str:
+    label = f"Paper {paper.id}: " if len(paper.id) == 1 else ""
+    return f"{label}{paper.title} ({paper.source})"
 
 
 def _row(item: Item, run: Run | None, claims: Sequence[Record]) -> str:
@@ -199,26 +116,29 @@ def _row(item: Item, run: Run | None, claims: Sequence[Record]) -> str:
         cells = [item.item, item.shows + left_open, where, "", "not run yet"]
     else:
         cells = [item.item, item.shows + left_open, _what(run), _measured(claims), _verdict(claims)]
-    return _cells(cells)
+    return table_row(cells)
 
 
-def _cells(cells: Sequence[str]) -> str:
+def table_row(cells: Sequence[str]) -> str:
+    """A row of a Markdown table; a bar inside of a cell would end it."""
     return "| " + " | ".join(" ".join(c.split()).replace("|", "\\|") for c in cells) + " |"
 
 
-def _notebook(run: Run) -> str:
+def notebook_link(run: Run, up: str = "") -> str:
+    """A link to a run's notebook; `up` leads from the page to the top of the repository."""
     name = run.record["notebook"]
-    return f"[{name[:2]}](notebooks/{name}.ipynb)"
+    return f"[{name}]({up}notebooks/{name}.ipynb)"
 
 
-def _value(claim: Record) -> str:
+def measured(claim: Record) -> str:
+    """A claim's value with its interval, e.g. "0.41 [0.39, 0.43]"."""
     if claim["value"] is None:
         return "not measured"
     return f"{claim['value']:.3g} [{claim['low']:.3g}, {claim['high']:.3g}]"
 
 
 def _measured(claims: Sequence[Record]) -> str:
-    return "<br>".join(f"{c['statement']}: {_value(c)}, stated {c['criterion']}" for c in claims)
+    return "<br>".join(f"{c['statement']}: {measured(c)}, stated {c['criterion']}" for c in claims)
 
 
 def _verdict(claims: Sequence[Record]) -> str:
@@ -234,7 +154,7 @@ def _what(run: Run) -> str:
     seeds = parameters.get("seeds")
     repeats = f"; {len(seeds)} seeds" if isinstance(seeds, list) else ""
     return (
-        f"{_notebook(run)}, {run.profile} profile: {record['data']['description']}; "
+        f"{notebook_link(run)}, {run.profile} profile: {record['data']['description']}; "
         f"{scale}{repeats}; {record['core_seconds'] / 60:.1f} min on one core"
     )
 
@@ -271,9 +191,9 @@ def codecheck(papers: Papers, runs: Mapping[str, Run]) -> str:
         results = f"results/{run.profile}/{name}.json"
         lines += [f"  - file: {results}", f'    comment: "{_quoted(run.record["title"])}: numbers"']
         for figure in run.record["figures"]:
-            title = _quoted(titles.get(figure["name"], str(run.record["title"])))
+            title = _quoted(titles.get((name, figure["name"]), str(run.record["title"])))
             for kind, what in (("png", "figure"), ("pdf", "figure"), ("csv", "data behind it")):
-                file = f"figures/{run.profile}/{figure['name']}.{kind}"
+                file = f"figures/{run.profile}/{name}/{figure['name']}.{kind}"
                 if (folder / file).is_file():
                     lines += [f"  - file: {file}", f'    comment: "{title}: {what}"']
     return "\n".join(lines) + "\n"

@@ -7,69 +7,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from rclib import paths
-from rclib.study.claims import VERDICTS
-from rclib.study.results_file import read_results, read_times
+from rclib.study.results import load_results, tally
+from rclib.study.seeds import claim_rows
 
-__all__ = [
-    "claim_rows",
-    "load_results",
-    "main",
-    "score",
-    "scoreboard",
-    "tally",
-    "times_path",
-]
-
-
-def load_results(profile: str) -> list[dict[str, Any]]:
-    """Results files of a profile, in the order of the notebooks, each with its times (zero where
-    unknown).
-
-    Raises ValueError naming the file when one is not valid (`rclib.study.results_file`).
-    """
-    records = []
-    for path in sorted(paths.results_dir(profile).glob("[0-9]*.json")):
-        times = times_path(path)
-        known = read_times(times) if times.is_file() else {"core_seconds": 0.0, "seconds": 0.0}
-        records.append(known | read_results(path))
-    return records
-
-
-def times_path(results: Path) -> Path:
-    """Where the times of a results file are."""
-    return results.parent / "times" / results.name
-
-
-def score(record: dict[str, Any]) -> tuple[int, int]:
-    """(claims reproduced, claims made) of one results file."""
-    verdicts = [c["verdict"] for c in record["claims"]]
-    return verdicts.count("reproduced"), len(verdicts)
-
-
-def tally(verdicts: Iterable[str]) -> dict[str, int]:
-    """How often each verdict occurs, in the order of `rclib.study.claims.VERDICTS`; none with 0."""
-    found = list(verdicts)
-    return {verdict: found.count(verdict) for verdict in VERDICTS if verdict in found}
-
-
-def claim_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every claim of these results with its notebook, its data, and in how many of the sets of
-    seeds its verdict came out ("9/10", "" where that is not known)."""
-    from rclib.execution.stability import shares  # which counts verdicts with `tally`
-
-    rows = []
-    for record in records:
-        often = shares(record["profile"], [(record["notebook"], c) for c in record["claims"]])
-        about = {"notebook": record["notebook"], "data": record["data"]["description"]}
-        rows += [
-            {**about, **c, "seeds": seeds} for c, seeds in zip(record["claims"], often, strict=True)
-        ]
-    return rows
+__all__ = ["main", "scoreboard"]
 
 
 def scoreboard(records: Sequence[dict[str, Any]]) -> str:
@@ -99,12 +43,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m rclib.reports.scoreboard", description=main.__doc__
     )
     parser.add_argument("--profile", default="quick")
+    parser.add_argument("--series", nargs="*", default=[], help="first digits; default all")
+    arguments = parser.parse_args(argv)
     try:
-        text = scoreboard(load_results(parser.parse_args(argv).profile))
+        records = load_results(arguments.profile)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print("\n" + text)
+    if arguments.series:
+        records = [r for r in records if r["notebook"][0] in arguments.series]
+    print("\n" + scoreboard(records))
     return 0
 
 

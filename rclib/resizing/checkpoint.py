@@ -21,10 +21,10 @@ from torch import Tensor
 from rclib.families.layout import FamilyError, Layout, Tied, base
 from rclib.rowcolumn import transfer
 
-__all__ = ["apply_maps", "resize", "resize_maps"]
+__all__ = ["apply_maps", "checkpoint_maps", "resize_checkpoint"]
 
 
-def resize_maps(
+def checkpoint_maps(
     layout: Layout,
     target: Mapping[str, int],
     *,
@@ -55,7 +55,7 @@ def resize_maps(
     )
 
 
-def resize(
+def resize_checkpoint(
     tensors: Mapping[str, Tensor],
     layout: Layout,
     target: Mapping[str, int],
@@ -80,7 +80,9 @@ def resize(
     the output matrix, is scaled as well. Raises FamilyError for indices that are unknown or
     ordered, ValueError as `transfer.transfer` does.
     """
-    maps = resize_maps(layout, target, random_rate=random_rate, replacement=replacement, seed=seed)
+    maps = checkpoint_maps(
+        layout, target, random_rate=random_rate, replacement=replacement, seed=seed
+    )
     return apply_maps(tensors, layout, maps, norm_rate=norm_rate, fan_in_exponents=fan_in_exponents)
 
 

@@ -24,12 +24,11 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-import rclib
 from rclib import paths
 from rclib.runs import store
 from rclib.runs.code import Code, code_of
 
-__all__ = ["Entry", "clean", "describe", "entries", "homes", "main"]
+__all__ = ["Entry", "clean", "entries", "homes", "main", "store_table"]
 
 KINDS = ("current", "stale", "damaged", "half-written", "unfinished")
 _TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp")
@@ -115,7 +114,7 @@ def _code(module: str, qualname: str) -> Code:
 @functools.cache
 def homes() -> dict[str, set[str]]:
     """The modules of `rclib` that define a function of a name at their top level."""
-    root = Path(rclib.__file__).parent
+    root = Path(__file__).parents[1]
     homes: dict[str, set[str]] = {}
     for path in root.rglob("*.py"):
         parts = path.relative_to(root.parent).with_suffix("").parts
@@ -141,7 +140,7 @@ def _abandoned(path: Path) -> bool:
     return False
 
 
-def describe(found: Sequence[Entry]) -> str:
+def store_table(found: Sequence[Entry]) -> str:
     """A table: entries, megabytes and core-minutes by function and kind, and the totals."""
     groups: dict[tuple[str, str], list[Entry]] = {}
     for entry in found:
@@ -184,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = list(entries(root)) if root.is_dir() else []
         print(f"store of finished runs: {root}")
         if arguments.command == "info":
-            print(describe(found))
+            print(store_table(found))
         elif arguments.command == "rekey":
             from rclib.runs.rekey import rekey
 

@@ -2,10 +2,10 @@
 
 From the function on, every top-level definition (function, class, constant) that is named, in
 its own body or in one reached before, is followed through the imports. What is hashed are the
-syntax trees without docstrings. A reference stands in them as the name of the definition and its
-number in the order of discovery, so neither the module that holds a definition nor the spelling
-of an import counts: moving code changes no digest, changing a definition changes the digests of
-all functions that reach it and of no other.
+syntax trees without docstrings. A reference stands in them as the number of its definition in the
+order of discovery, so neither a definition's name nor the module that holds it nor the spelling of
+an import counts: moving and renaming changes no digest, changing a definition changes the digests
+of all functions that reach it and of no other.
 
 Where a name alone does not say what runs, more is taken rather than less:
 
@@ -44,7 +44,9 @@ NEUTRAL = frozenset(
     {
         "rclib.runs.code",
         "rclib.runs.code_modules",
+        "rclib.files.atomic",
         "rclib.paths",
+        "rclib.runs.stacked",
         "rclib.runs.store",
         "rclib.runs.sweep",
     }
@@ -111,6 +113,8 @@ class _Walk:
         while len(texts) < len(self.todo):  # grows on the way
             at, place, _ = self.todo[len(texts)]
             statement = copy.deepcopy(self.modules[at].statements[place])
+            if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                statement.name = ""
             texts.append(ast.dump(_Rewrite(self, self.modules[at]).visit(statement)))
         digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
         names = tuple((module, name) for module, _, name in self.todo)
@@ -142,12 +146,14 @@ class _Walk:
         found = self.module(ref.module)
         if ref.member in found.defines:
             places = [self.add(ref.module, p, ref.member) for p in found.defines[ref.member]]
-            return f"{ref.member}@{','.join(map(str, places))}"
+            return f"@{','.join(map(str, places))}"
         if ref.member in found.refers:
             return self.reach(found.refers[ref.member], where)
         inner = f"{ref.module}.{ref.member}"
         if is_module(inner):
             return self.reach(Ref(inner), where)
+        if ref.member in found.face:  # of a package that hands on names of its modules
+            return self.reach(found.face[ref.member], where)
         raise ValueError(
             f"cannot tell what code {where} depends on: {ref.module} defines no {ref.member!r}"
         )

@@ -14,7 +14,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Module", "Ref", "bound_names", "is_module", "read_module", "without_docstring"]
+__all__ = [
+    "Module",
+    "Ref",
+    "bound_names",
+    "find",
+    "imported",
+    "is_module",
+    "read_module",
+    "without_docstring",
+]
 
 _IMPORTED = time.time()
 
@@ -45,6 +54,7 @@ class Module:
     """statements : those that define something or act on import.
     defines : name -> places in `statements`; refers : name -> what was imported under it.
     effects : places of the statements that act on import.
+    face : name -> what a package hands on under it when it is asked for (`FACE`).
     """
 
     name: str
@@ -52,6 +62,7 @@ class Module:
     defines: dict[str, list[int]] = field(default_factory=dict)
     refers: dict[str, Ref] = field(default_factory=dict)
     effects: list[int] = field(default_factory=list)
+    face: dict[str, Ref] = field(default_factory=dict)
 
 
 def find(name: str) -> Path | None:
@@ -115,6 +126,10 @@ def _sort(statement: ast.stmt, module: Module, follow: frozenset[str]) -> None:
             _define(statement, [statement.name], module)
         case ast.Assign() | ast.AnnAssign() if _targets(statement) == ["__all__"]:
             pass
+        case ast.Assign(value=ast.Dict() as table) if _targets(statement) == ["FACE"]:
+            for name, (home, _) in ast.literal_eval(table).items():
+                place, _, member = home.partition(":")
+                module.face[name] = Ref(place, member or None)
         case ast.Assign() | ast.AnnAssign() if (names := _targets(statement)) is not None:
             _define(statement, names, module)
         case _:
@@ -159,7 +174,10 @@ def _registers(statement: ast.stmt, module: Module) -> bool:
 def imported(
     node: ast.Import | ast.ImportFrom, where: str, follow: frozenset[str]
 ) -> dict[str, Ref]:
-    """The names that an import statement brings."""
+    """The names that an import statement brings.
+
+    Raises ValueError for a relative or a star import of a followed package.
+    """
     found: dict[str, Ref] = {}
     if isinstance(node, ast.Import):
         for alias in node.names:

@@ -2,8 +2,10 @@
 
 Version 0.1.0 keyed a run by whole modules and by their names. An entry moves to its new key if
 its old key is what 0.1.0's code gave (`OLD` holds the digests of that code) and the function's
-definitions are still those of 0.1.0 (`OLD` holds their digests too). Old entries do not say where
-they were computed, so on a machine with a GPU nothing moves. To be deleted with the next release.
+definitions are those pinned in `OLD`: those of 0.1.0, or what they became by changes after which
+every array of tiny runs had the same bytes as before (the shared recorder of the training loops;
+runs of all stored functions, among them ones that diverge). Old entries do not say where they were
+computed, so on a machine with a GPU nothing moves. To be deleted with the next release.
 """
 
 from __future__ import annotations
@@ -20,49 +22,60 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from rclib.files.atomic import write_atomically
 from rclib.runs import store
 from rclib.runs.cache import homes
 from rclib.runs.code import code_of
 
 __all__ = ["OLD", "rekey"]
 
-# function of 0.1.0 -> (digest of its module and all that this imports, digest of its definitions)
+# function of 0.1.0 -> (digest of its module and all that this imports, the function's name today,
+# digest of its definitions, as proved equal)
 OLD = {
     "rclib.experiments.mlp_runs.train_mlp": (
         "1639d403fe7e7ada81fa4ec06ad01e2b8f1cc218b36234666feda20823c9945b",
-        "bff672f730e3e90f8a00b84b89692213117a3956dd6f5d05b6c14148ede457ff",
+        "train_mlp",
+        "b43e7e4d89095963e05706f0ccea5835e9a73d1cca95cf34cd43f647ab3f29cf",
     ),
     "rclib.experiments.mlp_runs.transferred_run": (
         "1639d403fe7e7ada81fa4ec06ad01e2b8f1cc218b36234666feda20823c9945b",
-        "883ce712c33f9cc6e33b652eefeb60a3decc46a5e227414924ca1bdc20656eb9",
+        "transferred_run",
+        "386861c9fd0bacab1b3c7442be0dabf41e170f012920365395fa9eae4ff2a4cf",
     ),
     "rclib.experiments.mlp_runs.zero_shot": (
         "1639d403fe7e7ada81fa4ec06ad01e2b8f1cc218b36234666feda20823c9945b",
-        "79529b1a0efd12a38c78965b1084495a60f0a78a2fc2d90e83ee402d4ff9574d",
+        "zero_shot",
+        "3d79a5df26aeeb912636b2681a5835168dc9f984907af86763efa7e0fddcfbd0",
     ),
     "rclib.experiments.coordinates.coordinate_check": (
         "cc2b1778a1f4967e4d30c043b35d2a97124a7fda5c85ae5b70516a5763e119d5",
-        "f7cca54acbb820dbf477926898501563853d4698566426c631ee74797d7a5b88",
+        "coordinate_check",
+        "6af2be58455da5863fcf6948bcae15b57a323e6dd1673a5c040624f14c8f3303",
     ),
     "rclib.experiments.teacher_runs.run": (
         "4a2f3c1f93ac6224569ae2c3d5c68296a5a1962eb86f5e63c78bb94b97fcfa36",
-        "cf5ff49f0bfb9f490476bb3ece32d0b27ab7e09bfe5669f74b2a3a4e7f8194da",
+        "student_run",
+        "9ad1e0546e303a942b8ee6e44ce2681b417ba18ff6616f723c9b6294468f0f75",
     ),
     "rclib.experiments.spikes_first_step.one_step": (
         "8d4371f4c571046ed79684825191708fa526d8d85465130aa6dcae9e67ea6c54",
-        "96ee09f1a65c24999870854878d7db404284dee085594b5eb398987ceaa569b6",
+        "one_step",
+        "0d46055b8c0ca5f8bbabaa8753e06e5ccd5d064b9b81045026ccd61089877a73",
     ),
     "rclib.experiments.spikes_first_step.critical_rate": (
         "8d4371f4c571046ed79684825191708fa526d8d85465130aa6dcae9e67ea6c54",
-        "f64f34236e90f728cb2c84b9c949b4b3c85db922c9584ece91758d33329feca4",
+        "critical_rate",
+        "f43da086f9f6b99277779f3cf39a1a855b8eb002ae07de6a75ddb9cd7aa5f747",
     ),
     "rclib.experiments.lm_runs.train_gpt": (
         "30d3321dff9f343547e7567b58e738c23b889e85b8535a85d324290a6e832054",
-        "6c647390248d85335d4839d9d87106bbb35f94be2bca9d44bbf697080410606e",
+        "train_gpt",
+        "9a8813cb32923974dc7f461a4d9e67334363243822686f56237fed76e29f6e1a",
     ),
     "rclib.experiments.growth.resized_run": (
         "b76720510da6051db90814fb71954e5a38c6b3b74ce7a053b7afca7458bf2b72",
-        "05793652ff05ee2d3809e1a0180a94ef45adff16f7002139b48a391cc7dd257b",
+        "resized_run",
+        "1ab62ae2ddc107221a02662f03c6891cd6eaf94b22488311dfb3fb3b97e89f43",
     ),
 }
 
@@ -75,25 +88,28 @@ def rekey(root: Path) -> Iterator[tuple[Path, Path]]:
         try:
             with safe_open(path, framework="np") as handle:
                 meta = dict(handle.metadata() or {})
-                key = _new_key(meta, path.stem)
-                if key is None:
+                found = _place_and_key(meta, path.stem)
+                if found is None:
                     continue
                 order = json.loads(meta["order"])
                 arrays = {name: handle.get_tensor(name) for name in order}
         except (SafetensorError, OSError, ValueError, KeyError, TypeError):
             continue  # damaged, or of another form: computed anew
-        meta |= {"key": key, "device": store.device(), "precision": store.precision()}
-        new = path.with_name(f"{key}.safetensors")
-        store.write_atomically(new, save(arrays, metadata=meta))
+        module, name, key = found
+        meta |= {"function": f"{module}.{name}", "key": key}
+        meta |= {"device": store.device(), "precision": store.precision()}
+        new = root / name / f"{key}.safetensors"
+        write_atomically(new, save(arrays, metadata=meta))
         os.unlink(path)
         yield path, new
 
 
-def _new_key(meta: dict[str, str], stem: str) -> str | None:
+def _place_and_key(meta: dict[str, str], stem: str) -> tuple[str, str, str] | None:
+    """Module and name of the function today, and the key."""
     if "device" in meta or meta.get("function") not in OLD:
         return None
     config, threads = json.loads(meta["config"]), int(meta["threads"])
-    old, definitions = OLD[meta["function"]]
+    old, qualname, definitions = OLD[meta["function"]]
     record = {
         "function": meta["function"],
         "config": config,
@@ -107,11 +123,10 @@ def _new_key(meta: dict[str, str], stem: str) -> str | None:
     text = json.dumps(record, sort_keys=True)
     if hashlib.sha256(text.encode()).hexdigest() != stem:
         return None
-    qualname = meta["function"].rpartition(".")[2]
     for module in homes().get(qualname, set()):
         code = code_of(module, qualname)
         if code.digest == definitions:
-            return store.key_of(
+            key = store.key_of(
                 qualname,
                 config,
                 code=code,
@@ -120,4 +135,5 @@ def _new_key(meta: dict[str, str], stem: str) -> str | None:
                 device=store.device(),
                 precision=store.precision(),
             )
+            return module, qualname, key
     return None

@@ -36,8 +36,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rclib import paths
-from rclib.data.images import Source
+from rclib.files.atomic import write_atomically
 from rclib.runs.code import Code, code_of
+from rclib.runs.source import Source
 
 __all__ = [
     "Arrays",
@@ -52,25 +53,10 @@ __all__ = [
     "run_key",
     "seconds_spent",
     "versions",
-    "write_atomically",
 ]
 
 Arrays = dict[str, np.ndarray]
 Experiment = Callable[..., Arrays]
-
-
-def write_atomically(path: Path, payload: bytes) -> None:
-    """Write a file whole or not at all (temporary name in the same folder, then rename)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as handle:
-            handle.write(payload)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @functools.cache

@@ -21,12 +21,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rclib import __version__, paths
-from rclib.execution.progress import duration
-from rclib.reports.scoreboard import tally
 from rclib.site import images, notebook_page
 from rclib.site.content import PAPERS, ClaimRow, Figure, Gallery, Notebook, load_gallery
 from rclib.study.claims import VERDICTS
 from rclib.study.multiplicity import corrected
+from rclib.study.results import duration, tally
 
 __all__ = ["build", "main"]
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from rclib import paths
-from rclib.reports.replication import load_papers
-from rclib.reports.scoreboard import claim_rows, load_results, tally
 from rclib.study.claims import VERDICTS
+from rclib.study.papers import load_papers
+from rclib.study.results import load_results, tally
+from rclib.study.seeds import claim_rows
 
 __all__ = [
     "KINDS",
@@ -230,7 +231,8 @@ def _figures(notebook: Notebook) -> list[Figure]:
     for profile, record in notebook.records.items():
         for figure in record["figures"]:
             name = figure["name"]
-            files = {kind: paths.figures_dir(profile) / f"{name}.{kind}" for kind in KINDS}
+            folder = paths.figures_dir(profile, notebook.name)
+            files = {kind: folder / f"{name}.{kind}" for kind in KINDS}
             for path in files.values():
                 if not path.is_file():
                     raise ValueError(
@@ -244,8 +246,8 @@ def _figures(notebook: Notebook) -> list[Figure]:
         Figure(
             name=name,
             notebook=notebook,
-            title=titles.get(name, name.replace("_", " ").capitalize()),
-            label=items.get(name, notebook.label),
+            title=titles.get((notebook.name, name), name.replace("_", " ").capitalize()),
+            label=items.get((notebook.name, name), notebook.label),
             variants=found,
         )
         for name, found in variants.items()

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["TYPES", "Cut", "available", "bits", "cut", "kernel"]
+__all__ = ["TYPES", "Cut", "available", "bits", "cut_into", "kernel"]
 
 # Terms of a float32 sum down a column, and the columns of a strip, whose sums (16 KB) stay in a
 # core's first-level cache. Along a row, 16 or more sums run side by side over a strip.
@@ -108,7 +108,7 @@ class Cut:
     sizes: tuple[int, int]
 
 
-def cut(rows: Tensor | None, columns: Tensor | None, shape: tuple[int, int]) -> Cut | None:
+def cut_into(rows: Tensor | None, columns: Tensor | None, shape: tuple[int, int]) -> Cut | None:
     """From marks (A, height) and (width, B) of zeros and ones, None for one block of all.
 
     None where blocks overlap or mostly alternate after a few rows or columns.

@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rclib.checkpoints.opening import Checkpoint, CheckpointError
-from rclib.checkpoints.safetensors_file import brief
+from rclib.checkpoints.safetensors_file import brief_line
 from rclib.streaming import compiled as compiled_loop
 from rclib.streaming.tiles import Part, Selection, Tiler, Window, windows
 from rclib.streaming.widen import FLOATING
@@ -192,8 +192,8 @@ def stream_means(
         shape = _usable(checkpoint, name)
         if not 1 <= len(shape) <= 2:
             raise CheckpointError(
-                f"{checkpoint.source}: tensor {brief(name)} of shape {shape} is neither vector "
-                "nor matrix"
+                f"{checkpoint.source}: tensor {brief_line(name)} of shape {shape} is neither "
+                "vector nor matrix"
             )
         matrix = (shape[0], shape[1] if len(shape) == 2 else 1)
         plans.append(_Plan(checkpoint, name, matrix, blocks, squares))
@@ -214,7 +214,7 @@ class _Plan:
         self.checkpoint, self.name, self.shape = checkpoint, name, shape
         self.squares = squares
         self.itemsize = checkpoint.info(name).nbytes // math.prod(shape)
-        where = f"tensor {brief(name)}"
+        where = f"tensor {brief_line(name)}"
         self.row_places = _places(blocks.rows, shape[0], f"row block of {where}")
         self.column_places = _places(blocks.columns, shape[1], f"column block of {where}")
         if shape[0] * len(blocks.columns) + shape[1] * len(blocks.rows) > MAX_MEANS:
@@ -234,7 +234,7 @@ class _Plan:
         rows = _marks(self.row_places, self.shape[0])
         columns = _marks(self.column_places, self.shape[1])
         marks = rows, None if columns is None else columns.t()
-        cut = compiled_loop.cut(*marks, self.shape) if compiled else None
+        cut = compiled_loop.cut_into(*marks, self.shape) if compiled else None
         self.selection = Selection(*marks, cut)
         kinds = len(self.row_places), len(self.column_places)
         self.rows = np.zeros((self.shape[0], kinds[1]))
@@ -355,7 +355,7 @@ def _batches(plans: Sequence[_Plan], compiled: bool) -> Iterator[list[_Job]]:
 def _usable(checkpoint: Checkpoint, name: str) -> tuple[int, ...]:
     """Shape of a tensor that has means."""
     info = checkpoint.info(name)
-    where = f"{checkpoint.source}: tensor {brief(name)}"
+    where = f"{checkpoint.source}: tensor {brief_line(name)}"
     if info.dtype not in FLOATING:
         raise CheckpointError(f"{where} is {info.dtype}; means are taken of floating types only")
     if not math.prod(info.shape):

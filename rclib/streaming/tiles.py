@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from rclib.checkpoints.opening import Checkpoint, CheckpointError
-from rclib.checkpoints.safetensors_file import brief
+from rclib.checkpoints.safetensors_file import brief_line
 from rclib.streaming import compiled
 from rclib.streaming.widen import Widener
 
@@ -274,7 +274,7 @@ def _not_finite(
     checkpoint: Checkpoint, name: str, shape: tuple[int, int], start: int, flat: Tensor
 ) -> CheckpointError:
     """The error for a window (entries from `start` on) whose sums are not finite."""
-    where = f"{checkpoint.source}: tensor {brief(name)}"
+    where = f"{checkpoint.source}: tensor {brief_line(name)}"
     for offset in range(0, len(flat), TILE):
         values = flat[offset : offset + TILE].double()
         wrong = (~torch.isfinite(values)).nonzero()

@@ -23,11 +23,11 @@ import pandas as pd
 import torch
 
 from rclib import paths
-from rclib.data.images import Source
-from rclib.reports.scoreboard import times_path
+from rclib.files.atomic import write_atomically
 from rclib.runs import sweep
-from rclib.runs.store import write_atomically
+from rclib.runs.source import Source
 from rclib.study.claims import Claims
+from rclib.study.results import times_path
 
 if TYPE_CHECKING:  # a reader of results draws nothing
     from matplotlib.figure import Figure
@@ -53,7 +53,7 @@ class Study:
         self.parameters = dict(parameters)
         self.profile = str(self.parameters.get("profile", "quick"))
         self._results = paths.results_dir(self.profile)
-        self._figures = paths.figures_dir(self.profile)
+        self._figures = paths.figures_dir(self.profile, name)
         try:
             json.dumps(self.parameters, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -63,10 +63,10 @@ class Study:
         self.figures: list[dict[str, str]] = []
         self.tables: dict[str, list[dict[str, Any]]] = {}
         self._begin = time.monotonic()
-        from rclib.plots import panels as plots
+        from rclib.plots import style
 
         torch.set_num_threads(1)  # results repeat bit for bit with the same thread count
-        plots.use_style()
+        style.use_style()
 
     @property
     def data_note(self) -> str:
@@ -83,12 +83,12 @@ class Study:
         return frame
 
     def save_figure(self, figure: Figure, name: str, *, caption: str, data: pd.DataFrame) -> str:
-        """Write `figures/<profile>/<name>.png`, `.pdf` and the data behind it as `.csv`.
+        """Write `figures/<profile>/<notebook>/<name>.png`, `.pdf` and the data behind it as `.csv`.
 
         The caption is completed with the data set and the profile, kept with the results and
         returned, for the reader of the notebook. The data are in long form, one row a value.
         """
-        from rclib.plots import panels as plots
+        from rclib.plots import style
 
         whole = f"{caption} Data: {self.data_note}; profile: {self.profile}."
         self._figures.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ class Study:
         # The layout is solved once, not once a file format.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        plots.stamp(figure, f"Data: {self.data_note}; {self.profile} profile")
+        style.stamp(figure, f"Data: {self.data_note}; {self.profile} profile")
         for kind, meta in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, metadata=meta)

@@ -31,7 +31,7 @@ __all__ = [
     "Evaluation",
     "Problem",
     "RidgeFit",
-    "evaluate",
+    "evaluate_student",
     "features",
     "loss_and_gradient",
     "make_problem",
@@ -282,7 +282,7 @@ class Evaluation:
     kta: float
 
 
-def evaluate(problem: Problem, W: Array, *, ridge: float = 0.01) -> Evaluation:
+def evaluate_student(problem: Problem, W: Array, *, ridge: float = 0.01) -> Evaluation:
     """Refit the last layer on the fresh sample and measure. Source: paper B, "Setting".
 
     The kernel target alignment shares the Gram matrix of the refit.

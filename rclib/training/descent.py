@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rclib.checks.arguments import brief, choice, number
 from rclib.checks.arrays import real_array
 
-__all__ = ["OPTIMIZERS", "Adam", "GradientDescent", "Optimizer", "make_optimizer", "step_rates"]
+__all__ = ["OPTIMIZERS", "Adam", "GradientDescent", "Optimizer", "make_descent", "step_rates"]
 
 OPTIMIZERS = ("gd", "adam")
 
@@ -101,7 +101,7 @@ def _checked(gradient: NDArray[Any], rate: float) -> float:
 Optimizer = GradientDescent | Adam
 
 
-def make_optimizer(name: str) -> Optimizer:
+def make_descent(name: str) -> Optimizer:
     """A fresh optimiser by name, "gd" or "adam". Raises ValueError for another name."""
     choice("optimizer", name, OPTIMIZERS)
     return Adam() if name == "adam" else GradientDescent()

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from rclib.runs.store import write_atomically
+from rclib.files.atomic import write_atomically
 
 __all__ = [
     "StateError",

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from rclib.data.images import Dataset
-from rclib.experiments.mean_field.mlp_runs import build
+from rclib.experiments.mean_field.mlp_runs import build_mlp
 from rclib.training.classifier import make_step
 
-__all__ = ["coordinate_check", "slope"]
+__all__ = ["coordinate_check"]
 
 
 def coordinate_check(
@@ -43,7 +43,7 @@ def coordinate_check(
     if not steps or list(steps) != sorted(set(steps)) or steps[0] < 1:
         raise ValueError(f"steps must be increasing and positive, got {list(steps)}")
     generator = torch.Generator().manual_seed(seed)
-    model = build(data, network, seed=seed).double()
+    model = build_mlp(data, network, seed=seed).double()
     step = make_step(model, lr=lr, optimizer=optimizer)
     probe = data.x_test[torch.randperm(len(data.x_test), generator=generator)[:probes]].double()
     with torch.no_grad():
@@ -72,14 +72,3 @@ def coordinate_check(
 
 def _rms(z: torch.Tensor) -> float:
     return float(z.square().mean().sqrt())
-
-
-def slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """Least-squares slope of log y against log x.
-
-    Raises ValueError unless there are at least two pairs, all of them positive.
-    """
-    a, b = np.asarray(x, float), np.asarray(y, float)
-    if len(a) != len(b) or len(a) < 2 or not (np.all(a > 0) and np.all(b > 0)):
-        raise ValueError(f"need at least two positive pairs, got x = {list(x)}, y = {list(y)}")
-    return float(np.polyfit(np.log(a), np.log(b), 1)[0])

@@ -15,7 +15,7 @@ from rclib.experiments.mean_field.mlp_runs import configuration, train_mlp
 from rclib.rowcolumn import measure
 from rclib.runs import sweep
 
-__all__ = ["maps", "relative_changes", "share_curves", "shares", "train_all"]
+__all__ = ["maps", "relative_changes", "share_curves", "share_rows", "train_all"]
 
 Weights = dict[tuple[str, int], tuple[Tensor, Tensor]]
 
@@ -82,7 +82,7 @@ def maps(weights: Weights, *, seed: int) -> dict[str, dict[str, np.ndarray]]:
     return out
 
 
-def shares(weights: Weights, *, k: int) -> pd.DataFrame:
+def share_rows(weights: Weights, *, k: int) -> pd.DataFrame:
     """Share of the squared norm in k leading outer products, for each run.
 
     Columns: parametrization, seed, `start` (W(0)), `change` (W(T) - W(0)), `trained` (W(T)),

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from rclib.data.images import Dataset
-from rclib.experiments.mean_field.coordinates import slope
 from rclib.experiments.mean_field.mlp_runs import configuration, train_mlp
 from rclib.rowcolumn import measure
 from rclib.runs import sweep
+from rclib.stats.slopes import slope
 
-__all__ = ["correlation_table", "matrices", "spread_exponents", "spreads", "train_all"]
+__all__ = ["correlation_table", "correlation_tables", "spread_exponents", "spreads", "train_all"]
 
 Vectors = dict[str, dict[str, Tensor]]
 Runs = dict[tuple[str, int, int], dict[int, Vectors]]
@@ -79,7 +79,7 @@ def _vectors(run: Mapping[str, np.ndarray], epoch: int) -> Vectors:
     return out
 
 
-def matrices(
+def correlation_tables(
     runs: Runs, *, width: int, seed: int
 ) -> dict[str, tuple[Sequence[str], Sequence[str], np.ndarray]]:
     """Correlation matrices after training, one a bias variant: labels, indices, matrix."""

@@ -10,7 +10,6 @@ import pandas as pd
 from scipy import stats
 
 from rclib.data.images import Dataset
-from rclib.experiments.mean_field.coordinates import slope
 from rclib.experiments.mean_field.mlp_runs import (
     configuration,
     train_mlp,
@@ -18,6 +17,7 @@ from rclib.experiments.mean_field.mlp_runs import (
     zero_shot,
 )
 from rclib.runs import sweep
+from rclib.stats.slopes import slope
 
 __all__ = ["from_starts", "gap_curves", "pooled_exponent", "source", "transfers", "zero_shot_table"]
 

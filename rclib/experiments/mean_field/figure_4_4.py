@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from rclib.checkpoints.opening import open_checkpoint
 from rclib.data.images import Dataset
-from rclib.data.text import load_text
 from rclib.experiments.mean_field.lm_runs import (
     Arrays,
     cost,
@@ -36,7 +35,6 @@ __all__ = [
     "over_chance",
     "p_value_curve",
     "shares_above",
-    "text_data",
     "train_all",
     "trained_table",
     "untrained_table",
@@ -45,11 +43,6 @@ __all__ = [
 # {(variant, seed): (configuration, run)}
 Runs = dict[tuple[str, int], tuple[dict[str, Any], Arrays]]
 STREAM = "stream"
-
-
-def text_data(source: str) -> Dataset:
-    """A text by name or path, as the sweep and the study take a data set."""
-    return cast(Dataset, load_text(source))
 
 
 def correlations_of(model: GPT) -> BlockCorrelations:

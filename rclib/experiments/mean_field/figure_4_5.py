@@ -21,11 +21,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from rclib.experiments.mean_field.coordinates import slope
 from rclib.experiments.mean_field.lm_runs import Arrays, means_of
 from rclib.experiments.mean_field.width_collapse import Key, Runs
 from rclib.nets.gpt import MLP_RATIO
 from rclib.nets.parametrization import parametrization as lookup
+from rclib.stats.slopes import slope
 from rclib.stats.two_sample import (
     DISTANCES,
     Distance,
@@ -48,7 +48,7 @@ __all__ = [
     "kernel_means",
     "levels_by_width",
     "ratio_interval",
-    "samples",
+    "row_samples",
 ]
 
 Samples = dict[int, list[np.ndarray]]  # one vector of row means a run, by width
@@ -74,7 +74,7 @@ def kernel_means(
     return factor * np.asarray(means, dtype=np.float64)
 
 
-def samples(
+def row_samples(
     runs: Runs,
     name: str,
     *,
@@ -107,7 +107,7 @@ def distances(
 ) -> list[PairDistances]:
     """Distances between all runs of one parametrisation, one table a block; see `samples`."""
     return [
-        pair_distances(samples(runs, name, block=block, **options), DISTANCES[distance])
+        pair_distances(row_samples(runs, name, block=block, **options), DISTANCES[distance])
         for block in range(blocks)
     ]
 
@@ -175,7 +175,7 @@ def distance_table(
             for step in steps:
                 if step == 0 and quantity != "row mean":
                     continue  # nothing has changed yet
-                found = samples(
+                found = row_samples(
                     runs, name, quantity=quantity, block=block, step=step, matrix=matrix
                 )
                 chosen = {small: found[small], large: found[large]}
@@ -224,7 +224,7 @@ def levels_by_width(
     rows = []
     for quantity in QUANTITIES:
         groups = [
-            samples(runs, name, quantity=quantity, block=b, step=step, **options)
+            row_samples(runs, name, quantity=quantity, block=b, step=step, **options)
             for b in range(blocks)
         ]
         for label, distance in DISTANCES.items():
@@ -267,7 +267,9 @@ def densities(
     frames = []
     for block in blocks:
         for step in steps:
-            found = samples(runs, name, quantity=quantity, block=block, step=step, matrix=matrix)
+            found = row_samples(
+                runs, name, quantity=quantity, block=block, step=step, matrix=matrix
+            )
             pooled = {width: np.concatenate(found[width]) for width in widths}
             low = min(float(v.min()) for v in pooled.values())
             high = max(float(v.max()) for v in pooled.values())

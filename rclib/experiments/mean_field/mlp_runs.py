@@ -14,17 +14,19 @@ import torch
 from torch import Tensor
 
 from rclib.data.images import Dataset
-from rclib.nets.mlp import MLP, Init
-from rclib.rowcolumn import measure, transfer
+from rclib.nets.init import Init
+from rclib.nets.mlp import MLP
+from rclib.resizing import mlp
+from rclib.rowcolumn import measure
 from rclib.runs import store
 from rclib.training.classifier import train
 
-__all__ = ["build", "configuration", "restore", "train_mlp", "transferred_run", "zero_shot"]
+__all__ = ["build_mlp", "configuration", "restore", "train_mlp", "transferred_run", "zero_shot"]
 
 Arrays = dict[str, np.ndarray]
 
 
-def build(data: Dataset, network: Mapping[str, Any], *, seed: int) -> MLP:
+def build_mlp(data: Dataset, network: Mapping[str, Any], *, seed: int) -> MLP:
     """An `MLP` for `data` from a JSON-able description.
 
     network : arguments of `MLP`, with `init` and `bias_init` as {"kind", "mean", "scale"} and
@@ -89,7 +91,7 @@ def train_mlp(
     `snapshots` the mean vectors `e/mean/<index>/<label>` (N,) and the tensors `e/<name>` named
     in `keep` ("*" for all).
     """
-    model = build(data, network, seed=seed)
+    model = build_mlp(data, network, seed=seed)
     history = train(
         model,
         data,
@@ -121,7 +123,7 @@ def restore(data: Dataset, source: Mapping[str, Any], epoch: int) -> tuple[MLP, 
     Raises ValueError if the run kept nothing of that epoch.
     """
     run = store.fetch(train_mlp, source, data=data)
-    model = build(data, source["network"], seed=int(source["seed"]))
+    model = build_mlp(data, source["network"], seed=int(source["seed"]))
     state: dict[str, Tensor] = {}
     for name in model.state_dict():
         if f"{epoch}/{name}" not in run:
@@ -153,8 +155,8 @@ def transferred_run(
         raise ValueError(f"epochs must be at least the transfer epoch {epoch}, got {epochs}")
     seed = int(source["seed"])
     small, _ = restore(data, source, epoch)
-    model = transfer.resize(small, width, random_rate=random_rate, norm_rate=norm_rate, seed=seed)
-    origin = transfer.resize_maps(small, width, random_rate=random_rate, seed=seed)["W1", 0]
+    model = mlp.resize(small, width, random_rate=random_rate, norm_rate=norm_rate, seed=seed)
+    origin = mlp.resize_maps(small, width, random_rate=random_rate, seed=seed)["W1", 0]
     history = train(
         model,
         data,
@@ -204,7 +206,7 @@ def zero_shot(
     with torch.no_grad():
         target = other(data.x_test)
         for at in np.ndindex(*shape):
-            moved = transfer.resize(
+            moved = mlp.resize(
                 model,
                 widths[at[0]],
                 random_rate=random_rates[at[1]],

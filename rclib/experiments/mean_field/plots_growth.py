@@ -13,7 +13,7 @@ from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rclib.plots.panels import DASHES, MARKERS, WIDTH
+from rclib.plots.style import DASHES, MARKERS, WIDTH
 
 __all__ = ["growth_curves", "method_panels", "saved_compute"]
 

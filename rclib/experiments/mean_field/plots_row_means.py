@@ -13,7 +13,7 @@ import seaborn as sns
 from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
 
-from rclib.plots.panels import DASHES, MARKERS, WIDTH
+from rclib.plots.style import DASHES, MARKERS, WIDTH
 
 __all__ = ["collapse", "control_densities", "levels", "row_mean_densities"]
 

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from rclib.data.images import Dataset
-from rclib.experiments.mean_field.coordinates import coordinate_check, slope
+from rclib.experiments.mean_field.coordinates import coordinate_check
 from rclib.nets.parametrization import LAYER_TYPES, first_step_exponents, parametrization
 from rclib.runs import sweep
+from rclib.stats.slopes import slope
 
 __all__ = ["check_sizes", "exponent_table", "slopes"]
 

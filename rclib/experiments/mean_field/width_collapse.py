@@ -14,9 +14,8 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from rclib import paths
 from rclib.data.images import Dataset
-from rclib.data.text import VOCABULARY, TextData, load_text
+from rclib.data.text import VOCABULARY, TextData
 from rclib.experiments.mean_field.lm_runs import (
     Arrays,
     cost,
@@ -34,19 +33,11 @@ __all__ = [
     "differences_from_widest",
     "loss_curves",
     "start_seed",
-    "text_data",
     "train_all",
 ]
 
 Key = tuple[str, int, int]  # parametrisation, width, seed
 Runs = Mapping[Key, Arrays]
-
-
-def text_data(name: str) -> TextData:
-    """ "python" (the language reference of this Python), or a file of the data folder
-    (`$RCLIB_DATA`, default data) by its name. Raises `rclib.data.images.DataError` if it is
-    missing."""
-    return load_text(name if name == "python" else paths.data_dir() / name)
 
 
 def start_seed(width: int, seed: int) -> int:

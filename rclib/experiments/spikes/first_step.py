@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from rclib.spectral import spectra
 from rclib.spectral.random_matrix import outliers, spike
 from rclib.teacher.problem import Problem, make_problem
-from rclib.training.descent import make_optimizer
+from rclib.training.descent import make_descent
 
 __all__ = ["critical_rate", "one_step"]
 
@@ -34,7 +34,7 @@ LOWEST, HIGHEST, HALVINGS = -4.0, 6.0, 12  # decades searched for the critical r
 
 def _first_update(problem: Problem, optimizer: str) -> Floats:
     _, gradient = problem.first_step
-    return np.asarray(make_optimizer(optimizer).update(gradient, 1.0), dtype=np.float64)
+    return np.asarray(make_descent(optimizer).update(gradient, 1.0), dtype=np.float64)
 
 
 def one_step(

@@ -40,9 +40,9 @@ __all__ = [
     "Floors",
     "Samples",
     "bulk",
+    "drawn_samples",
     "expand",
     "floors",
-    "samples",
     "steps_frame",
     "train_all",
 ]
@@ -69,7 +69,7 @@ class Samples:
     checksum: None = None
 
 
-def samples(*, seeds: Sequence[int], d: int, h: int, n: int, noise: float) -> Samples:
+def drawn_samples(*, seeds: Sequence[int], d: int, h: int, n: int, noise: float) -> Samples:
     """Description of the teacher's samples."""
     which = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
     return Samples(
@@ -107,7 +107,7 @@ def expand(base: Mapping[str, Any], **axes: Sequence[Any]) -> list[dict[str, Any
 
 def train_all(configs: Sequence[Mapping[str, Any]]) -> list[Arrays]:
     """The records of all configurations, from the store or computed."""
-    return sweep.run(teacher_runs.run, configs, description="student runs")
+    return sweep.run(teacher_runs.student_run, configs, description="student runs")
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from rclib.teacher.problem import Problem, make_problem
-from rclib.teacher.record import STANDARD, train
+from rclib.teacher.record import STANDARD, train_student
 
-__all__ = ["run"]
+__all__ = ["student_run"]
 
 
 @lru_cache(maxsize=1)
@@ -28,7 +28,7 @@ def _problem(seed: int, d: int, h: int, n: int, n_test: int, noise: float) -> Pr
     return make_problem(seed, d=d, h=h, n=n, n_test=n_test, noise=noise)
 
 
-def run(
+def student_run(
     data: None,
     *,
     seed: int,
@@ -61,7 +61,7 @@ def run(
     if data is not None:
         raise ValueError(f"data must be None, the samples come from the seed; got {type(data)}")
     with threadpool_limits(limits=1):
-        record = train(
+        record = train_student(
             _problem(seed, d, h, n, n_test, noise),
             optimizer=optimizer,
             rate=rate,

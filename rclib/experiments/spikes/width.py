@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rclib.experiments.mean_field.coordinates import slope
 from rclib.experiments.spikes.first_step import critical_rate, one_step
 from rclib.experiments.spikes.frames import expand, steps_frame, train_all
 from rclib.runs import sweep
+from rclib.stats.slopes import slope
 
-__all__ = ["critical_rates", "exponents", "one_step_frame", "sizes_of", "train"]
+__all__ = ["critical_rates_by_width", "exponents", "one_step_frame", "sizes_of", "train"]
 
 
 def sizes_of(d: int, *, aspect: float, samples: float) -> dict[str, int]:
@@ -64,7 +64,7 @@ def one_step_frame(
     return frame.assign(error=frame.top / frame.predicted - 1.0)
 
 
-def critical_rates(
+def critical_rates_by_width(
     sizes: Sequence[Mapping[str, int]],
     *,
     seeds: Sequence[int],

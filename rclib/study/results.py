@@ -1,0 +1,194 @@
+"""A results file, checked on reading: what `rclib.study.study.Study` writes and others build upon.
+
+The scoreboard prints it, the README's table and replication.md are written from it, and the
+gallery opens the files of the figures that it names. So a file of another shape, numbers that
+are none, a name that leads out of its folder, and text that moves the terminal's cursor stop
+here, with one line that names the file.
+
+Needs the standard library alone, as the scoreboard does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rclib import paths
+from rclib.files.plain import DataError, read_plain
+from rclib.files.strict import parse_json
+from rclib.study.claims import VERDICTS
+
+__all__ = [
+    "duration",
+    "load_results",
+    "read_results",
+    "read_times",
+    "score",
+    "tally",
+    "times_path",
+]
+
+_MAX_BYTES = 2**24  # a hundred times the largest so far
+# Control characters, separators of lines, marks that turn the direction of text, halves of
+# characters.
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_NUMBER = (float, int)
+_ENVIRONMENT = ("python", "torch", "numpy", "system", "machine", "cores", "commit")
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """The record of a notebook; see `rclib.study.study.Study.close` for what it holds.
+
+    Raises ValueError naming the file and the fault.
+    """
+    try:
+        record = _parsed(path)
+        _check(record, path)
+    except ValueError as error:
+        raise ValueError(f"results file {path} is not valid: {error}") from None
+    return record
+
+
+def read_times(path: Path) -> dict[str, float]:
+    """Seconds of all runs on one core and of the notebook itself. ValueError as above."""
+    try:
+        record = _parsed(path)
+        times = {key: float(_get(record, "", key, *_NUMBER)) for key in _TIMES}
+        if min(times.values()) < 0:
+            raise ValueError("its seconds are negative")
+    except ValueError as error:
+        raise ValueError(f"times file {path} is not valid: {error}") from None
+    return times
+
+
+_TIMES = ("core_seconds", "seconds")
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        record = parse_json(read_plain(path, _MAX_BYTES).decode("utf-8"))
+    except (DataError, OSError) as error:
+        raise ValueError(str(error).removeprefix(f"{path} ")) from None
+    if not isinstance(record, dict):
+        raise ValueError("not an object")
+    return record
+
+
+def _check(record: dict[str, Any], path: Path) -> None:
+    if _get(record, "", "notebook", str) != path.stem:
+        raise ValueError(f"its notebook is {record['notebook'][:60]!r}, not {path.stem!r}")
+    _line(record, "", "title")
+    _line(record, "", "profile")
+    data = _get(record, "", "data", dict)
+    _line(data, "data: ", "description")
+    _get(data, "data: ", "checksum", str, type(None))
+    _get(record, "", "parameters", dict)
+    environment = _get(record, "", "environment", dict)
+    for key in _ENVIRONMENT:
+        if _get(environment, "environment: ", key, str, int, type(None)) is not None:
+            _line({key: str(environment[key])}, "environment: ", key)
+    for figure in _objects(record, "figures"):
+        name = _line(figure, "figures: ", "name")
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise ValueError(f"figures: name {name[:60]!r} is no plain file name")
+        _line(figure, "figures: ", "caption")
+    for name, rows in _get(record, "", "tables", dict).items():
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ValueError(f"tables: {name[:60]!r} must be a list of objects")
+    seen = set()
+    for claim in _objects(record, "claims"):
+        _check_claim(claim)
+        if claim["key"] in seen:
+            raise ValueError(f"claims: key {claim['key'][:60]!r} is there twice")
+        seen.add(claim["key"])
+
+
+def _check_claim(claim: dict[str, Any]) -> None:
+    where = f"claim {_line(claim, 'claims: ', 'key')[:60]!r}: "
+    for key in ("paper", "statement", "quantity", "criterion", "note"):
+        _line(claim, where, key)
+    if _line(claim, where, "verdict") not in VERDICTS:
+        raise ValueError(f"{where}unknown verdict {claim['verdict'][:60]!r}")
+    _get(claim, where, "repeats", int)
+    untested = claim["verdict"] == "not testable here"
+    for key in ("value", "low", "high"):
+        _get(claim, where, key, *([type(None)] if untested else _NUMBER))
+
+
+def _objects(record: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    values = _get(record, "", key, list)
+    for value in values:
+        if not isinstance(value, dict):
+            raise ValueError(f"{key}: {_brief(value)} is not an object")
+    return values  # type: ignore[no-any-return]
+
+
+def _line(record: dict[str, Any], where: str, key: str) -> str:
+    """A text that is shown to people, on one line."""
+    text: str = _get(record, where, key, str)
+    found = _HIDDEN.search(text)
+    if found:
+        raise ValueError(f"{where}{key} holds the character {found[0]!a}")
+    return text
+
+
+def _get(record: dict[str, Any], where: str, key: str, *kinds: type) -> Any:
+    if key not in record:
+        raise ValueError(f"{where}it has no {key!r}")
+    value = record[key]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        names = " or ".join(_NAMES[kind] for kind in kinds if kinds != _NUMBER or kind is float)
+        raise ValueError(f"{where}{key} must be {names}, got {_brief(value)}")
+    return value
+
+
+_NAMES = {
+    dict: "an object", list: "a list", str: "text", int: "a whole number", float: "a number",
+    type(None): "null",
+}  # fmt: skip
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else "a list"
+    return ascii(value)[:60]
+
+
+def load_results(profile: str) -> list[dict[str, Any]]:
+    """Results files of a profile, in the order of the notebooks, each with its times (zero where
+    unknown).
+
+    Raises ValueError naming the file when one is not valid (`rclib.study.results`).
+    """
+    records = []
+    for path in sorted(paths.results_dir(profile).glob("[0-9]*.json")):
+        times = times_path(path)
+        known = read_times(times) if times.is_file() else {"core_seconds": 0.0, "seconds": 0.0}
+        records.append(known | read_results(path))
+    return records
+
+
+def times_path(results: Path) -> Path:
+    """Where the times of a results file are."""
+    return results.parent / "times" / results.name
+
+
+def score(record: dict[str, Any]) -> tuple[int, int]:
+    """(claims reproduced, claims made) of one results file."""
+    verdicts = [c["verdict"] for c in record["claims"]]
+    return verdicts.count("reproduced"), len(verdicts)
+
+
+def tally(verdicts: Iterable[str]) -> dict[str, int]:
+    """How often each verdict occurs, in the order of `rclib.study.claims.VERDICTS`; none with 0."""
+    found = list(verdicts)
+    return {verdict: found.count(verdict) for verdict in VERDICTS if verdict in found}
+
+
+def duration(seconds: float) -> str:
+    """A time in words, e.g. "26 s", "3.7 min", "1.2 h"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,141 @@
+"""A disk that is full, read-only or wrong: one line ends the notebook, and no run is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+RUNS = """
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+def noise(data, *, seed):
+    with open(Path(os.environ["RCLIB_TEST_LOG"]), "a") as log:
+        log.write("computed\\n")
+    return {"x": np.random.default_rng(seed).standard_normal(20_000)}
+"""
+
+COMPUTE = """
+import pandas as pd
+from matplotlib import pyplot as plt
+from disk_test_runs import noise
+from rclib.runs import store
+from rclib.study.claims import below
+from rclib.study.study import Study
+
+study = Study("10_small", title="T", parameters={"profile": profile, "seeds": seeds})
+study.claims.declare("mean", paper="A", statement="s", quantity="q", criterion=below(1))
+x = store.fetch(noise, {"seed": seeds[0]})["x"]
+study.claims.measure("mean", float(x.mean()))
+figure, axes = plt.subplots()
+axes.plot(x)
+study.save_figure(figure, "noise", caption="c.", data=pd.DataFrame({"x": x}))
+study.close()
+"""
+
+
+def notebook() -> str:
+    def cell(name: str, source: str, *tags: str) -> dict[str, Any]:
+        kind: dict[str, Any] = {"cell_type": "code", "execution_count": None, "outputs": []}
+        return kind | {"id": name, "metadata": {"tags": list(tags)}, "source": source}
+
+    meta = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    cells = [cell("a", 'profile = "quick"\nseeds = [1]', "parameters"), cell("b", COMPUTE)]
+    return json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": meta, "cells": cells})
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    (folder / "notebooks").mkdir(parents=True)
+    (folder / "pyproject.toml").touch()
+    (folder / "notebooks" / "10_small.ipynb").write_text(notebook())
+    module = folder / "disk_test_runs.py"
+    module.write_text(RUNS)
+    os.utime(module, (1, 1))
+    return folder
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """A small file system of its own, where this is allowed."""
+    mounted: list[Path] = []
+
+    def make(options: str) -> Path:
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        except OSError as error:
+            pytest.skip(f"no file system can be mounted here: {error}")
+        if done.returncode:
+            pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True, timeout=30)
+
+
+def run(project: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """The notebook with its results in `out`; the store is the project's."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RCLIB_")}
+    environment |= {
+        "RCLIB_OUT": str(out),
+        "RCLIB_TEST_LOG": str(project / "log"),
+        "PYTHONPATH": os.pathsep.join([str(project), str(ROOT)]),
+    }
+    command = [sys.executable, "-m", "rclib.execution.runner", "run", "10_small"]
+    return subprocess.run(
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def computed(project: Path) -> int:
+    return (project / "log").read_text().count("computed")
+
+
+def check_refusal(project: Path, out: Path, reason: str) -> None:
+    """One line, nothing half-written, and afterwards only what failed is done again."""
+    done = run(project, out)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: 10_small: cell 2: ")
+    assert reason in line
+    assert not (project / "build" / "quick" / "10_small.ipynb").exists()
+    assert not [p for p in out.rglob("*") if p.name.endswith(".tmp")] if out.is_dir() else True
+    assert computed(project) == 1
+    again = run(project, project)
+    assert again.returncode == 0, again.stderr
+    assert computed(project) == 1  # the run was in the store
+    assert {p.name for p in (project / "figures" / "quick").iterdir()} == {
+        f"noise.{kind}" for kind in ("png", "pdf", "csv")
+    }
+    assert (project / "results" / "quick" / "10_small.json").is_file()
+
+
+def test_full_disk(project: Path, mount: Callable[[str], Path]) -> None:
+    check_refusal(project, mount("size=64k"), "No space left on device")
+
+
+def test_read_only_disk(project: Path, mount: Callable[[str], Path]) -> None:
+    check_refusal(project, mount("ro,size=1m"), "Read-only file system")
+
+
+def test_a_file_where_the_results_folder_should_be(project: Path) -> None:
+    (project / "out").write_text("not a folder")
+    check_refusal(project, project / "out", "Not a directory")

@@ -1,0 +1,198 @@
+"""replication.md and codecheck.yml are current, complete, and say what the results say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from site_project import make_project, record, write_results
+
+from rclib.reports import replication
+from rclib.study.papers import Item, Paper, Papers, Run, committed_runs, load_papers
+
+ROOT = Path(__file__).parents[2]
+# Everything that the facts on the two papers name.
+EXPECTED = {
+    "A": [
+        "Definition 3.1", "Definition 3.2", "Example 1.1", "Example 1.2", "Example 3.3",
+        "Example 3.5", "Example 6.1", "Examples 6.2, 6.3, 6.4", "Algorithm 1", "Table 1",
+        "Figure 4.1", "Figure 4.2", "Figure 4.3", "Figure 4.4", "Figure 4.5",
+        "Figure in the appendix (the sixth)",
+    ],
+    "B": [
+        "Setting", "Spectrum (ESD)", "Exponent α (Hill, KS)", "KTA, sim(W, β), overlaps",
+        "One configuration over steps", "Learning-rate sweep", "Learning-rate schedule", "Overlaps",
+        "Sample size", "Ridge", "Label noise", "Decay",
+    ],
+}  # fmt: skip
+
+# Claims of a notebook that are no statement of a paper.
+ASIDE = ("beyond", "control", "premise")
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RCLIB_OUT", raising=False)
+    monkeypatch.chdir(ROOT)
+
+
+def rows(text: str) -> list[list[str]]:
+    """Cells of all table rows; an escaped bar is no end of a cell."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+@pytest.mark.usefixtures("here")
+def test_both_files_are_current() -> None:
+    papers, runs = load_papers(), committed_runs()
+    assert (ROOT / "replication.md").read_text(encoding="utf-8") == replication.replication(
+        papers, runs
+    ), "run `python -m rclib.reports.replication`"
+    assert (ROOT / "codecheck.yml").read_text(encoding="utf-8") == replication.codecheck(
+        papers, runs
+    ), "run `python -m rclib.reports.replication`"
+
+
+def test_every_item_of_the_papers_has_its_row() -> None:
+    papers = load_papers()
+    for paper, expected in EXPECTED.items():
+        named = [item.item for item in papers if item.paper == paper]
+        assert sorted(named) == sorted(expected)
+    text = (ROOT / "replication.md").read_text(encoding="utf-8")
+    firsts = [cells[0] for cells in rows(text)]
+    for item in papers:
+        assert firsts.count(item.item) == 1, item.item
+
+
+def test_items_name_code_and_tests_that_exist() -> None:
+    for item in load_papers():
+        assert bool(item.notebook) != bool(item.tests), f"{item.item}: a notebook or tests"
+        assert bool(item.code) == bool(item.tests), item.item
+        for path in filter(None, map(str.strip, item.code.split(","))):
+            assert (ROOT / path).is_file(), path
+        for test in item.tests:
+            path, _, name = test.partition("::")
+            assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), test
+
+
+@pytest.mark.usefixtures("here")
+def test_what_was_not_reproduced_has_a_reason_and_every_reason_a_claim() -> None:
+    papers, runs = load_papers(), committed_runs()
+    for number, run in runs.items():
+        for claim, reason in replication.deviations(run, papers):
+            assert reason, f"{number} {claim['key']}: write its reason into the paper's yaml"
+    for paper in papers.papers:
+        for number, by_key in paper.reasons.items():
+            claims = {c["key"] for c in runs[number].record["claims"]}
+            assert set(by_key) <= claims, number
+
+
+@pytest.mark.usefixtures("here")
+def test_every_claim_of_the_results_is_counted_once() -> None:
+    papers, runs = load_papers(), committed_runs()
+    for number, run in runs.items():
+        for claim in run.record["claims"]:
+            owners = [i for i in papers if i.notebook == number and i.owns(claim)]
+            assert len(owners) <= 1, (number, claim["key"])
+            if not owners:  # then it goes beyond the papers, and says so
+                assert claim["paper"].startswith(ASIDE), (number, claim["key"], claim["paper"])
+
+
+@pytest.mark.usefixtures("here")
+def test_manifest_holds_every_committed_output() -> None:
+    content = yaml.safe_load((ROOT / "codecheck.yml").read_text(encoding="utf-8"))
+    assert content["version"] == "https://codecheck.org.uk/spec/config/1.0/"
+    assert content["paper"]["authors"][0]["name"]
+    files = [entry["file"] for entry in content["manifest"]]
+    assert len(set(files)) == len(files)
+    assert all(entry["comment"] for entry in content["manifest"])
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+    for run in committed_runs().values():
+        assert f"results/{run.profile}/{run.record['notebook']}.json" in files
+        for figure in run.record["figures"]:
+            for kind in ("png", "pdf", "csv"):
+                place = f"figures/{run.profile}/{run.record['notebook']}"
+                assert f"{place}/{figure['name']}.{kind}" in files
+
+
+def made(name: str, profile: str, **options: Any) -> Run:
+    content = record(name, title="T: t", profile=profile, figures=[], **options)
+    return Run(profile, content)
+
+
+def paper_of(letter: str, *items: Item, reasons: dict[str, dict[str, str]] | None = None) -> Paper:
+    return Paper(letter, "Title", "Short", "Authors", 2024, "arXiv 1", items, reasons=reasons or {})
+
+
+def test_rows_say_what_was_run_and_measured() -> None:
+    items = (
+        Item("A", "Figure 9", "A | shown.", notebook="11_x", open="everything"),
+        Item("A", "Figure 10", "Not yet.", notebook="99_y"),
+        Item("B", "Law", "Code.", code="rclib/rowcolumn/axes.py", tests=("tests/t.py::test_it",)),
+    )
+    reasons = {"11_x": {"bad_claim": "Because."}}
+    papers = Papers((paper_of("A", *items[:2], reasons=reasons), paper_of("B", *items[2:])))
+    text = replication.replication(papers, {"11_x": made("11_x", "paper")})
+    table = {cells[0]: cells for cells in rows(text)}
+    assert {len(cells) for cells in rows(text)} == {4, 5, 6}
+    figure = table["Figure 9"]
+    assert figure[1] == r"A \| shown.<br>*Left open*: everything"
+    for part in ("paper profile", "data & co of paper", "width 8", "2 seeds", "1.5 min"):
+        assert part in figure[2], part
+    assert "the good statement of 11_x: 0.91 [0.885, 0.935], stated ≥ 0.5" in figure[3]
+    assert "untested statement of 11_x: not measured" in figure[3]
+    assert figure[4] == ("1 reproduced<br>1 not reproduced<br>1 undecided<br>1 not testable here")
+    assert table["Figure 10"][2:] == [
+        "notebook 99_y: no results beyond the quick profile yet",
+        "",
+        "not run yet",
+    ]
+    assert table["Law"][2:] == [
+        "code: `rclib/rowcolumn/axes.py`",
+        "`test_it`",
+        "implemented, tested",
+    ]
+    given = {cells[1]: cells[-1] for cells in rows(text) if len(cells) == 6}
+    assert given["the bad statement of 11_x"] == "Because."
+    assert given["the open statement of 11_x"] == "Its interval straddles the criterion."
+    assert given["the untested statement of 11_x"] == "needs a machine that is not here"
+    assert "the good statement of 11_x" not in given
+
+
+def test_claims_of_no_item_go_beyond() -> None:
+    item = Item("A", "F", "s", notebook="11_x", claims=("good_claim",))
+    text = replication.replication(Papers((paper_of("A", item),)), {"11_x": made("11_x", "paper")})
+    beyond = text.partition("## Beyond the papers")[2].partition("## Deviations")[0]
+    assert "good statement" not in beyond
+    assert beyond.count("statement of 11_x") == 3
+    assert "No reason is known yet." in text  # for the bad one
+
+
+def test_the_papers_scale_wins_and_quick_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RCLIB_OUT", raising=False)
+    monkeypatch.setattr("rclib.paths.PROFILES", ("paper", "quick", "third"))
+    root = make_project(tmp_path / "project")
+    monkeypatch.chdir(root)
+    for name in ("11_a", "20_b"):
+        write_results(root, record(name, title="T", profile="third", figures=["f"]))
+    runs = committed_runs()
+    assert {name: run.profile for name, run in runs.items()} == {"11_a": "paper", "20_b": "third"}
+    assert replication.main() == 0
+    assert "replication.md updated" in capsys.readouterr().out
+    assert (
+        "notebook 12_figure_4_2_correlations: no results beyond"
+        in (root / "replication.md").read_text()
+    )
+    assert "figures/third/20_b/f.png" in (root / "codecheck.yml").read_text()
+    assert replication.main() == 0
+    assert capsys.readouterr().out == "replication.md is current\ncodecheck.yml is current\n"
+    (root / "results" / "paper" / "11_a.json").write_text("{")
+    before = (root / "replication.md").read_text()
+    assert replication.main() == 2
+    assert "11_a.json is not valid" in capsys.readouterr().err
+    assert (root / "replication.md").read_text() == before

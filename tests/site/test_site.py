@@ -1,0 +1,442 @@
+"""rclib.site: the gallery of a small project, read as files. A browser is not needed here."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bs4 import BeautifulSoup
+from PIL import Image
+from site_project import (
+    Links,
+    copy_of_this_project,
+    dangling,
+    make_project,
+    picture,
+    record,
+    write_notebook,
+    write_results,
+)
+
+from rclib import paths
+from rclib.site import build as builder
+from rclib.site import content, images, notebook_page
+from rclib.site.build import build
+from rclib.site.mathml import mathml
+from rclib.study.results import duration
+
+ROOT = Path(__file__).parents[2]
+VARIABLES = ("RCLIB_OUT", "RCLIB_CACHE", "RCLIB_DATA")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    root = make_project(tmp_path / "project")
+    monkeypatch.chdir(root)
+    return root
+
+
+def soup(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+def words(element: Any) -> str:
+    return " ".join(element.get_text(" ").split())
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+# --- the whole -----------------------------------------------------------------------------
+
+
+def test_front_page_has_a_card_a_figure(project: Path) -> None:
+    made = build(project / "site", api=False)
+    assert (made["figures"], made["claims"], made["notebooks"]) == (4, 12, 4)
+    page = soup(project / "site" / "index.html")
+    summary = words(page.select_one(".summary"))
+    assert "12 claims , each at the largest scale that was run" in summary
+    assert "3 reproduced" in summary
+    assert "stand when corrected for the number of claims" in summary
+    cards = page.select(".card")
+    assert [c.select_one("a")["href"] for c in cards] == [
+        f"figures/{name}.html"
+        for name in ("figure_4_1_heat_maps", "new_figure", "spikes_esd", "more_of_it")
+    ]
+    assert [c["data-paper"] for c in cards] == ["A", "A", "B", "beyond"]
+    first = words(cards[0])
+    for text in (
+        "Figure 4.1",
+        "Heat maps of the middle layer",
+        "Caption <b>figure_4_1_heat_maps</b> at N = 8.",
+        "1 reproduced",
+        "1 not reproduced",
+        "1 undecided",
+        "1 not testable here",
+        "data & co of paper · paper profile",
+        "1.5 min on one core",
+    ):
+        assert text in first, text
+    assert "More words" not in first
+    assert "quick profile" in words(cards[2])  # no paper-scale results of this one
+    assert words(cards[1]).startswith("Figure 4.1 New figure")  # in no table of titles
+
+
+def test_scoreboard_says_with_how_many_sets_of_seeds(project: Path) -> None:
+    path = project / "results" / "stability" / "quick.json"
+    path.parent.mkdir()
+    row = {
+        "key": "good_claim",
+        "verdict": "reproduced",
+        "verdicts": {"reproduced": 7, "undecided": 3},
+    }
+    path.write_text(json.dumps({"notebooks": {"11_a": [row]}}), encoding="utf-8")
+    build(project / "site", api=False)
+    rows = soup(project / "site" / "index.html").select_one("#scoreboard table").select("tbody tr")
+    good, bad = (words(row) for row in rows[:2])
+    assert good.count("3 repeats; 7 of 10 sets of seeds agree") == 1  # quick alone
+    assert "sets of seeds" not in bad
+
+
+def test_scoreboard_has_profiles_side_by_side(project: Path) -> None:
+    build(project / "site", api=False)
+    page = soup(project / "site" / "index.html")
+    tables = page.select("#scoreboard table")
+    assert len(tables) == 3
+    head = [words(cell) for cell in tables[0].select("thead th")]
+    assert head == ["Statement", "Criterion", "Quick profile", "Paper profile"]
+    good, bad, open_, untested = (words(row) for row in tables[0].select("tbody tr"))
+    assert "the good statement of 11_a" in good
+    assert "|slope| <of> x" in good
+    assert "≥ 0.5" in good
+    assert good.count("0.91 [0.885, 0.935]") == 2
+    assert "3 repeats" in good
+    assert bad.count("not reproduced") == 2
+    assert "0.9 [0.1, 0.95]" in open_  # quick
+    assert "0.2 [0.1, 0.95]" in open_  # paper
+    assert untested.count("not measured") == 2
+    assert "needs a machine that is not here" in untested
+    assert "no result" in words(tables[1].select_one("tbody tr"))  # no paper-scale results
+    rows = tables[0].select("tbody tr")
+    assert [r["data-verdicts"] for r in rows] == [
+        "reproduced", "not-reproduced", "undecided", "not-testable-here",
+    ]  # fmt: skip
+    cells = [r.select_one(".source a")["href"] for r in rows]
+    page_11 = "notebooks/quick/11_a.html"
+    assert cells == [f"{page_11}#cell-11-{n}" for n in ("02", "02", "03", "03")]
+
+
+def test_every_link_leads_somewhere_and_nothing_is_loaded_from_a_network(project: Path) -> None:
+    build(project / "site", api=False)
+    site = project / "site"
+    assert dangling(site) == []
+    for path in site.rglob("*"):
+        if path.suffix in (".html", ".css", ".js"):
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(r"url\(|@import|src=[\"']?(https?:)?//", text), path
+            assert all(not u.startswith(("http", "//")) for u in Links(text).loads), path
+
+
+def test_every_picture_has_an_alternative_text_and_its_size(project: Path) -> None:
+    build(project / "site", api=False)
+    found = [
+        image
+        for path in (project / "site").rglob("*.html")
+        for image in Links(path.read_text(encoding="utf-8")).images
+    ]
+    assert len(found) > 12
+    for image in found:
+        assert len(str(image["alt"])) > 8
+        assert int(str(image["width"])) > 0
+        assert int(str(image["height"])) > 0
+
+
+def test_figure_page_has_both_profiles_and_its_neighbours(project: Path) -> None:
+    build(project / "site", api=False)
+    site = project / "site"
+    page = soup(site / "figures" / "new_figure.html")
+    assert page.select_one(".large img")["src"] == "../figures/paper/new_figure.png"
+    assert page.select_one(".others img")["src"] == "../figures/quick/new_figure.png"
+    downloads = [a["href"] for a in page.select(".downloads a")]
+    assert downloads == [
+        f"../figures/{profile}/new_figure.{kind}"
+        for profile in ("paper", "quick")
+        for kind in ("png", "pdf", "csv")
+    ]
+    for profile in ("paper", "quick"):
+        for kind in ("png", "pdf", "csv"):
+            name = f"new_figure.{kind}"
+            copied = (site / "figures" / profile / name).read_bytes()
+            assert copied == (project / "figures" / profile / name).read_bytes()
+    assert page.select_one("a[rel=prev]")["href"] == "../figures/figure_4_1_heat_maps.html"
+    assert page.select_one("a[rel=next]")["href"] == "../figures/spikes_esd.html"
+    assert page.select_one(".button")["href"] == "../notebooks/quick/11_a.html"
+    details = words(page.select_one(".details"))
+    for text in ("data & co of paper", "1.5 min on one core", "width 8", "seeds 0, 1", "cores 2"):
+        assert text in details, text
+    assert "None" not in details
+    last = soup(site / "figures" / "more_of_it.html")
+    assert last.select_one("a[rel=next]") is None
+
+
+def test_notebooks_not_executed_here_are_shown_as_stored(project: Path) -> None:
+    build(project / "site", api=False)
+    page = words(soup(project / "site" / "notebooks" / "stored" / "12_d.html"))
+    assert "It was not executed here" in page
+    assert "Not run yet" in page
+    executed = words(soup(project / "site" / "notebooks" / "quick" / "11_a.html"))
+    assert "Executed at the quick profile" in executed
+    assert (project / "site" / "notebooks" / "quick" / "11_a.ipynb").is_file()
+
+
+def test_same_project_same_bytes(project: Path) -> None:
+    build(project / "site", api=False)
+    build(project / "again", api=False)
+    assert snapshot(project / "site") == snapshot(project / "again")
+
+
+def test_profiles_without_results_are_named(project: Path) -> None:
+    for path in (project / "results" / "paper").iterdir():
+        path.unlink()
+    build(project / "site", api=False)
+    page = soup(project / "site" / "index.html")
+    notices = [words(n) for n in page.select(".notice")]
+    assert any("No results of the paper profile yet" in n for n in notices)
+    assert any("make figures PROFILE=paper" in n for n in notices)
+    assert len(page.select(".card")) == 4
+    head = [words(cell) for cell in page.select("#scoreboard table")[0].select("thead th")]
+    assert head == ["Statement", "Criterion", "Quick profile"]
+
+
+def test_without_any_results_there_still_is_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    assert build(tmp_path / "site", api=False)["figures"] == 0
+    page = soup(tmp_path / "site" / "index.html")
+    assert "No figures yet" in words(page)
+    notices = " ".join(words(n) for n in page.select(".notice"))
+    assert all(f"the {profile} profile" in notices for profile in paths.PROFILES)
+    assert dangling(tmp_path / "site") == []
+
+
+def test_a_third_profile_stands_between_the_two(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "PROFILES", ("quick", "paper", "third"))
+    made = record("20_b", title="Paper B: one", profile="third", figures=["spikes_esd"])
+    write_results(project, made)
+    build(project / "site", api=False)
+    page = soup(project / "site" / "index.html")
+    head = [words(cell) for cell in page.select("#scoreboard table")[1].select("thead th")]
+    assert head[2:] == ["Quick profile", "Third profile", "Paper profile"]
+    figure = soup(project / "site" / "figures" / "spikes_esd.html")
+    assert figure.select_one(".large img")["src"] == "../figures/third/spikes_esd.png"
+
+
+def test_replication_page_links_to_the_sites_notebooks(project: Path) -> None:
+    text = "# Item by item\n\n| a | b |\n|---|---|\n| [11](notebooks/11_a.ipynb) | x |\n"
+    (project / "replication.md").write_text(text)
+    build(project / "site", api=False)
+    page = Links((project / "site" / "replication.html").read_text(encoding="utf-8"))
+    assert "notebooks/quick/11_a.html" in page.links
+    assert dangling(project / "site") == []
+
+
+def test_site_of_this_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(copy_of_this_project(tmp_path / "project", ROOT))
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    made = build(tmp_path / "site", api=False)
+    gallery = content.load_gallery()
+    named = {path.stem for path in (ROOT / "figures" / "paper").glob("*.png")}
+    assert named <= {figure.name for figure in gallery.figures}
+    assert made["figures"] == len(gallery.figures)
+    assert dangling(tmp_path / "site") == []
+    assert made["bytes"] < 60e6
+    # Every claim of a committed result is declared in a cell that the scoreboard links to, but
+    # those of notebook 15 whose keys are made from the names of checkpoints.
+    page = soup(tmp_path / "site" / "index.html")
+    links = [a["href"] for a in page.select("#scoreboard .source a")]
+    assert len(links) == made["claims"]
+    unplaced = [link for link in links if "#cell-" not in link]
+    assert [link for link in unplaced if "15_figure_4_4" not in link] == []
+    assert len(unplaced) < 8
+
+
+# --- errors --------------------------------------------------------------------------------
+
+
+def spoil(project: Path, **change: Any) -> None:
+    path = project / "results" / "quick" / "20_b.json"
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    for key, value in change.items():
+        if value is None:
+            del whole[key]
+        else:
+            whole[key] = value
+    path.write_text(json.dumps(whole), encoding="utf-8")
+
+
+CASES: dict[str, tuple[dict[str, Any], str]] = {
+    "no title": ({"title": None}, "it has no 'title'"),
+    "title": ({"title": 3}, "title must be text, got 3"),
+    "figures": ({"figures": {}}, "figures must be a list, got an object"),
+    "figure": ({"figures": [{"name": "x"}]}, "it has no 'caption'"),
+    "path": ({"figures": [{"name": "../x", "caption": ""}]}, "name '../x' is no plain file name"),
+    "caption": ({"figures": [{"name": "x", "caption": 1}]}, "caption must be text, got 1"),
+    "notebook": ({"notebook": "21_z"}, "its notebook is '21_z', not '20_b'"),
+    "claims": ({"claims": [{"verdict": "proved"}]}, "it has no 'key'"),
+    "missing": ({"figures": [{"name": "gone", "caption": "c"}]}, "gone.png is missing"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_invalid_results_are_one_error_and_the_old_site_stays(
+    project: Path, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    build(project / "site", api=False)
+    before = snapshot(project / "site")
+    change, message = CASES[case]
+    spoil(project, **change)
+    assert builder.main(["--no-api"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert "20_b" in err or "gone" in err or "21_z" in err
+    assert snapshot(project / "site") == before
+    assert sorted(p.name for p in project.iterdir() if "site" in p.name) == ["site"]
+
+
+def test_a_notebook_or_picture_that_cannot_be_read_is_named(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = project / "build" / "quick" / "11_a.ipynb"
+    path.write_text("{}")
+    assert builder.main(["--no-api"]) == 1
+    assert f"{path} is not a notebook" in capsys.readouterr().err
+    write_notebook(path.parent, "11_a", title="t", executed=True)
+    (project / "figures" / "quick" / "spikes_esd.png").write_bytes(b"no picture")
+    assert builder.main(["--no-api"]) == 1
+    assert "spikes_esd.png is not a picture" in capsys.readouterr().err
+    assert not (project / "site").exists()
+
+
+def test_a_folder_that_is_no_site_is_left_alone(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "mine").mkdir()
+    (project / "mine" / "thesis.txt").write_text("keep")
+    assert builder.main(["--no-api", "--out", "mine"]) == 1
+    assert "holds something else than a site" in capsys.readouterr().err
+    assert (project / "mine" / "thesis.txt").read_text() == "keep"
+    assert builder.main(["--no-api", "--out", "new/deep"]) == 0
+    assert "4 figures, 12 claims" in capsys.readouterr().out
+    assert (project / "new" / "deep" / "index.html").is_file()
+
+
+# --- parts ---------------------------------------------------------------------------------
+
+
+def test_notebook_page_is_safe_and_whole(project: Path) -> None:
+    notebook = notebook_page.read_notebook(project / "build" / "quick" / "11_a.ipynb")
+    page = notebook_page.render(notebook, pictures="files")
+    assert list(page.pictures.values()) == [picture(9)]
+    html = BeautifulSoup(page.html, "html.parser")
+    assert html.find("script") is None
+    assert html.find("style") is None
+    assert html.find(onclick=True) is None
+    assert "0/9" not in page.html  # a progress bar is no output
+    figure = html.find("figure")
+    assert figure.img["alt"] == "A caption."
+    assert figure.figcaption.get_text() == "A caption. Of two."
+    assert figure.img["src"] == f"files/{next(iter(page.pictures))}"
+    assert [m.get("display") for m in html.find_all("math")] == ["inline", "block"]
+    assert [th["scope"] for th in html.select("th")] == ["col", "col", "row"]
+    assert all(pre.get("tabindex") == "0" for pre in html.find_all("pre"))
+
+
+def test_declaring_cells_prefer_the_key_in_full() -> None:
+    notebook = notebook_page.nbformat.v4.new_notebook()
+    new = notebook_page.nbformat.v4.new_code_cell
+    notebook.cells = [
+        new('declare(f"{name}_stable")', id="built"),
+        new('declare("MF_stable")\n%time x', id="magic"),
+        new('claims.declare("SP_stable", paper=paper)', id="whole"),
+        new('measure("only_measured")', id="other"),
+        new('declare(f"{name}")', id="anything"),
+    ]
+    keys = ["MF_stable", "SP_stable", "only_measured", "a b"]
+    found = notebook_page.declaring_cells(notebook, keys)
+    assert found == {"MF_stable": "built", "SP_stable": "whole"}
+
+
+def test_formulas_become_mathml_or_stay_readable() -> None:
+    assert "<msub>" in mathml(r"\lambda_1")
+    assert 'display="block"' in mathml(r"\frac{a}{b}", block=True)
+    with pytest.warns(UserWarning, match="shown as its source: Missing"):
+        assert mathml(r"a<b_{") == "<code>a&lt;b_{</code>"
+    with pytest.warns(UserWarning, match=r"\\nope is not known"):
+        assert mathml(r"\nope{x}") == r"<code>\nope{x}</code>"
+    aligned = notebook_page.markdown("\\begin{align}a &= b \\\\ c &= d\\end{align}")
+    assert aligned.count("<mtr>") == 2
+    assert "<math" not in notebook_page.markdown("costs 3 dollars")
+
+
+def test_thumbnail_is_small_coloured_and_the_same_again(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    path.write_bytes(picture(3, 1600, 800))
+    made = images.thumbnail(path, width=320)
+    assert made == images.thumbnail(path, width=320)
+    assert images.size_of(made) == (320, 160)
+    (tmp_path / "t.png").write_bytes(made)
+    with Image.open(tmp_path / "t.png") as small, Image.open(path) as large:
+        wanted = np.asarray(large.convert("RGB").resize((320, 160)), float)
+        error = np.abs(np.asarray(small.convert("RGB"), float) - wanted)
+    assert error.mean() < 12
+    clear = Image.new("RGBA", (40, 20), (0, 0, 0, 0))
+    clear.save(path)
+    (tmp_path / "t.png").write_bytes(images.thumbnail(path))
+    with Image.open(tmp_path / "t.png") as small:
+        assert small.convert("RGB").getextrema() == ((255, 255),) * 3  # on white, not on black
+    with pytest.raises(ValueError, match="not a picture"):
+        images.size_of(b"text")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("One. Two.", "One."),
+        ("Size (Adam, η = 1, seed 0). Top: x.", "Size (Adam, η = 1, seed 0)."),
+        ("N = 0.5 of it. 3 more.", "N = 0.5 of it. 3 more."),
+        ("No stop", "No stop"),
+        ("", ""),
+    ],
+)
+def test_first_sentence(text: str, sentence: str) -> None:
+    assert content.first_sentence(text) == sentence
+
+
+def test_paper_of_a_claim() -> None:
+    assert content.paper_of_claim("A, Figure 4.1", "B") == "A"
+    assert content.paper_of_claim("beyond the paper (theory)", "A") == "beyond"
+    assert content.paper_of_claim("control for the claim above", "B") == "B"
+    assert content.paper_of_claim("Another, source", "beyond") == "beyond"
+
+
+def test_leading_profiles_and_durations() -> None:
+    assert content.leading_first(("quick", "laptop", "paper")) == ("paper", "laptop", "quick")
+    assert [duration(s) for s in (0.4, 26, 90, 7200)] == ["0 s", "26 s", "1.5 min", "2.0 h"]
