@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(os, "pidfd_open"), reason="kernels are forked on Linux"
 )
 PARAMETERS = 'profile = "quick"'
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # What a notebook can see of its process and what packages found out when they were imported.
 WORLD = """\
 import decimal, json, locale, os, resource, signal, sys, threading
@@ -36,7 +38,7 @@ print(sys.executable, sys.flags, sys._xoptions, sys.path, sys.argv[1], sys.argv[
 print(sys.argv[0], sys.orig_argv[:4], os.getcwd(), rclib.__file__, sys.getrecursionlimit())
 own = ("JPY_", "KMP_", "PYDEVD", "RCLIB_", "TORCH")
 print(sorted(k for k in os.environ if not k.startswith(own)))
-print([str(signal.getsignal(n)).split(" at ")[0] for n in range(1, 32)], sys.gettrace())
+print([str(signal.getsignal(n)).split(" at ")[0] for n in range(1, 32)])
 print(sorted(t.name.split("-")[0] for t in threading.enumerate() if t.name[:2] == "IO"))
 print(os.getsid(0) == os.getpgrp() == os.getpid(), os.nice(0), os.sched_getaffinity(0))
 print([resource.getrlimit(n) for n in range(16)], sys.stdin.read() == "")
@@ -352,6 +354,67 @@ def test_refusals(forked: None) -> None:
 def test_unusual_requests_are_refused_at_home(forked: None, given: dict[str, Any]) -> None:
     with pytest.raises(provisioner.RefusedError):
         provisioner._fork(["python"], given)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[kernel_server.Server, str, int]]:
+    """A server in this process that has loaded nothing, its address and its leash's other end."""
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-m", "x"])
+    name = f"test-{os.getpid()}"
+    inner, outer = os.pipe()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(kernels.address(name))
+        listener.listen()
+        yield kernel_server.Server(listener, inner), name, outer
+    os.close(inner)
+
+
+def test_server_ends_with_its_leash_and_when_packages_change(
+    server: tuple[kernel_server.Server, str, int], tmp_path: Path
+) -> None:
+    found, name, outer = server
+    found.places = {str(tmp_path): tmp_path.stat().st_mtime_ns, str(tmp_path / "none"): 0}
+    assert found._current()
+    os.utime(tmp_path, ns=(1, 1))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        client.connect(kernels.address(name))
+        assert found.serve() is None
+    os.close(outer)
+    assert found.serve() is None
+
+
+def test_server_refuses_what_would_depend_on_the_folder_or_has_threads(
+    server: tuple[kernel_server.Server, str, int], project: Path
+) -> None:
+    found, _, outer = server
+    os.close(outer)
+    folder = str(project / "notebooks")
+    command = [sys.executable, "-m", "ipykernel_launcher"]
+    given = found.circumstances
+    for path, reason in ((":/x", "a search path that depends"), ("/x", "")):
+        found.variables["PYTHONPATH"] = path
+        variables = os.environ | {"PYTHONPATH": path}
+        request = kernel_server.Request(command, folder, variables, 0, [])
+        assert found._refusal(request, variables, given).startswith(reason)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result()
+        assert found._refusal(request, variables, given).endswith("threads in the server")
+
+
+def test_handle_of_a_kernel() -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    ours, theirs = socket.socketpair()
+    kernel = provisioner.Forked(process.pid, ours)
+    with pytest.raises(TimeoutError, match=f"process {process.pid} still runs after 0"):
+        kernel.wait(0)
+    kernel.terminate()
+    process.wait()
+    theirs.send(b'{"status": -15}')
+    assert (kernel.poll(), kernel.wait()) == (-15, -15)
+    theirs.close()
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    assert provisioner.Forked(process.pid, ours).poll() == 1  # reaped, and nobody says how
 
 
 def test_killed_server_is_replaced_and_its_kernels_go_on(
