@@ -68,7 +68,8 @@ def draw_layers(
         place.x -= left
     lines = [
         '<svg xmlns="http://www.w3.org/2000/svg" class="layers" role="img"'
-        f' aria-label="{escape(title)}" viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
+        f' aria-label="{escape(title)}" viewBox="0 0 {width} {height}"'
+        f' width="{width}" height="{height}">',
         f"<style>\n{_STYLE}</style>",
         "<title>" + escape(title) + "</title>",
     ]
