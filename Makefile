@@ -26,16 +26,41 @@ endif
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
+# Runs a command whose notebooks get forked kernels; RCLIB_KERNEL=plain: ordinary ones.
+KERNELS := $(PY) -m rclib.execution.kernels --
 BUILD  := build/$(PROFILE)
 NAMES  := $(patsubst notebooks/%.ipynb,%,$(sort $(wildcard notebooks/[0-9]*.ipynb)))
 ifeq ($(filter quick paper,$(PROFILE)),)
   # Another profile holds the notebooks that have a parameters file for it.
   NAMES := $(filter $(patsubst notebooks/$(PROFILE)/%.yaml,%,$(wildcard notebooks/$(PROFILE)/*.yaml)),$(NAMES))
 endif
+
+# A name reaches the shell, so nothing but small letters, digits and _ may be in it.
+LETTERS := a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 _
+without  = $(if $1,$(call without,$(wordlist 2,99,$1),$(subst $(firstword $1),,$2)),$2)
+ifneq ($(strip $(call without,$(LETTERS),$(NAMES) $(PROFILE) $(ONLY))),)
+  $(error names of notebooks and profiles may hold small letters, digits and _ alone)
+endif
+
+# SERIES="1 2" or ONLY=40_lottery_ticket choose; the overview reads the others' results, so it
+# comes with all of them only.
+SERIES ?=
+ONLY   ?=
+ifneq ($(strip $(ONLY)),)
+  ifneq ($(filter-out $(NAMES),$(ONLY)),)
+    $(error no notebook $(filter-out $(NAMES),$(ONLY)) at this profile; there are $(NAMES))
+  endif
+  NAMES := $(filter $(ONLY),$(NAMES))
+else ifneq ($(strip $(SERIES)),)
+  NAMES := $(filter $(SERIES:%=%%),$(NAMES))
+  ifeq ($(NAMES),)
+    $(error no notebook in series $(SERIES) at this profile)
+  endif
+endif
 DONE   := $(NAMES:%=$(BUILD)/%.ipynb)
-OVERVIEW := $(BUILD)/00_overview.ipynb
+OVERVIEW := $(filter $(BUILD)/00_overview.ipynb,$(DONE))
+PAPERS := $(filter $(BUILD)/1% $(BUILD)/2%,$(DONE))
 MISSING  := $(foreach n,$(NAMES),$(if $(wildcard results/$(PROFILE)/$(n).json),,$(BUILD)/$(n).ipynb))
-LIB    := $(filter-out rclib/site/%,$(shell find rclib -name '*.py' -o -name '*.mplstyle'))
 
 export RCLIB_WORKERS
 # One thread a run: results repeat bit for bit whatever the number of cores.
@@ -45,11 +70,11 @@ export OPENBLAS_NUM_THREADS := 1
 export PYTHONUNBUFFERED := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: help setup figures _figures test lint lab bench lock notebooks site dist chaos machines seeds \
-        mutants cache-info cache-clean clean distclean FORCE
+.PHONY: help setup figures _locked _figures _first_scoreboard test lint lab bench lock notebooks site dist chaos machines seeds \
+        mutants new check cache-info cache-clean clean distclean FORCE
 
 help: ## Print this help
-	@echo 'Usage: make TARGET [PROFILE=quick|laptop|paper] [JOBS=n]'
+	@echo 'Usage: make TARGET [PROFILE=quick|laptop|paper] [SERIES="1 2"] [ONLY=name] [JOBS=n]'
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -65,18 +90,37 @@ $(STAMP): requirements.lock
 	@$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-figures: $(STAMP) ## Execute every notebook (PROFILE=quick, laptop or paper), draw every figure
-	@+RCLIB_TODO=$$($(MAKE) -n _figures 2>/dev/null | sed -n 's/.*rclib\.runner run \([^ ]*\) .*/\1/p' | tr '\n' ' ' || true); \
-	export RCLIB_TODO RCLIB_BEGIN=$$(date +%s); $(PY) -m rclib.execution.progress --profile $(PROFILE) --jobs $(JOBS); \
-	$(MAKE) $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS)) --keep-going _figures || failed=1; \
+# One at a time in a checkout: the second says who is first, and waits.
+figures: $(STAMP) ## Execute every notebook, or SERIES="1 2", or ONLY=21_... (PROFILE=quick, laptop or paper)
+	@+$(PY) -m rclib.files.lock build/.$(PROFILE).lock -- $(MAKE) _locked
+
+_locked:
+	@+RCLIB_TODO=$$($(MAKE) -n _figures 2>/dev/null | sed -n 's/.*rclib\.execution\.runner run \([^ ]*\) .*/\1/p' | tr '\n' ' ' || true); \
+	export RCLIB_TODO RCLIB_JOBS=$(JOBS) RCLIB_BEGIN=$$(date +%s); \
+	$(PY) -m rclib.execution.progress --profile $(PROFILE) --jobs $(JOBS); \
+	$(KERNELS) $(MAKE) $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS)) --keep-going _figures || failed=1; \
 	$(PY) -m rclib.reports.scoreboard --profile $(PROFILE); exit $${failed:-0}
 
-_figures: $(DONE)
+_figures: $(DONE) _first_scoreboard
+
+# When papers A and B are done and others still run, their verdicts stand there already.
+_first_scoreboard: $(PAPERS)
+	@$(if $(filter-out $(PAPERS) $(OVERVIEW),$(DONE)),[ -z "$${RCLIB_TODO// }" ] || $(PY) -m rclib.reports.scoreboard --profile $(PROFILE) --series 1 2,:)
+
+# What a notebook depends on: itself, its parameters, and the files of the library that it imports,
+# directly or not. An edit that changes no result finds its training runs in the store and only
+# draws again.
+ifneq ($(filter _figures,$(MAKECMDGOALS)),)
+  include build/depends.mk
+endif
+
+build/depends.mk: $(wildcard notebooks/[0-9]*.ipynb) $(shell find rclib -name __pycache__ -prune -o \( -name '*.py' -o -type d \) -newer build/depends.mk -print 2>/dev/null) $(STAMP)
+	@$(PY) -m rclib.execution.depends $@
 
 # The executed notebook is the target: written under a temporary name and renamed, so it exists
-# only whole. Every notebook depends on the whole library: an edit that changes no result finds
-# its training runs in the store and only draws again.
-$(DONE): $(BUILD)/%.ipynb: notebooks/%.ipynb $(LIB) $(STAMP)
+# only whole.
+.SECONDEXPANSION:
+$(DONE): $(BUILD)/%.ipynb: notebooks/%.ipynb $$(NEEDS_$$*) $(STAMP)
 	@$(PY) -m rclib.execution.runner run $* --profile $(PROFILE)
 
 ifneq ($(PROFILE),quick)
@@ -84,7 +128,9 @@ $(DONE): $(BUILD)/%.ipynb: notebooks/$(PROFILE)/%.yaml
 endif
 
 # The overview reads the others' results, so it comes last.
+ifneq ($(OVERVIEW),)
 $(OVERVIEW): $(filter-out $(OVERVIEW),$(DONE))
+endif
 
 # A result that was deleted is made again even when the executed notebook is still there.
 $(filter-out $(OVERVIEW),$(MISSING)): FORCE
@@ -95,7 +141,7 @@ $(filter-out $(OVERVIEW),$(MISSING)): FORCE
 test: lint ## Run the tests, the notebooks' checks (nbval), coverage, ruff and mypy
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && mkdir "$$out/coverage" && \
 	export COVERAGE_FILE="$$out/coverage/data" && \
-	RCLIB_OUT="$$out" TQDM_DISABLE=1 $(PY) -m coverage run -m pytest notebooks tests -n $(CORES) --dist loadfile --no-loadscope-reorder \
+	RCLIB_OUT="$$out" TQDM_DISABLE=1 $(KERNELS) $(PY) -m coverage run -m pytest notebooks tests -n $(CORES) --dist loadfile --no-loadscope-reorder \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --nbval-kernel-startup-timeout=120 && \
 	$(PY) -m coverage combine --quiet && $(PY) -m coverage report
 
@@ -104,6 +150,17 @@ lint: $(STAMP) ## ruff, mypy and import-linter alone
 	@$(PY) -m ruff format --check --quiet rclib tests benchmarks
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports >/dev/null || $(VENV)/bin/lint-imports
+
+# Make's text goes to the environment unexpanded: no character of it means anything on the way.
+unexport NAME PAPER TITLE
+new: export RCLIB_NEW_NAME := $(value NAME)
+new: export RCLIB_NEW_PAPER := $(value PAPER)
+new: export RCLIB_NEW_TITLE := $(value TITLE)
+new: $(STAMP) ## Begin a notebook: make new NAME=46_slug [PAPER=arxiv-1234.56789] [TITLE='...']
+	@$(PY) -m rclib.execution.scaffold
+
+check: $(STAMP) ## For daily work: lint and the fast tests of what changed (ALL=1: of everything)
+	@$(PY) tests/project/quick_check.py $(if $(filter 1,$(ALL)),--all)
 
 site: $(STAMP) ## Build the gallery in site/ from the results and the executed notebooks
 	@$(PY) -m rclib.site

@@ -1,4 +1,6 @@
-"""The kernels of notebooks are not measured by coverage: the tests cover the library alone."""
+"""The kernels of notebooks are forked where `make test` offers it, and not measured by coverage:
+the tests cover the library alone.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,13 @@ import os
 from collections.abc import Generator
 
 import pytest
+
+from rclib.execution import kernels
+
+if kernels.offered():
+    from rclib.execution import provisioner
+
+    provisioner.register()
 
 # What coverage.py leaves in the environment for the processes that a test starts.
 _MARKS = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")

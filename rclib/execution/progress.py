@@ -1,9 +1,9 @@
 """What `make figures` says while it runs: which notebooks run, which wait, elapsed and expected.
 
-`make` sets two variables for the runners of one call: `RCLIB_TODO`, the notebooks it will run, and
-`RCLIB_BEGIN`, when it began (seconds since 1970). A runner leaves a mark beside its output while
-it runs, so that every runner can count the others. Without the variables nothing is printed.
-Needs the standard library alone.
+`make` sets variables for the runners of one call: `RCLIB_TODO`, the notebooks it will run,
+`RCLIB_JOBS`, how many side by side, and `RCLIB_BEGIN`, when it began (seconds since 1970). A runner
+leaves a mark beside its output while it runs, so that every runner can count the others. Without
+the variables nothing is printed. Needs the standard library alone.
 """
 
 from __future__ import annotations
@@ -73,19 +73,53 @@ def plan(profile: str, *, jobs: int) -> str:
     return line
 
 
-def _counts(profile: str) -> str:
-    """ "2 running, 5 waiting" of the notebooks of this call."""
-    begin, states = _begin(), {"done": 0, "running": 0}
+def _states(profile: str) -> dict[str, str]:
+    """ "done" or "running" for the notebooks of this call that began; the others wait."""
+    begin, states = _begin(), {}
     for name in _todo():
         for state, path in (("done", f"{name}.ipynb"), ("running", f".{name}.running")):
             try:
                 if (_build(profile) / path).stat().st_mtime >= begin - 1:
-                    states[state] += 1
+                    states[name] = state
                     break
             except OSError:
                 continue
-    waiting = len(_todo()) - states["done"] - states["running"]
-    return f"{states['running']} running, {max(waiting, 0)} waiting"
+    return states
+
+
+def _counts(profile: str) -> str:
+    """ "3 of 12 done, 2 running, about 40 s left" of the notebooks of this call.
+
+    What is left is estimated from last time's times, by the number of notebooks side by side;
+    notebooks that never ran here count with the mean of the others.
+    """
+    names, states = _todo(), _states(profile)
+    done = [name for name in names if states.get(name) == "done"]
+    running = [name for name in names if states.get(name) == "running"]
+    text = f"{len(done)} of {len(names)} done, {len(running)} running"
+    known = {name: s for name in names if (s := expected(name, profile))}
+    if known:
+        mean = sum(known.values()) / len(known)
+        ages = {name: time.time() - _began(profile, name) for name in running}
+        left = [
+            max(0.0, known.get(name, mean) - ages.get(name, 0.0))
+            for name in names
+            if name not in done
+        ]
+        text += f", about {duration(max(max(left, default=0.0), sum(left) / _jobs()))} left"
+    return text
+
+
+def _began(profile: str, name: str) -> float:
+    try:
+        return (_build(profile) / f".{name}.running").stat().st_mtime
+    except OSError:
+        return time.time()
+
+
+def _jobs() -> int:
+    text = os.environ.get("RCLIB_JOBS", "")
+    return int(text) if text.isdecimal() and int(text) > 0 else 1
 
 
 def _say(name: str, text: str, profile: str) -> None:

@@ -8,35 +8,42 @@ its own. An error is one line: notebook, cell, kind, message.
 from __future__ import annotations
 
 import argparse
-import ast
 import os
 import re
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rclib import paths
-from rclib.execution import progress
+from rclib.execution import kernels, progress
 from rclib.files.plain import DataError, read_plain
 from rclib.files.strict import parse_yaml
+from rclib.study.parameters import Parameters, read_parameters, undeclared_seeds
 from rclib.study.results import load_results, score
+from rclib.study.session import NOTEBOOK_VARIABLE
 
 __all__ = [
     "RunError",
     "check_parameters",
+    "check_seeds",
     "default_parameters",
     "execute",
     "lacking",
     "main",
     "notebook_names",
     "notebook_path",
+    "parameters_of",
     "profile_names",
     "profile_parameters",
     "refresh",
     "run_one",
 ]
+
+# jsonschema, which nbformat imports, would compile a grammar of 0.7 s for a format of addresses
+# that no notebook has; it goes without if this package cannot be imported.
+sys.modules.setdefault("rfc3987_syntax", cast(Any, None))
 
 KERNEL = "python3"
 MAX_PARAMETERS = 2**20  # bytes of a parameters file; the largest has a thousand
@@ -115,38 +122,20 @@ def lacking(name: str, profile: str) -> str:
 
 
 def default_parameters(name: str) -> dict[str, Any]:
-    """Names and values of a notebook's parameters cell, which may hold `name = literal` alone.
+    """Names and values of a notebook's parameters cell; see `parameters_of`."""
+    return dict(parameters_of(name).values)
+
+
+def parameters_of(name: str) -> Parameters:
+    """A notebook's parameters cell, which may hold `name = literal` alone.
 
     papermill guesses them from the text and loses a value with "=" or "#" in it. RunError for a
     file that is no notebook or whose parameters cell holds anything else.
     """
-    import nbformat
-
     try:
-        cells = nbformat.read(notebook_path(name), as_version=4).cells
-    except (ValueError, OSError, nbformat.ValidationError) as error:
-        raise RunError(f"{name}: not a notebook that can be read: {_line(error)}") from None
-    tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
-    rule = f"{name}: the parameters cell must hold `name = literal` alone"
-    try:
-        lines = ast.parse(tagged[0].source).body if tagged else []
-    except SyntaxError as error:
-        raise RunError(f"{rule}: {_line(error)}") from None
-    parameters: dict[str, Any] = {}
-    for line in lines:
-        try:
-            match line:
-                case ast.Assign(targets=[ast.Name(id=key)], value=value):
-                    parameters[key] = ast.literal_eval(value)
-                case ast.AnnAssign(target=ast.Name(id=key), value=ast.expr() as value):
-                    parameters[key] = ast.literal_eval(value)
-                case _:
-                    raise ValueError("no assignment to one name")
-        except ValueError:
-            raise RunError(f"{rule}, got {ast.unparse(line)!r}") from None
-    if not parameters:
-        raise RunError(f"{name}: no cell tagged 'parameters' with literals")
-    return parameters
+        return read_parameters(notebook_path(name))
+    except ValueError as error:
+        raise RunError(f"{name}: {error}") from None
 
 
 def check_parameters(name: str, parameters: dict[str, Any]) -> None:
@@ -168,6 +157,17 @@ def check_parameters(name: str, parameters: dict[str, Any]) -> None:
                 f"{name}: parameter {key!r} must be of type {type(default).__name__} "
                 f"like its default {default!r}, got {value!r}"
             )
+
+
+def check_seeds(name: str) -> None:
+    """RunError for a parameter that is named like seeds and does not say whether it is: `make
+    seeds` moves what is declared (`rclib.study.parameters`)."""
+    odd = undeclared_seeds(parameters_of(name))
+    if odd:
+        raise RunError(
+            f'{name}: parameter {odd[0]!r} must be declared as seeds ({odd[0]}: "Seeds" = ...), or '
+            "be called n_... if it is a number of them"
+        )
 
 
 def _line(error: object) -> str:
@@ -197,6 +197,10 @@ def execute(
     from jupyter_client.kernelspec import NoSuchKernel
     from papermill.exceptions import PapermillExecutionError
 
+    if kernels.offered():
+        from rclib.execution import provisioner
+
+        provisioner.register()
     parameters = profile_parameters(name, profile) | (overrides or {})
     check_parameters(name, parameters)
     root = paths.project_root()
@@ -204,6 +208,8 @@ def execute(
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{name}.{os.getpid()}.ipynb")
     os.environ["TQDM_DISABLE"] = "1"
+    known = os.environ.get(NOTEBOOK_VARIABLE)
+    os.environ[NOTEBOOK_VARIABLE] = str(notebook_path(name))  # the kernel inherits it
     logging.getLogger("papermill").addHandler(logging.NullHandler())  # an error is one line
     try:
         papermill.execute_notebook(
@@ -228,6 +234,9 @@ def execute(
         raise RunError(f"{name}: {type(error).__name__}: {_line(error)}") from None
     finally:
         temporary.unlink(missing_ok=True)
+        del os.environ[NOTEBOOK_VARIABLE]
+        if known is not None:
+            os.environ[NOTEBOOK_VARIABLE] = known
     return target
 
 
@@ -321,6 +330,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif arguments.command == "check":
             for name in profile_names(arguments.profile):
                 check_parameters(name, profile_parameters(name, arguments.profile))
+                check_seeds(name)
         else:
             print("\n".join(refresh()) or "all notebooks are current")
     except (RunError, ValueError, OSError) as error:

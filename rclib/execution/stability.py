@@ -1,7 +1,7 @@
 """How far the verdicts depend on the seeds: every notebook again with other seeds.
 
 `python -m rclib.execution.stability --profile quick --repeats 10` (`make seeds`) runs each notebook
-with every seed of its parameters shifted by 0, 1000, 2000, ... and writes
+with the seeds that its parameters cell declares shifted by 0, 1000, 2000, ... and writes
 `results/stability/<profile>/<notebook>.json`: for each claim, how often each verdict came out. The
 closing scoreboard, the overview and README say from this file how much a verdict depends on the
 seeds.
@@ -14,11 +14,12 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rclib import paths
+from rclib.study.parameters import whole_seeds
 from rclib.study.seeds import load_stability, moving_verdicts, stability_path, tallies
 
 __all__ = ["main", "run_seed_sets", "shifted"]
@@ -26,19 +27,16 @@ __all__ = ["main", "run_seed_sets", "shifted"]
 STEP = 1000
 
 
-def shifted(parameters: Mapping[str, Any], by: int) -> dict[str, Any]:
-    """The parameters that hold seeds (named `seed`, `seeds` or `..._seeds`), moved by `by`.
+def shifted(parameters: Mapping[str, Any], names: Collection[str], by: int) -> dict[str, Any]:
+    """The parameters of these names, which hold seeds, moved by `by`.
 
     Raises ValueError for one that holds anything but whole numbers.
     """
     moved: dict[str, Any] = {}
-    for name, value in parameters.items():
-        if name != "seed" and name != "seeds" and not name.endswith(("_seed", "_seeds")):
-            continue
-        values = value if isinstance(value, list) else [value]
-        if not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
-            raise ValueError(f"parameter {name!r} must hold whole numbers, got {value!r}")
-        moved[name] = [v + by for v in values] if isinstance(value, list) else value + by
+    for name in names:
+        value = parameters[name]
+        values = [seed + by for seed in whole_seeds(name, value)]
+        moved[name] = values if isinstance(value, list) else values[0]
     return moved
 
 
@@ -48,8 +46,9 @@ def _one(name: str, profile: str, by: int) -> list[dict[str, Any]]:
 
     with tempfile.TemporaryDirectory(prefix="rclib-seeds-") as folder:
         os.environ["RCLIB_OUT"] = folder
-        parameters = runner.default_parameters(name) | runner.profile_parameters(name, profile)
-        overrides = shifted(parameters, by)
+        cell = runner.parameters_of(name)
+        parameters = {**cell.values, **runner.profile_parameters(name, profile)}
+        overrides = shifted(parameters, cell.seeds, by)
         runner.execute(name, profile=profile, overrides=overrides, folder=Path(folder))
         results = paths.results_dir(profile) / f"{name}.json"
         claims: list[dict[str, Any]] = json.loads(results.read_text(encoding="utf-8"))["claims"]
@@ -88,7 +87,7 @@ def run_seed_sets(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the notebooks with other seeds and write how often each verdict comes out."""
-    from rclib.execution import runner
+    from rclib.execution import kernels, runner
     from rclib.files.atomic import write_atomically
 
     parser = argparse.ArgumentParser(
@@ -107,11 +106,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         unknown = sorted(set(arguments.names) - set(known))
         if unknown:
             raise ValueError(f"no notebook {unknown[0]!r}; there are {', '.join(known)}")
-        for record in run_seed_sets(
-            arguments.profile, arguments.repeats, arguments.jobs, arguments.names or known
-        ):
-            text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-            write_atomically(stability_path(arguments.profile, record["notebook"]), text.encode())
+        names = arguments.names or known
+        for name in names:
+            runner.check_seeds(name)
+        with kernels.serving():
+            for record in run_seed_sets(
+                arguments.profile, arguments.repeats, arguments.jobs, names
+            ):
+                text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+                path = stability_path(arguments.profile, record["notebook"])
+                write_atomically(path, text.encode())
         found = load_stability(arguments.profile)
     except (runner.RunError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -43,12 +43,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m rclib.reports.scoreboard", description=main.__doc__
     )
     parser.add_argument("--profile", default="quick")
+    parser.add_argument("--series", nargs="*", default=[], help="first digits; default all")
+    arguments = parser.parse_args(argv)
     try:
-        text = scoreboard(load_results(parser.parse_args(argv).profile))
+        records = load_results(arguments.profile)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print("\n" + text)
+    if arguments.series:
+        records = [r for r in records if r["notebook"][0] in arguments.series]
+    print("\n" + scoreboard(records))
     return 0
 
 

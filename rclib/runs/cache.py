@@ -9,7 +9,6 @@ writer left half-written, entries set aside as damaged, and states of unfinished
 from __future__ import annotations
 
 import argparse
-import ast
 import functools
 import json
 import os
@@ -27,8 +26,9 @@ from safetensors import SafetensorError, safe_open
 from rclib import paths
 from rclib.runs import store
 from rclib.runs.code import Code, code_of
+from rclib.runs.code_modules import homes
 
-__all__ = ["Entry", "clean", "entries", "homes", "main", "store_table"]
+__all__ = ["Entry", "clean", "entries", "main", "store_table"]
 
 KINDS = ("current", "stale", "damaged", "half-written", "unfinished")
 _TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp")
@@ -109,19 +109,6 @@ def _wanted(meta: dict[str, str]) -> set[str]:
 @functools.cache
 def _code(module: str, qualname: str) -> Code:
     return code_of(module, qualname)
-
-
-@functools.cache
-def homes() -> dict[str, set[str]]:
-    """The modules of `rclib` that define a function of a name at their top level."""
-    root = Path(__file__).parents[1]
-    homes: dict[str, set[str]] = {}
-    for path in root.rglob("*.py"):
-        parts = path.relative_to(root.parent).with_suffix("").parts
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef):
-                homes.setdefault(node.name, set()).add(".".join(parts))
-    return homes
 
 
 def _abandoned(path: Path) -> bool:

@@ -46,6 +46,7 @@ NEUTRAL = frozenset(
         "rclib.runs.code_modules",
         "rclib.files.atomic",
         "rclib.paths",
+        "rclib.runs.stacked",
         "rclib.runs.store",
         "rclib.runs.sweep",
     }

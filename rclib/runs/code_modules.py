@@ -7,6 +7,7 @@ what parsing costs.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import sys
 import time
@@ -19,6 +20,7 @@ __all__ = [
     "Ref",
     "bound_names",
     "find",
+    "homes",
     "imported",
     "is_module",
     "read_module",
@@ -246,3 +248,16 @@ def without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
     first = body[0] if body else None
     words = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
     return body[1:] if words else body
+
+
+@functools.cache
+def homes() -> dict[str, set[str]]:
+    """The modules of `rclib` that define a function of a name at their top level."""
+    root = Path(__file__).parents[1]
+    homes: dict[str, set[str]] = {}
+    for path in root.rglob("*.py"):
+        parts = path.relative_to(root.parent).with_suffix("").parts
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef):
+                homes.setdefault(node.name, set()).add(".".join(parts))
+    return homes

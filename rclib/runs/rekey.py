@@ -2,8 +2,10 @@
 
 Version 0.1.0 keyed a run by whole modules and by their names. An entry moves to its new key if
 its old key is what 0.1.0's code gave (`OLD` holds the digests of that code) and the function's
-definitions are still those of 0.1.0 (`OLD` holds their digests too). Old entries do not say where
-they were computed, so on a machine with a GPU nothing moves. To be deleted with the next release.
+definitions are those pinned in `OLD`: those of 0.1.0, or what they became by changes after which
+every array of tiny runs had the same bytes as before (the shared recorder of the training loops;
+runs of all stored functions, among them ones that diverge). Old entries do not say where they were
+computed, so on a machine with a GPU nothing moves. To be deleted with the next release.
 """
 
 from __future__ import annotations
@@ -22,28 +24,28 @@ from safetensors.numpy import save
 
 from rclib.files.atomic import write_atomically
 from rclib.runs import store
-from rclib.runs.cache import homes
 from rclib.runs.code import code_of
+from rclib.runs.code_modules import homes
 
 __all__ = ["OLD", "rekey"]
 
 # function of 0.1.0 -> (digest of its module and all that this imports, the function's name today,
-# digest of its definitions)
+# digest of its definitions, as proved equal)
 OLD = {
     "rclib.experiments.mlp_runs.train_mlp": (
         "1639d403fe7e7ada81fa4ec06ad01e2b8f1cc218b36234666feda20823c9945b",
         "train_mlp",
-        "7a18602fc02776c02480759714c7e73f3fcc6e3e8c7b828521662d8b876b2ac4",
+        "b43e7e4d89095963e05706f0ccea5835e9a73d1cca95cf34cd43f647ab3f29cf",
     ),
     "rclib.experiments.mlp_runs.transferred_run": (
         "1639d403fe7e7ada81fa4ec06ad01e2b8f1cc218b36234666feda20823c9945b",
         "transferred_run",
-        "9fe10f4d331d64f1791c52f86bfa7cf993679ecd4e8eeca3565e0f498de372b0",
+        "386861c9fd0bacab1b3c7442be0dabf41e170f012920365395fa9eae4ff2a4cf",
     ),
     "rclib.experiments.mlp_runs.zero_shot": (
         "1639d403fe7e7ada81fa4ec06ad01e2b8f1cc218b36234666feda20823c9945b",
         "zero_shot",
-        "eb8858d44beed191a73f1e5826ee1edf3ba9d66c0498746e7e3539b1f7dda11b",
+        "3d79a5df26aeeb912636b2681a5835168dc9f984907af86763efa7e0fddcfbd0",
     ),
     "rclib.experiments.coordinates.coordinate_check": (
         "cc2b1778a1f4967e4d30c043b35d2a97124a7fda5c85ae5b70516a5763e119d5",
@@ -53,7 +55,7 @@ OLD = {
     "rclib.experiments.teacher_runs.run": (
         "4a2f3c1f93ac6224569ae2c3d5c68296a5a1962eb86f5e63c78bb94b97fcfa36",
         "student_run",
-        "0067d86fa6bbe7cb1820fbd16b653a76c6eee8ea6d4f76fc0c6e7a1be611665d",
+        "9ad1e0546e303a942b8ee6e44ce2681b417ba18ff6616f723c9b6294468f0f75",
     ),
     "rclib.experiments.spikes_first_step.one_step": (
         "8d4371f4c571046ed79684825191708fa526d8d85465130aa6dcae9e67ea6c54",
@@ -68,12 +70,12 @@ OLD = {
     "rclib.experiments.lm_runs.train_gpt": (
         "30d3321dff9f343547e7567b58e738c23b889e85b8535a85d324290a6e832054",
         "train_gpt",
-        "9ad4f40896a0d161160a4ecbc3ba6b9aa922774c3f4723dd75dc62fc7811cdc3",
+        "9a8813cb32923974dc7f461a4d9e67334363243822686f56237fed76e29f6e1a",
     ),
     "rclib.experiments.growth.resized_run": (
         "b76720510da6051db90814fb71954e5a38c6b3b74ce7a053b7afca7458bf2b72",
         "resized_run",
-        "ebf1e7f665d5fd567df05aa3e1ae20a7ce035f62fa5de89bd6fb47cfbf14b025",
+        "1ab62ae2ddc107221a02662f03c6891cd6eaf94b22488311dfb3fb3b97e89f43",
     ),
 }
 

@@ -32,7 +32,7 @@ from tqdm.auto import tqdm
 from rclib.runs import store
 from rclib.runs.source import Source
 
-__all__ = ["Failure", "SweepError", "core_seconds", "run", "sweep", "workers"]
+__all__ = ["Failure", "Jobs", "SweepError", "core_seconds", "run", "sweep", "workers"]
 
 Config = Mapping[str, Any]
 
@@ -105,13 +105,44 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
+def _one_call_each(
+    function: store.Experiment, data: Source | None, configurations: Sequence[Config]
+) -> list[store.Arrays]:
+    return [function(data, **config) for config in configurations]
+
+
+def _alone(configurations: Sequence[Config]) -> list[list[int]]:
+    return [[place] for place in range(len(configurations))]
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Which runs are computed together: by default none, see `rclib.runs.stacked`.
+
+    split: the configurations to compute -> places in them, a list a job.
+    call: (function, data, the configurations of a job) -> their results, in a worker; picklable.
+    """
+
+    split: Callable[[Sequence[Config]], list[list[int]]] = _alone
+    call: Callable[[store.Experiment, Source | None, Sequence[Config]], Sequence[store.Arrays]] = (
+        _one_call_each
+    )
+
+
 def _compute(
-    function: store.Experiment, config: Config, data: Source | None, key: str
-) -> tuple[store.Arrays, float]:
-    """One run in a worker: its arrays and seconds. `key` is what the sweep knows the run by."""
+    function: store.Experiment,
+    configurations: Sequence[Config],
+    data: Source | None,
+    keys: Sequence[str],
+    jobs: Jobs = Jobs(),
+) -> list[tuple[store.Arrays, float]]:
+    """One job in a worker: arrays and seconds of each of its runs, which share the job's time.
+
+    `keys` are what the sweep knows the runs by.
+    """
     torch.set_num_threads(1)
     data = _shared if data is None else data
-    if store.run_key(function, config, data=data) != key:
+    if [store.run_key(function, config, data=data) for config in configurations] != list(keys):
         raise RuntimeError(
             f"the worker would run something else than was asked for: its copy of "
             f"{function.__module__} or what that imports, its torch or numpy, or its device is "
@@ -119,9 +150,12 @@ def _compute(
         )
     begin = time.monotonic()
     with threadpool_limits(limits=1):
-        found = function(data, **config)
-    arrays = {name: np.asarray(value, order="C") for name, value in found.items()}
-    return arrays, time.monotonic() - begin
+        found = jobs.call(function, data, configurations)
+    results = [
+        {name: np.asarray(value, order="C") for name, value in arrays.items()} for arrays in found
+    ]
+    seconds = (time.monotonic() - begin) / len(results)
+    return [(arrays, seconds) for arrays in results]
 
 
 def sweep(
@@ -132,6 +166,7 @@ def sweep(
     data: Source | None = None,
     cost: Callable[[Config], float] | None = None,
     description: str = "runs",
+    jobs: Jobs = Jobs(),
 ) -> list[store.Arrays]:
     """Results of `function(data, **configuration)` for all, in the order of `configurations`.
 
@@ -142,6 +177,7 @@ def sweep(
     data: goes along with every configuration; on a cluster let the function load a large one.
     cost: estimate of a run's length; the longest start first, so that no worker is left alone
         with a long run at the end.
+    jobs: runs that are computed together.
 
     Runs found in the store are not computed again, and each new one is stored as soon as it
     is finished. Raises SweepError, after all others are finished and stored, if a
@@ -154,18 +190,26 @@ def sweep(
         )
     torch.set_num_threads(1)  # what the keys say
     return _sweep(
-        function, configurations, lambda _: nullcontext(executor), data, data, cost, description
+        function,
+        configurations,
+        lambda _: nullcontext(executor),
+        data,
+        data,
+        cost,
+        description,
+        jobs,
     )
 
 
 def _sweep(
     function: store.Experiment,
     configurations: Sequence[Config],
-    where: Callable[[int], AbstractContextManager[Executor | None]],  # for a number of runs
+    where: Callable[[int], AbstractContextManager[Executor | None]],  # for a number of jobs
     data: Source | None,
     sent: Source | None,  # what goes along with a run: `data`, or None where workers hold it
     cost: Callable[[Config], float] | None,
     description: str,
+    jobs: Jobs,
 ) -> list[store.Arrays]:
     keys = [store.run_key(function, config, data=data) for config in configurations]
     of_key = {key: dict(config) for key, config in zip(keys, configurations, strict=True)}
@@ -175,19 +219,21 @@ def _sweep(
         found = store.lookup(function, config, data=data)
         if found is not None:
             results[key] = found
-    todo = [key for key in of_key if key not in results]
+    new = [key for key in of_key if key not in results]
+    todo = [[new[place] for place in places] for places in jobs.split([of_key[key] for key in new])]
     if cost is not None:
-        todo.sort(key=lambda key: -cost(of_key[key]))
+        todo.sort(key=lambda job: -sum(cost(of_key[key]) for key in job))
 
-    def finish(key: str, outcome: Callable[[], tuple[store.Arrays, float]]) -> None:
+    def finish(job: list[str], outcome: Callable[[], list[tuple[store.Arrays, float]]]) -> None:
         try:
-            arrays, seconds = outcome()
+            found = outcome()
         except Exception as error:
-            errors[key] = error
+            errors.update(dict.fromkeys(job, error))
         else:
-            store.keep(function, of_key[key], arrays, key=key, seconds=seconds, data=data)
-            results[key] = arrays
-        bar.update()
+            for key, (arrays, seconds) in zip(job, found, strict=True):
+                store.keep(function, of_key[key], arrays, key=key, seconds=seconds, data=data)
+                results[key] = arrays
+        bar.update(len(job))
 
     bar = tqdm(
         total=len(of_key),
@@ -200,18 +246,20 @@ def _sweep(
     )
     with bar, where(len(todo)) as executor:
         if executor is None:
-            for key in todo:
-                finish(key, partial(_compute, function, of_key[key], data, key))
+            for job in todo:
+                configs = [of_key[key] for key in job]
+                finish(job, partial(_compute, function, configs, data, job, jobs))
         else:
-            futures: dict[Future[Any], str] = {}
+            futures: dict[Future[Any], list[str]] = {}
             try:
-                for key in todo:
+                for job in todo:
+                    configs = [of_key[key] for key in job]
                     try:
-                        future = executor.submit(_compute, function, of_key[key], sent, key)
+                        future = executor.submit(_compute, function, configs, sent, job, jobs)
                     except RuntimeError as error:  # the pool broke, or was shut down
-                        errors[key] = error
+                        errors.update(dict.fromkeys(job, error))
                     else:
-                        futures[future] = key
+                        futures[future] = job
                 for future in as_completed(futures):
                     finish(futures[future], future.result)
             except BaseException:  # an interruption, a full disk: nothing more is started
@@ -238,6 +286,7 @@ def run(
     data: Source | None = None,
     cost: Callable[[Config], float] | None = None,
     description: str = "runs",
+    jobs: Jobs = Jobs(),
 ) -> list[store.Arrays]:
     """`sweep` over `$RCLIB_WORKERS` processes of this machine; the data set is in memory once."""
     torch.set_num_threads(1)
@@ -251,4 +300,4 @@ def run(
             min(limit, todo), get_context("spawn"), initializer=_start, initargs=(shared,)
         )
 
-    return _sweep(function, configs, where, data, None, cost, description)
+    return _sweep(function, configs, where, data, None, cost, description, jobs)

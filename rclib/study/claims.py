@@ -6,23 +6,42 @@ the verdict is
 
     reproduced           the whole interval meets the criterion
     not reproduced       no part of it does
-    undecided            the interval straddles the criterion
+    undecided            the interval straddles the criterion, or there are fewer than three repeats
     not testable here    nothing was measured; the reason is given
+
+A claim that says on which seeds it will be judged (`Claims.declare(..., seeds=...)`) is judged on
+these and no others: `Claims.measure` refuses fewer, more, others, and values that are undefined.
+Claims that say nothing of their seeds are judged by their interval alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
-from rclib.checks.arguments import brief, number, text
+from rclib.checks.arguments import brief, choice, count, flag, number, text
+from rclib.study import contract
 
-__all__ = ["VERDICTS", "Claim", "Claims", "Criterion", "above", "below", "between", "interval_of"]
+__all__ = [
+    "MIN_REPEATS",
+    "UNITS",
+    "VERDICTS",
+    "Claim",
+    "Claims",
+    "Criterion",
+    "above",
+    "below",
+    "between",
+    "interval_of",
+]
 
 VERDICTS = ("reproduced", "not reproduced", "undecided", "not testable here")
+# What is repeated: whole runs, draws within a run, resamples of a fixed set; or nothing is.
+UNITS = ("seed", "draw", "bootstrap", "exact")
+MIN_REPEATS = 3  # behind a verdict, unless the claim is exact
 
 
 @dataclass(frozen=True)
@@ -47,14 +66,20 @@ class Criterion:
             return f"≥ {self.low:g}"
         return f"in [{self.low:g}, {self.high:g}]"
 
-    def verdict(self, low: float, high: float) -> str:
+    def verdict(self, low: float, high: float, *, unit: str | None = None, repeats: int = 1) -> str:
         """Verdict for an interval [low, high] of the measured value.
 
-        Raises ValueError for an interval that is not ordered, or of NaN.
+        unit, repeats : what is repeated and how often; fewer than `MIN_REPEATS` leave it
+            undecided, unless it is "exact". None for a claim that does not say it, which the
+            interval alone decides.
+        Raises ValueError for an interval that is not ordered, or of NaN, and an unknown unit.
         """
         low, high = number("low", low), number("high", high)
         if not low <= high:
             raise ValueError(f"interval must be ordered, got low {low} and high {high}")
+        few = count("repeats", repeats, 0) < MIN_REPEATS
+        if unit is not None and choice("unit", unit, UNITS) != "exact" and few:
+            return "undecided"
         if self.low <= low and high <= self.high:
             return "reproduced"
         if high < self.low or low > self.high:
@@ -124,13 +149,23 @@ def interval_of(values: Sequence[float]) -> tuple[float, float, float]:
 
 @dataclass
 class Claim:
-    """One claim; `value`, `low`, `high` are None until measured."""
+    """One claim; `value`, `low`, `high` are None until measured.
+
+    paper : where it stands, e.g. "A, Figure 4.1". seeds : those it is judged on, or how many;
+    None if it does not say. unit : what is repeated (`UNITS`); None likewise.
+    """
 
     key: str
     paper: str
     statement: str
     quantity: str
     criterion: Criterion
+    item: str | None = None
+    unit: str | None = None
+    seeds: list[int] | int | None = None
+    control: bool = False
+    blind: bool = True
+    seen_on: list[int] | None = None
     value: float | None = None
     low: float | None = None
     high: float | None = None
@@ -141,58 +176,120 @@ class Claim:
 
 @dataclass
 class Claims:
-    """The claims of one notebook, in the order of declaration."""
+    """The claims of one notebook, in the order of declaration.
+
+    paper : the paper that they are about, e.g. "A", "arxiv-1803.03635", "beyond"; "" if every
+    claim says it itself.
+    """
 
     claims: dict[str, Claim] = field(default_factory=dict)
+    paper: str = ""
 
     def declare(
-        self, key: str, *, paper: str, statement: str, quantity: str, criterion: Criterion
+        self,
+        key: str,
+        *,
+        statement: str,
+        quantity: str,
+        criterion: Criterion,
+        item: str | None = None,
+        paper: str | None = None,
+        seeds: Sequence[int] | int | None = None,
+        unit: str | None = None,
+        control: bool = False,
+        blind: bool = True,
+        seen_on: Iterable[int] | None = None,
     ) -> None:
         """Write a claim down before its value is known.
 
-        paper : where it stands, e.g. "A, Figure 4.1"; or "beyond the paper".
-        Raises ValueError when the key is taken, TypeError for a criterion that is none.
+        item : figure, table or section of the study's paper, e.g. "Figure 3".
+        paper : another paper than the study's; without `item` the whole source, e.g.
+            "A, Figure 4.1" or "beyond the paper".
+        seeds : on which it will be judged, or how many.
+        unit : what is repeated, one of `UNITS`; "seed" where `seeds` are given.
+        control : it must fail if the effect is absent.
+        blind : False if the criterion was written after somebody had seen a value; then
+            `seen_on` names the seeds of that value, and `seeds` must be others.
+        Raises ValueError when the key is taken or the above do not fit together, TypeError for a
+        criterion that is none.
         """
         if not isinstance(criterion, Criterion):
             raise TypeError(f"criterion of {key!r} must be a Criterion, got {brief(criterion)}")
-        for name, value in (("paper", paper), ("statement", statement), ("quantity", quantity)):
+        for name, value in (("statement", statement), ("quantity", quantity)):
             text(name, value)
         if text("key", key) in self.claims:
             raise ValueError(f"claim {key!r} is declared already")
-        self.claims[key] = Claim(key, paper, statement, quantity, criterion)
+        label, item = self._source(key, paper, item)
+        judged = None if seeds is None else contract.declared_seeds(f"seeds of {key!r}", seeds)
+        if unit is not None:
+            choice(f"unit of {key!r}", unit, UNITS)
+        if unit == "exact" and judged is not None:
+            raise ValueError(f"claim {key!r} is exact, so it has no seeds, got seeds={judged}")
+        if unit is None and judged is not None:
+            unit = "seed"
+        flag("control", control), flag("blind", blind)
+        seen = None if seen_on is None else contract.seen_seeds(key, seen_on, judged, blind=blind)
+        self.claims[key] = Claim(
+            key, label, statement, quantity, criterion, item, unit, judged, control, blind, seen
+        )
+
+    def _source(self, key: str, paper: str | None, item: str | None) -> tuple[str, str | None]:
+        """What the row calls "paper", and the item."""
+        if item is None:
+            if paper is None:
+                raise ValueError(
+                    f"claim {key!r} needs an item (or paper) that says where it stands"
+                )
+            return text("paper", paper), None
+        owner = self.paper if paper is None else text("paper", paper)
+        if not owner:
+            raise ValueError(f"claim {key!r} needs a paper: its study names none")
+        if not text("item", item):
+            raise ValueError(f"item of {key!r} must not be empty")
+        return f"{owner}, {item}", item
 
     def measure(
         self,
         key: str,
-        values: float | Iterable[float],
+        values: float | Iterable[float] | Mapping[int, float],
         *,
         interval: tuple[float, float] | None = None,
+        repeats: int | None = None,
         note: str = "",
     ) -> str:
         """Set the measured value and return the verdict.
 
-        values : one value or one a repeat (mean and 95 percent t-interval are taken).
-        interval : (low, high) instead, finite, e.g. of a fit or a bootstrap.
-        A claim is measured once; raises ValueError for a second time or an unknown key. After
-        an error the claim is as it was.
+        values : one value or one a repeat (mean and 95 percent t-interval are taken). Labelled
+            by seed (a mapping, a pandas Series whose index is named "seed") they must be of the
+            declared seeds.
+        interval : (low, high) instead, finite, e.g. of a fit or a bootstrap; `repeats` says how
+            many seeds, draws or resamples are behind it (default: as many as there are values).
+        A claim that declares seeds takes one value a seed, or an interval with at least as many
+        `repeats`. A claim is measured once; raises ValueError for a second time, an unknown key
+        and whatever the declaration does not allow. After an error the claim is as it was.
         """
         claim, note = self._open(key), text("note", note)
-        # Numbers of numpy and torch have no dimension; they are no sequence either.
-        single = isinstance(values, (int, float)) or getattr(values, "ndim", None) == 0
-        if not single and (isinstance(values, str) or not isinstance(values, Iterable)):
-            raise ValueError(f"values of {key!r} must be numbers, got {brief(values)}")
-        repeats = [values] if single else list(values)  # type: ignore[arg-type]
-        value, low, high = interval_of(repeats)  # type: ignore[arg-type]
+        found, labels = contract.labelled(key, values)
+        contract.check_labels(key, labels, claim.seeds)
+        if claim.unit == "seed" and interval is None:
+            contract.check_count(key, len(found), claim.seeds)
+        contract.check_finite(key, found, labels or claim.seeds)
+        value, low, high = interval_of(found)
+        made = len(found)
         if interval is not None:
-            if not isinstance(interval, (tuple, list)) or len(interval) != 2:
-                raise ValueError(f"interval of {key!r} must be a pair, got {brief(interval)}")
-            low, high = (number(f"interval of {key!r}", end) for end in interval)
-            if not -math.inf < low <= high < math.inf:
-                raise ValueError(f"interval of {key!r} must be finite and ordered, got {interval}")
+            low, high = contract.interval_given(key, interval)
+            made = made if repeats is None else count(f"repeats of {key!r}", repeats)
+            if claim.unit == "seed":
+                contract.check_repeats(key, made, claim.seeds)
+        elif repeats is not None:
+            raise ValueError(f"repeats of {key!r} goes with an interval, got {repeats}")
+        verdict = claim.criterion.verdict(low, high, unit=claim.unit, repeats=made)
+        if verdict != claim.criterion.verdict(low, high):
+            few = f"a verdict needs {MIN_REPEATS} repeats, got {made}"
+            note = f"{note}; {few}" if note else few
         claim.value, claim.low, claim.high = value, low, high
-        claim.repeats, claim.note = len(repeats), note
-        claim.verdict = claim.criterion.verdict(claim.low, claim.high)
-        return claim.verdict
+        claim.repeats, claim.note, claim.verdict = made, note, verdict
+        return verdict
 
     def not_testable(self, key: str, reason: str) -> None:
         """Close a claim that cannot be measured here, with the reason.
@@ -236,13 +333,21 @@ class Claims:
             {
                 "key": c.key,
                 "paper": c.paper,
+                "item": c.item,
                 "statement": c.statement,
                 "quantity": c.quantity,
                 "criterion": str(c.criterion),
+                "criterion_low": None if math.isinf(c.criterion.low) else c.criterion.low,
+                "criterion_high": None if math.isinf(c.criterion.high) else c.criterion.high,
                 "value": c.value,
                 "low": c.low,
                 "high": c.high,
                 "repeats": c.repeats,
+                "unit": c.unit,
+                "declared_seeds": c.seeds,
+                "control": c.control,
+                "blind": c.blind,
+                "seen_on": c.seen_on,
                 "verdict": c.verdict,
                 "note": c.note,
             }

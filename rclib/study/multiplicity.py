@@ -18,7 +18,6 @@ Source: Holm, "A simple sequentially rejective multiple test procedure" (Scand. 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,20 +30,17 @@ __all__ = ["Corrected", "corrected", "holm", "p_value"]
 
 LEVEL = 0.025
 _DECIDED = VERDICTS[:2]
-_NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
 
 
 def p_value(claim: Mapping[str, Any]) -> float | None:
-    """p of a decided claim, one row of `rclib.study.claims.Claims.rows`; None where it has none.
-
-    Raises ValueError for a criterion that is none of "≤ b", "≥ a", "in [a, b]".
-    """
+    """p of a decided claim, one row of `rclib.study.claims.Claims.rows`; None where it has none."""
     if claim["verdict"] not in _DECIDED or claim["repeats"] < 1:
         return None
     value, low, high = (float(claim[key]) for key in ("value", "low", "high"))
     if not low < high:
         return None
-    first, last = _edges(claim["criterion"])
+    first, last = claim["criterion_low"], claim["criterion_high"]
+    first, last = (-math.inf if first is None else first), (math.inf if last is None else last)
     n = claim["repeats"]
     # An interval around the mean of the repeats is Student's; any other is taken as normal.
     symmetric = math.isclose(value - low, high - value, rel_tol=1e-6)
@@ -55,18 +51,6 @@ def p_value(claim: Mapping[str, Any]) -> float | None:
     else:
         distance = max(first - value, value - last)
     return float(law.sf(distance / error))
-
-
-def _edges(criterion: str) -> tuple[float, float]:
-    for pattern in (rf"≤ (?P<high>{_NUMBER})", rf"≥ (?P<low>{_NUMBER})"):
-        match = re.fullmatch(pattern, criterion)
-        if match:
-            found = match.groupdict()
-            return float(found.get("low", -math.inf)), float(found.get("high", math.inf))
-    match = re.fullmatch(rf"in \[({_NUMBER}), ({_NUMBER})\]", criterion)
-    if match is None:
-        raise ValueError(f"criterion must be '≤ b', '≥ a' or 'in [a, b]', got {criterion!r}")
-    return float(match[1]), float(match[2])
 
 
 def holm(ps: Sequence[float], level: float = LEVEL) -> list[bool]:

@@ -2,14 +2,18 @@
 
 The scoreboard prints it, the README's table and replication.md are written from it, and the
 gallery opens the files of the figures that it names. So a file of another shape, numbers that
-are none, a name that leads out of its folder, and text that moves the terminal's cursor stop
-here, with one line that names the file.
+are none, a verdict that its own interval contradicts, a name that leads out of its folder, and
+text that moves the terminal's cursor stop here, with one line that names the file.
+
+Files of version 0.1.0 hold a claim's criterion as text alone and say nothing of its seeds; what
+they lack is filled in on reading, so that all that comes from here has one form.
 
 Needs the standard library alone, as the scoreboard does.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +22,7 @@ from typing import Any
 from rclib import paths
 from rclib.files.plain import DataError, read_plain
 from rclib.files.strict import parse_json
-from rclib.study.claims import VERDICTS
+from rclib.study.claims import UNITS, VERDICTS, Criterion
 
 __all__ = [
     "duration",
@@ -45,6 +49,7 @@ def read_results(path: Path) -> dict[str, Any]:
     """
     try:
         record = _parsed(path)
+        record.setdefault("paper", None)
         _check(record, path)
     except ValueError as error:
         raise ValueError(f"results file {path} is not valid: {error}") from None
@@ -81,6 +86,7 @@ def _check(record: dict[str, Any], path: Path) -> None:
         raise ValueError(f"its notebook is {record['notebook'][:60]!r}, not {path.stem!r}")
     _line(record, "", "title")
     _line(record, "", "profile")
+    _optional(record, "", "paper")
     data = _get(record, "", "data", dict)
     _line(data, "data: ", "description")
     _get(data, "data: ", "checksum", str, type(None))
@@ -109,12 +115,103 @@ def _check_claim(claim: dict[str, Any]) -> None:
     where = f"claim {_line(claim, 'claims: ', 'key')[:60]!r}: "
     for key in ("paper", "statement", "quantity", "criterion", "note"):
         _line(claim, where, key)
+    rounded = "criterion_low" not in claim
+    if rounded:
+        _fill(claim, where)
+    criterion = _criterion(claim, where)
+    _optional(claim, where, "item")
+    if (unit := _optional(claim, where, "unit")) is not None and unit not in UNITS:
+        raise ValueError(f"{where}unknown unit {unit[:60]!r}")
+    _whole_numbers(
+        where, "declared_seeds", _get(claim, where, "declared_seeds", list, int, type(None))
+    )
+    _whole_numbers(where, "seen_on", _get(claim, where, "seen_on", list, type(None)))
+    for key in ("control", "blind"):
+        _get(claim, where, key, bool)
     if _line(claim, where, "verdict") not in VERDICTS:
         raise ValueError(f"{where}unknown verdict {claim['verdict'][:60]!r}")
     _get(claim, where, "repeats", int)
     untested = claim["verdict"] == "not testable here"
     for key in ("value", "low", "high"):
         _get(claim, where, key, *([type(None)] if untested else _NUMBER))
+    if not untested:
+        _check_verdict(claim, where, criterion, rounded=rounded)
+
+
+def _whole_numbers(where: str, key: str, seeds: Any) -> None:
+    if isinstance(seeds, list) and not all(type(seed) is int for seed in seeds):
+        raise ValueError(f"{where}{key} must hold whole numbers")
+
+
+def _check_verdict(
+    claim: dict[str, Any], where: str, criterion: Criterion, *, rounded: bool
+) -> None:
+    """The verdict must be what criterion, interval and number of repeats give."""
+    low, high = claim["low"], claim["high"]
+    if not low <= high:
+        raise ValueError(f"{where}its interval [{low:g}, {high:g}] is not ordered")
+    # A criterion that was read from its text has six digits; an edge that near decides nothing.
+    edges = [edge for edge in (criterion.low, criterion.high) if math.isfinite(edge)]
+    if rounded and any(math.isclose(x, e, rel_tol=1e-5) for x in (low, high) for e in edges):
+        return
+    due = criterion.verdict(low, high, unit=claim["unit"], repeats=claim["repeats"])
+    if claim["verdict"] != due:
+        raise ValueError(
+            f"{where}verdict {claim['verdict']!r} contradicts its interval [{low:g}, {high:g}] of "
+            f"{claim['repeats']} repeats against {claim['criterion']}, which gives {due!r}"
+        )
+
+
+_DIGITS = r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+_CRITERIA = re.compile(
+    rf"≤ (?P<most>{_DIGITS})|≥ (?P<least>{_DIGITS})|in \[(?P<low>{_DIGITS}), (?P<high>{_DIGITS})\]"
+)
+
+
+def _fill(claim: dict[str, Any], where: str) -> None:
+    """What version 0.1.0 did not write: the criterion's numbers (from its text), and no
+    item and seeds."""
+    found = _CRITERIA.fullmatch(claim["criterion"])
+    if found is None:
+        raise ValueError(
+            f"{where}criterion must be '≤ b', '≥ a' or 'in [a, b]', got {claim['criterion'][:60]!r}"
+        )
+    low, high = found["least"] or found["low"], found["most"] or found["high"]
+    claim |= {
+        "criterion_low": None if low is None else float(low),
+        "criterion_high": None if high is None else float(high),
+        "item": None,
+        "unit": None,
+        "declared_seeds": None,
+        "control": False,
+        "blind": True,
+        "seen_on": None,
+    }
+
+
+def _criterion(claim: dict[str, Any], where: str) -> Criterion:
+    """The criterion from its numbers, which its text must agree with."""
+    ends = [
+        _get(claim, where, key, *_NUMBER, type(None)) for key in ("criterion_low", "criterion_high")
+    ]
+    try:
+        found = Criterion(
+            -math.inf if ends[0] is None else ends[0], math.inf if ends[1] is None else ends[1]
+        )
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from None
+    if str(found) != claim["criterion"]:
+        raise ValueError(
+            f"{where}criterion {claim['criterion'][:60]!r} contradicts its numbers, {found}"
+        )
+    return found
+
+
+def _optional(record: dict[str, Any], where: str, key: str) -> str | None:
+    """A text on one line, or null."""
+    if _get(record, where, key, str, type(None)) is None:
+        return None
+    return _line(record, where, key)
 
 
 def _objects(record: dict[str, Any], key: str) -> list[dict[str, Any]]:
@@ -146,6 +243,7 @@ def _get(record: dict[str, Any], where: str, key: str, *kinds: type) -> Any:
 
 _NAMES = {
     dict: "an object", list: "a list", str: "text", int: "a whole number", float: "a number",
+    bool: "true or false",
     type(None): "null",
 }  # fmt: skip
 

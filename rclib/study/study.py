@@ -16,21 +16,23 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
-from PIL import Image
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
-from rclib.plots import style
 from rclib.runs import sweep
 from rclib.runs.source import Source
+from rclib.study import session
 from rclib.study.claims import Claims
+from rclib.study.parameters import first_cell, read_parameters
 from rclib.study.results import times_path
+
+if TYPE_CHECKING:  # a reader of results draws nothing
+    from matplotlib.figure import Figure
 
 __all__ = ["Study", "environment"]
 
@@ -42,14 +44,28 @@ class Study:
     """One notebook's run: its parameters, claims, figures and results.
 
     name : the notebook's file name without ending; title : one line for the scoreboard;
-    parameters : the literals of the parameters cell, "profile" among them. Raises ValueError
-    for an unknown profile or a parameter that is no plain value.
+    parameters : the literals of the parameters cell, "profile" among them; paper : what the
+    claims are about, e.g. "A", "arxiv-1803.03635" or "beyond" ("" if each says it itself).
+    Raises ValueError for an unknown profile, a parameter that is no plain value, and a name
+    that is not that of the notebook, where the kernel knows its file.
     """
 
     def __init__(
-        self, name: str, *, title: str, parameters: Mapping[str, Any], data: Source | None = None
+        self,
+        name: str,
+        *,
+        title: str,
+        parameters: Mapping[str, Any],
+        data: Source | None = None,
+        paper: str = "",
     ) -> None:
-        self.name, self.title = name, title
+        file = session.notebook_file()
+        if file is not None and file.stem != name:
+            raise ValueError(
+                f"study {name!r} must bear the name of its notebook, {file.stem!r}: in a copy, "
+                "change the name that Study is given"
+            )
+        self.name, self.title, self.paper = name, title, paper
         self.parameters = dict(parameters)
         self.profile = str(self.parameters.get("profile", "quick"))
         self._results = paths.results_dir(self.profile)
@@ -59,12 +75,49 @@ class Study:
         except (TypeError, ValueError) as error:
             raise ValueError(f"parameters must be plain values: {error}") from None
         self.data = data
-        self.claims = Claims()
+        self.claims = Claims(paper=paper)
         self.figures: list[dict[str, str]] = []
+        self._drawn_by: dict[str, session.Run | None] = {}
         self.tables: dict[str, list[dict[str, Any]]] = {}
         self._begin = time.monotonic()
+        from rclib.plots import style
+
         torch.set_num_threads(1)  # results repeat bit for bit with the same thread count
         style.use_style()
+
+    @classmethod
+    def from_parameters(
+        cls,
+        name: str,
+        namespace: Mapping[str, Any],
+        *,
+        title: str,
+        data: Source | None = None,
+        paper: str = "",
+    ) -> Study:
+        """A study of the parameters that the notebook's own parameters cell names.
+
+        namespace : the notebook's `globals()`, which hold their values: the cell's own, or those
+        that a profile or a caller set instead. Where the notebook's file is out of reach (as on
+        Colab), the cell is found among those run so far. Raises ValueError if there is none, or
+        if a parameter has no value yet.
+        """
+        path = session.notebook_file() or paths.project_root() / "notebooks" / f"{name}.ipynb"
+        if path.is_file():
+            try:
+                found = read_parameters(path)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+        else:
+            cell = first_cell(session.cells_run())
+            if cell is None:
+                raise ValueError(f"no parameters cell was run, and there is no notebook {path}")
+            found = cell
+        missing = [key for key in found.values if key not in namespace]
+        if missing:
+            raise ValueError(f"parameters {missing} have no value: run the parameters cell first")
+        values = {key: namespace[key] for key in found.values}
+        return cls(name, title=title, parameters=values, data=data, paper=paper)
 
     @property
     def data_note(self) -> str:
@@ -85,7 +138,12 @@ class Study:
 
         The caption is completed with the data set and the profile, kept with the results and
         returned, for the reader of the notebook. The data are in long form, one row a value.
+        A cell that runs again replaces its figures; ValueError for a name that another cell, or
+        this one in the same run, has given to a figure already.
         """
+        from rclib.plots import style
+
+        self._claim_name(name)
         whole = f"{caption} Data: {self.data_note}; profile: {self.profile}."
         self._figures.mkdir(parents=True, exist_ok=True)
         files: dict[str, bytes] = {}
@@ -105,7 +163,17 @@ class Study:
             write_atomically(self._figures / f"{name}.{kind}", payload)
         self.figures = [f for f in self.figures if f["name"] != name]  # a cell may run again
         self.figures.append({"name": name, "caption": whole})
+        self._drawn_by[name] = session.running_cell()
         return whole
+
+    def _claim_name(self, name: str) -> None:
+        """Raises ValueError if a figure of this name is another's."""
+        if name not in self._drawn_by:
+            return
+        before, now = self._drawn_by[name], session.running_cell()
+        again = before is not None and now is not None and before[0] == now[0]
+        if not again or before == now:
+            raise ValueError(f"study {self.name!r} has a figure {name!r} already")
 
     def close(self) -> Path:
         """Write the results file and return its path. All claims must have been measured.
@@ -115,6 +183,7 @@ class Study:
         record = {
             "notebook": self.name,
             "title": self.title,
+            "paper": self.paper or None,
             "profile": self.profile,
             "parameters": self.parameters,
             "data": {
@@ -149,6 +218,8 @@ def _fewer_colours(png: bytes) -> bytes:
     The palette covers the colours that occur evenly (not by how often they occur), so that the
     ends of a colour scale stay what they are.
     """
+    from PIL import Image
+
     with Image.open(io.BytesIO(png)) as picture:
         small = picture.convert("RGB").quantize(
             256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE

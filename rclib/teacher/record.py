@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from rclib.spectral import power_law, spectra
 from rclib.teacher.problem import Problem, evaluate_student, loss_and_gradient
 from rclib.training.descent import make_descent, step_rates
+from rclib.training.recorder import Recorder, chosen_steps
 
 __all__ = ["QUANTITIES", "STANDARD", "Divergence", "Record", "train_student"]
 
@@ -31,7 +32,6 @@ _OF_UPDATES = ("updates", "overlaps")
 _BINS = 100
 
 Array = NDArray[Any]
-Values = dict[str, Array]
 Factors = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
@@ -124,7 +124,9 @@ def train_student(
     Raises ValueError for bad arguments and Divergence, which names step and rate.
     """
     rates = step_rates(rate, steps, gamma=gamma, every=every)
-    recorded = _checked_steps(record_at, steps)
+    recorded = chosen_steps(
+        "record_at", range(steps + 1) if record_at is None else record_at, steps
+    )
     names = tuple(quantities)
     unknown = [name for name in names if name not in QUANTITIES]
     if unknown:
@@ -135,11 +137,11 @@ def train_student(
     h, d = problem.W0.shape
     k = min(overlap_top, h, d)
     update_steps = [t for t in recorded if t < steps]
-    values: Values = {}
+    kept = Recorder({"state": recorded, "update": update_steps})
     for name in names:
-        rows = len(update_steps if name in _OF_UPDATES else recorded)
+        at = "update" if name in _OF_UPDATES else "state"
         for key, (shape, kind) in _rows(name, h, d, k, problem.W0.dtype).items():
-            values[key] = np.full((rows, *shape), 0 if kind is np.int64 else np.nan, dtype=kind)
+            kept.reserve(at, key, shape, kind)
 
     batch_loss = np.full(steps, np.nan)
     diverged_at = -1
@@ -152,10 +154,9 @@ def train_student(
             for t in range(steps + 1):
                 if not np.isfinite(W).all():
                     raise FloatingPointError("weights are not finite")
-                if t in recorded:
-                    found = _state(problem, W, names, ridge, at_start=t == 0)
-                    for key, value in found:
-                        values[key][recorded.index(t)] = value
+                if kept.due("state", t):
+                    for key, value in _state(problem, W, names, ridge, at_start=t == 0):
+                        kept.write("state", t, key, value)
                 if t == steps:
                     break
                 batch_loss[t], gradient = (
@@ -167,9 +168,9 @@ def train_student(
                     raise FloatingPointError("predictions are not finite")
                 M = descent.update(gradient, float(rates[t]))
                 following = W + M
-                if t in update_steps and np.isfinite(following).all():
+                if kept.due("update", t) and np.isfinite(following).all():
                     for key, value in _update(problem, W, M, following, t, names, k, factors):
-                        values[key][update_steps.index(t)] = value
+                        kept.write("update", t, key, value)
                 W = following
     except FloatingPointError as error:
         if not keep_diverged:
@@ -183,17 +184,8 @@ def train_student(
         steps=np.array(recorded, dtype=np.int64),
         update_steps=np.array(update_steps, dtype=np.int64),
         diverged_at=diverged_at,
-        values=values,
+        values=kept.arrays,
     )
-
-
-def _checked_steps(record_at: Sequence[int] | None, steps: int) -> list[int]:
-    if record_at is None:
-        return list(range(steps + 1))
-    for t in record_at:
-        if isinstance(t, bool) or int(t) != t or not 0 <= t <= steps:
-            raise ValueError(f"record_at must hold steps from 0 to {steps}, got {t!r}")
-    return sorted({int(t) for t in record_at})
 
 
 def _rows(

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from rclib.data.images import Dataset
 from rclib.nets.mlp import MLP
 from rclib.training.backprop import sgd_step
+from rclib.training.recorder import Losses, Recorder
 
 __all__ = ["DivergedError", "History", "evaluate", "make_step", "train"]
 
@@ -127,53 +128,52 @@ def train(
     x, y = data.x_train, data.y_train
     steps = math.ceil(len(x) / batch_size)
     generator = torch.Generator().manual_seed(int(seed))
-    losses = torch.zeros(epochs * steps, device=x.device)
-    start = slice(None, None, max(1, len(x) // 10_000))  # images may be sorted by class
-    train_loss = [evaluate(model, x[start], y[start])[0]]
-    test = [evaluate(model, data.x_test, data.y_test)]
-    kept = {first_epoch: _copy(model)} if first_epoch in snapshots else {}
+    losses = Losses(0, epochs * steps, device=x.device)
+    measures = ("train_loss", "test_loss", "test_accuracy")
+    numbers = range(first_epoch, first_epoch + epochs + 1)
+    kept = Recorder({**dict.fromkeys(measures, numbers), "snapshots": snapshots})
     width = max(model.sizes[1:-1], default=model.sizes[-1])
-    step = checked = 0
+    step = 0
+
+    def note(epoch: int, *values: float) -> None:
+        for name, value in zip(measures, values, strict=True):
+            kept.keep(name, epoch, value)
+        if kept.due("snapshots", epoch):
+            kept.keep("snapshots", epoch, _copy(model))
 
     def check() -> None:
-        bad = torch.nonzero(~torch.isfinite(losses[checked:step]))
-        if len(bad):
+        bad = losses.bad(step)
+        if bad is not None:
             raise DivergedError(
-                f"loss is {float(losses[checked + int(bad[0])])} at step {checked + int(bad[0])} "
-                f"with learning rate {lr:g} and width {width} "
+                f"loss is {bad[1]} at step {bad[0]} with learning rate {lr:g} and width {width} "
                 f"({model.parametrization.name}, {optimizer})"
             )
 
+    start = slice(None, None, max(1, len(x) // 10_000))  # images may be sorted by class
+    before = evaluate(model, x[start], y[start])[0]
+    note(first_epoch, before, *evaluate(model, data.x_test, data.y_test))
     bar = tqdm(total=epochs * steps, unit="step", leave=False, disable=None if progress else True)
     with bar:
-        for epoch in range(first_epoch + 1, first_epoch + epochs + 1):
+        for epoch in numbers[1:]:
             order = torch.randperm(len(x), generator=generator).to(x.device)
             for batch in order.split(batch_size):
-                losses[step] = step_once(x.index_select(0, batch), y[batch])
+                losses.values[step] = step_once(x.index_select(0, batch), y[batch])
                 step += 1
                 if step % CHECK_EVERY == 0:
                     check()
-                    checked = step
                     bar.update(CHECK_EVERY)
             check()
-            checked = step
-            train_loss.append(float(losses[step - steps : step].mean()))
-            test.append(evaluate(model, data.x_test, data.y_test))
-            if not math.isfinite(test[-1][0]):
+            train_loss = float(losses.values[step - steps : step].mean())
+            test_loss, accuracy = evaluate(model, data.x_test, data.y_test)
+            if not math.isfinite(test_loss):
                 raise DivergedError(
-                    f"test loss is {test[-1][0]} after step {step} with learning rate {lr:g} "
+                    f"test loss is {test_loss} after step {step} with learning rate {lr:g} "
                     f"and width {width} ({model.parametrization.name}, {optimizer})"
                 )
-            bar.set_postfix(epoch=epoch, loss=f"{train_loss[-1]:.3f}", test=f"{test[-1][0]:.3f}")
-            if epoch in snapshots:
-                kept[epoch] = _copy(model)
-    return History(
-        torch.tensor(train_loss),
-        torch.tensor([t[0] for t in test]),
-        torch.tensor([t[1] for t in test]),
-        losses.cpu(),
-        kept,
-    )
+            bar.set_postfix(epoch=epoch, loss=f"{train_loss:.3f}", test=f"{test_loss:.3f}")
+            note(epoch, train_loss, test_loss, accuracy)
+    rows = {name: torch.tensor(list(kept.values[name].values())) for name in measures}
+    return History(**rows, batch_loss=losses.values.cpu(), snapshots=kept.values["snapshots"])
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from rclib.data.text import TextData
 from rclib.nets.gpt import GPT
 from rclib.training import lm_state
 from rclib.training.lm_recipe import Recipe, learning_rate, make_optimizer
+from rclib.training.lm_record import LMHistory, LMRecord
 
 __all__ = [
     "DivergedRunError",
@@ -42,7 +43,6 @@ __all__ = [
 ]
 
 CHECK_EVERY = 50  # steps between looks at the losses: a look waits for the device
-STATE = "state.safetensors"
 
 
 class DivergedRunError(RuntimeError):
@@ -51,23 +51,6 @@ class DivergedRunError(RuntimeError):
     def __init__(self, message: str, history: LMHistory, step: int) -> None:
         super().__init__(message)
         self.history, self.step = history, step
-
-
-@dataclass
-class LMHistory:
-    """Record of a run, up to `step`.
-
-    train_loss : (step - first_step,) batch losses in nats per token, of the batch before its step.
-    eval_loss : {step: validation loss, nats per token}.
-    means : {step: {"<matrix>.C" or ".R": (rows,) or (columns,) float32}}.
-    snapshots : {step: {name: tensor}}, CPU copies; Adam's means as "exp_avg/<name>" and so on.
-    """
-
-    step: int
-    train_loss: Tensor
-    eval_loss: dict[int, float] = field(default_factory=dict)
-    means: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-    snapshots: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
 
 def matrix_means(model: GPT) -> dict[str, Tensor]:
@@ -196,15 +179,15 @@ def train_lm(
             if peak:
                 rate = (run.step - first) * tokens / (time.monotonic() - begin)
                 bar.set_postfix(
-                    loss=f"{float(run.losses[run.step - recipe.first_step - 1]):.3f}",
+                    loss=f"{float(run.losses.until(run.step)[-1]):.3f}",
                     MFU=f"{rate * flops_per_token(model) / peak:.0%}",
                 )
             if checkpoint is not None and time.monotonic() - saved > checkpoint_seconds:
-                run.save()
+                run.record.save(run.step, model, run.optimizer)
                 saved = time.monotonic()
     if checkpoint is not None:
-        run.save()
-    return run.history()
+        run.record.save(run.step, model, run.optimizer)
+    return run.record.history(run.step)
 
 
 class _Run:
@@ -230,7 +213,7 @@ class _Run:
                 f"vocabulary must hold byte {int(text.tokens.max())} of {text.name!r}, "
                 f"got {model.vocabulary}"
             )
-        self.model, self.text, self.recipe, self.folder = model, text, recipe, folder
+        self.model, self.text, self.recipe = model, text, recipe
         self.device = next(model.parameters()).device
         on_gpu = self.device.type == "cuda"
         half = precision == "bfloat16" or (precision == "auto" and on_gpu)
@@ -241,20 +224,18 @@ class _Run:
         self.optimizer = make_optimizer(model, recipe)
         if moments:
             lm_state.set_adam_moments(model, self.optimizer, moments)
-        self.step = self.checked = recipe.first_step
-        self.losses = torch.zeros(recipe.steps - recipe.first_step, device=self.device)
-        self.record = LMHistory(self.step, self.losses)
-        self.settings: dict[str, Any] = {}
+        self.record = LMRecord(recipe, folder, self.device)
+        self.losses = self.record.losses
+        self.step = recipe.first_step
         if folder is not None:
-            self.settings = {
+            settings = {
                 "model": model.options(),
                 "recipe": asdict(recipe),
                 "text": text.checksum,
                 "precision": str(self.dtype),
                 "start": lm_state.digest(dict(model.state_dict()) | dict(moments or {})),
             }
-            if (folder / STATE).is_file():
-                self._resume(folder)
+            self.step = self.record.resume(settings, model, self.optimizer)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.dtype == torch.float32:
@@ -279,17 +260,17 @@ class _Run:
                 logits = self.forward(part[:, :-1])
             loss = _loss(logits, part) / recipe.accumulation
             loss.backward()
-            self.losses[at] += loss.detach()
+            self.losses.values[at] += loss.detach()
         self.optimizer.step()
         self.step += 1
 
     def events(self) -> None:
         """What the recipe asks for at this step: validation loss, means, snapshot."""
-        recipe, step = self.recipe, self.step
-        if step in recipe.eval_steps:
+        recipe, step, kept = self.recipe, self.step, self.record.kept
+        if kept.due("eval_loss", step):
             self.check()
             with self.autocast():
-                self.record.eval_loss[step] = evaluate_lm(
+                loss = evaluate_lm(
                     self.forward,
                     self.text,
                     context=self.model.context,
@@ -297,85 +278,29 @@ class _Run:
                     batch_size=recipe.batch_size // recipe.accumulation,
                     device=self.device,
                 )
-            if not math.isfinite(self.record.eval_loss[step]):
-                del self.record.eval_loss[step]
+            if not math.isfinite(loss):
+                kept.values["eval_loss"].pop(step, None)  # of before the run was resumed
                 self._diverged("validation loss is no number", step)
-        if step in recipe.mean_steps:
+            kept.keep("eval_loss", step, loss)
+        if kept.due("means", step):
             self.check()
-            self.record.means[step] = matrix_means(self.model)
-        if step in recipe.snapshot_steps and step not in self.record.snapshots:
+            kept.keep("means", step, matrix_means(self.model))
+        if kept.due("snapshots", step) and step not in kept.values["snapshots"]:
             self.check()
-            kept = {n: t.detach().cpu().clone() for n, t in self.model.state_dict().items()}
-            if recipe.snapshot_moments:
-                moments = lm_state.adam_moments(self.model, self.optimizer)
-                kept |= {n: t.detach().cpu().clone() for n, t in moments.items()}
-            self.record.snapshots[step] = kept
-            if self.folder is not None:
-                lm_state.save_state(self._snapshot_path(step), kept, self.settings)
+            moments = recipe.snapshot_moments
+            self.record.snapshot(step, self.model, self.optimizer if moments else None)
 
     def check(self) -> None:
         """DivergedRunError if a loss since the last look is not finite."""
-        first = self.recipe.first_step
-        recent = self.losses[self.checked - first : self.step - first]
-        bad = torch.nonzero(~torch.isfinite(recent))
-        if len(bad):
-            at = self.checked + int(bad[0])
-            self._diverged(f"loss is {float(recent[int(bad[0])])}", at)
-        self.checked = self.step
+        bad = self.losses.bad(self.step)
+        if bad is not None:
+            self._diverged(f"loss is {bad[1]}", bad[0])
 
     def _diverged(self, what: str, step: int) -> None:
         model, recipe = self.model, self.recipe
-        self.step = step
         raise DivergedRunError(
             f"{what} at step {step} with learning rate {recipe.lr:g} and width {model.width} "
             f"({model.parametrization.name}, {recipe.optimizer})",
-            self.history(),
+            self.record.history(step),
             step,
         )
-
-    def history(self) -> LMHistory:
-        done = self.step - self.recipe.first_step
-        self.record.step, self.record.train_loss = self.step, self.losses[:done].cpu()
-        return self.record
-
-    def _snapshot_path(self, step: int) -> Path:
-        assert self.folder is not None
-        return self.folder / f"snapshot-{step}.safetensors"
-
-    def save(self) -> None:
-        """Write the state; snapshots lie beside it already."""
-        assert self.folder is not None
-        tensors = {f"model/{n}": t for n, t in self.model.state_dict().items()}
-        moments = lm_state.adam_moments(self.model, self.optimizer)
-        tensors |= {f"adam/{n}": t for n, t in moments.items()}
-        tensors["train_loss"] = self.losses[: self.step - self.recipe.first_step]
-        for step, group in self.record.means.items():
-            tensors |= {f"means/{step}/{label}": t for label, t in group.items()}
-        record = {
-            "settings": self.settings,
-            "step": self.step,
-            "eval_loss": {str(s): v for s, v in self.record.eval_loss.items()},
-            "snapshots": sorted(self.record.snapshots),
-        }
-        lm_state.save_state(self.folder / STATE, tensors, record)
-
-    def _resume(self, folder: Path) -> None:
-        path = folder / STATE
-        tensors, record = lm_state.load_state(path)
-        lm_state.check_same_run(path, record["settings"], self.settings)
-        groups: dict[str, dict[str, Tensor]] = {"model": {}, "adam": {}, "means": {}}
-        for name, tensor in tensors.items():
-            kind, _, rest = name.partition("/")
-            if kind in groups:
-                groups[kind][rest] = tensor
-        self.model.load_state_dict(groups["model"])
-        if groups["adam"]:
-            lm_state.set_adam_moments(self.model, self.optimizer, groups["adam"])
-        self.step = self.checked = int(record["step"])
-        self.losses[: len(tensors["train_loss"])] = tensors["train_loss"].to(self.device)
-        self.record.eval_loss = {int(s): float(v) for s, v in record["eval_loss"].items()}
-        for name, tensor in groups["means"].items():
-            at, _, label = name.partition("/")
-            self.record.means.setdefault(int(at), {})[label] = tensor
-        for at in record["snapshots"]:
-            self.record.snapshots[at] = lm_state.load_state(self._snapshot_path(at))[0]

@@ -72,9 +72,11 @@ def test_runner_says_who_runs_and_who_waits(capsys: pytest.CaptureFixture[str]) 
             assert Path("build/quick/.11_b.running").is_file()
         Path("build/quick/11_b.ipynb").touch()
     first, second = capsys.readouterr().out.splitlines()
-    assert first.endswith("10_a: begins, took 7 s last time; 1 running, 1 waiting")
+    assert first.endswith(
+        "10_a: begins, took 7 s last time; 1 of 3 done, 1 running, about 14 s left"
+    )
     assert re.match(r"\[ +\d+ s\] ", first)
-    assert second.endswith("11_b: begins, never ran here; 2 running, 0 waiting")
+    assert second.endswith("11_b: begins, never ran here; 1 of 3 done, 2 running, about 14 s left")
     assert not list(Path("build/quick").glob("*.running"))
     assert progress.expected("11_b", "quick") is not None
 
@@ -86,7 +88,7 @@ def test_a_long_notebook_gives_signs_of_life(capsys: pytest.CaptureFixture[str])
             said = capsys.readouterr().out
             if "running for" in said:
                 break
-    assert "10_a: running for 0 s, never ran here; 1 running, 2 waiting" in said
+    assert "10_a: running for 0 s, never ran here; 0 of 3 done, 1 running" in said
 
 
 def test_a_failed_notebook_keeps_no_time_and_marks_of_earlier_calls_do_not_count(
@@ -99,7 +101,7 @@ def test_a_failed_notebook_keeps_no_time_and_marks_of_earlier_calls_do_not_count
         os.utime(path, (1, 1))
     with pytest.raises(KeyError), progress.running("10_a", "quick"):
         raise KeyError
-    assert capsys.readouterr().out.endswith("1 running, 2 waiting\n")
+    assert capsys.readouterr().out.endswith("0 of 3 done, 1 running\n")
     assert not Path("build/quick/.10_a.seconds").exists()
     assert not Path("build/quick/.10_a.running").exists()
 

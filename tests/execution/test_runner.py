@@ -201,6 +201,15 @@ def test_file_that_is_no_notebook_is_named(capsys: pytest.CaptureFixture[str]) -
     assert "10_text: not a notebook" in fails(capsys, "check")
 
 
+def test_seeds_must_be_declared(capsys: pytest.CaptureFixture[str]) -> None:
+    write("10_seeds", "print(1)", parameters='profile = "quick"\nseeds: "Seeds" = [1]')
+    assert runner.parameters_of("10_seeds").seeds == ("seeds",)
+    assert runner.main(["check"]) == 0
+    write("11_guess", "print(1)", parameters='profile = "quick"\nnull_seeds = 3')
+    line = fails(capsys, "check")
+    assert "11_guess: parameter 'null_seeds' must be declared as seeds (null_seeds: " in line
+
+
 # --- running -------------------------------------------------------------------------------
 
 
@@ -236,6 +245,21 @@ def test_good_notebook_gets_the_profiles_parameters_and_its_name(
     assert str(target.name) not in lines[2]
     assert ".10_good." in lines[2]
     assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize("before", [None, "/elsewhere/99_other.ipynb"])
+def test_the_kernel_knows_its_notebook_and_seeds_keep_their_type(
+    monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    cell = "import os; print(os.environ['RCLIB_NOTEBOOK'], seeds, __annotations__)"
+    source = write(GOOD, cell, parameters='profile = "quick"\nseeds: "Seeds" = [1, 2]')
+    if before is None:
+        monkeypatch.delenv("RCLIB_NOTEBOOK", raising=False)
+    else:
+        monkeypatch.setenv("RCLIB_NOTEBOOK", before)
+    done = runner.execute(GOOD, overrides={"seeds": [3, 4]})
+    assert printed(done).split("\n")[0] == f"{source.resolve()} [3, 4] {{'seeds': 'Seeds'}}"
+    assert os.environ.get("RCLIB_NOTEBOOK") == before  # the runner's own is as it was
 
 
 def test_notebook_that_raises_names_the_cell_and_leaves_the_last_good_run(

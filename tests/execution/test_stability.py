@@ -16,21 +16,27 @@ from rclib.study import seeds
 ROOT = Path(__file__).parents[2]
 
 
-def test_only_seeds_are_moved() -> None:
-    parameters = {"seeds": [0, 3], "check_seeds": [5], "seed": 7, "widths": [1, 2], "seedling": 4}
-    assert stability.shifted(parameters, 10) == {"seeds": [10, 13], "check_seeds": [15], "seed": 17}
-    assert stability.shifted({"lr": 0.1}, 10) == {}
+def test_declared_seeds_are_moved_and_nothing_else() -> None:
+    parameters = {"seeds": [0, 3], "check_seeds": [5], "start": 7, "widths": [1, 2], "n_seeds": 4}
+    moved = stability.shifted(parameters, ["seeds", "check_seeds", "start"], 10)
+    assert moved == {"seeds": [10, 13], "check_seeds": [15], "start": 17}
+    assert stability.shifted(parameters, [], 10) == {}
     for bad in ([0.5], ["a"], True, None):
         with pytest.raises(ValueError, match="'seeds' must hold whole numbers"):
-            stability.shifted({"seeds": bad}, 1)
+            stability.shifted({"seeds": bad}, ["seeds"], 1)
 
 
-def test_every_notebook_with_claims_has_seeds_that_move() -> None:
+@pytest.mark.parametrize("name", runner.notebook_names())
+def test_every_notebook_declares_its_seeds(name: str) -> None:
     """A notebook that drew from fixed seeds would show a stability that it does not have."""
-    for name in runner.notebook_names():
-        text = (ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
-        if ".claims.declare(" in text:
-            assert stability.shifted(runner.default_parameters(name), 1), name
+    runner.check_seeds(name)
+    cell = runner.parameters_of(name)
+    text = (ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
+    assert bool(cell.seeds) == ("from rclib.study.claims import" in text)
+    for profile in ("quick", "laptop", "paper"):
+        if name in runner.profile_names(profile):
+            parameters = {**cell.values, **runner.profile_parameters(name, profile)}
+            assert stability.shifted(parameters, cell.seeds, 1).keys() == set(cell.seeds)
 
 
 def claims(*verdicts: str) -> list[dict[str, Any]]:
@@ -120,7 +126,8 @@ NOTEBOOK = {
 }
 CODE = """from rclib.study.claims import below
 from rclib.study.study import Study
-study = Study("10_small", title="T", parameters={"profile": profile, "seeds": seeds})
+study = Study.from_parameters("10_small", globals(), title="T")
+assert study.parameters == {"profile": "quick", "seeds": seeds, "count": 2}
 study.claims.declare("sum", paper="A", statement="s", quantity="q", criterion=below(1500))
 study.claims.measure("sum", float(sum(seeds)))
 study.close()
@@ -138,7 +145,10 @@ def test_a_notebook_is_run_with_other_seeds(
 ) -> None:
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "notebooks").mkdir()
-    cells = [cell('profile = "quick"\nseeds = [1]', "a", "parameters"), cell(CODE, "b")]
+    cells = [
+        cell('profile = "quick"\nseeds: "Seeds" = [1]\ncount = 2', "a", "parameters"),
+        cell(CODE, "b"),
+    ]
     text = json.dumps(NOTEBOOK | {"cells": cells})
     (tmp_path / "notebooks" / "10_small.ipynb").write_text(text)
     monkeypatch.chdir(tmp_path)
@@ -153,6 +163,12 @@ def test_a_notebook_is_run_with_other_seeds(
     assert row["verdicts"] == {"reproduced": 2, "not reproduced": 1}
     assert not (tmp_path / "results" / "quick").exists()  # the profile's own results stay
     assert not (tmp_path / "build").exists()
+    guessed = text.replace('seeds: \\"Seeds\\"', "seeds")
+    assert guessed != text
+    (tmp_path / "notebooks" / "10_small.ipynb").write_text(guessed)
+    assert stability.main(["--repeats", "3"]) == 1
+    assert "10_small: parameter 'seeds' must be declared as seeds" in capsys.readouterr().err
+    (tmp_path / "notebooks" / "10_small.ipynb").write_text(text)
     for arguments in (["--repeats", "0"], ["--jobs", "0"], ["11_other"]):
         assert stability.main(arguments) == 1
     path = tmp_path / "results" / "stability" / "quick" / "10_small.json"

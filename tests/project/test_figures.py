@@ -15,7 +15,7 @@ PICTURES = sorted(
     path
     for folder in (ROOT / "figures").iterdir()
     if folder.name != "quick"
-    for path in folder.glob("*.png")
+    for path in folder.rglob("*.png")
 )
 
 

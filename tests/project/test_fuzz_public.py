@@ -75,18 +75,33 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "axes.index_sizes": (axes.index_sizes, {"axes": TABLE, "tensors": TENSORS}),
     "axes.mlp_axes": (axes.mlp_axes, {"depth": 3, "bias": True}),
     "claims.Criterion": (claims.Criterion, {"low": 0.0, "high": 1.0}),
-    "claims.Criterion.verdict": (CRITERION.verdict, {"low": 0.0, "high": 1.0}),
+    "claims.Criterion.verdict": (
+        CRITERION.verdict,
+        {"low": 0.0, "high": 1.0, "unit": "seed", "repeats": 3},
+    ),
     "claims.above": (claims.above, {"low": 1.0}),
     "claims.below": (claims.below, {"high": 1.0}),
     "claims.between": (claims.between, {"low": 0.0, "high": 1.0}),
     "claims.interval_of": (claims.interval_of, {"values": [1.0, 2.0, 4.0]}),
     "claims.Claims.declare": (
         lambda **given: claims.Claims().declare(**given),
-        {"key": "k", "paper": "A", "statement": "s", "quantity": "q", "criterion": CRITERION},
+        {
+            "key": "k",
+            "paper": "A",
+            "statement": "s",
+            "quantity": "q",
+            "item": "Figure 1",
+            "criterion": CRITERION,
+            "seeds": [3, 4, 5],
+            "unit": "seed",
+            "control": True,
+            "blind": False,
+            "seen_on": [1, 2],
+        },
     ),
     "claims.Claims.measure": (
         lambda **given: declared().measure(**given),
-        {"key": "k", "values": [1.0, 2.0], "interval": (1.0, 2.0), "note": ""},
+        {"key": "k", "values": [1.0, 2.0], "interval": (1.0, 2.0), "repeats": 4, "note": ""},
     ),
     "claims.Claims.not_testable": (
         lambda **given: declared().not_testable(**given),
@@ -272,7 +287,15 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 }
 # Records of results, which nobody but the library makes, and names of types and values.
 NO_CALLS = {
-    *("axes.Axes", "claims.Claim", "claims.VERDICTS", "descent.Optimizer", "descent.OPTIMIZERS"),
+    *(
+        "axes.Axes",
+        "claims.Claim",
+        "claims.VERDICTS",
+        "claims.UNITS",
+        "claims.MIN_REPEATS",
+        "descent.Optimizer",
+        "descent.OPTIMIZERS",
+    ),
     *("measure.Correlations", "measure.LargestCorrelation", "measure.Share"),
     *(
         "init.ACTIVATIONS",

@@ -731,6 +731,7 @@ def record() -> dict[str, Any]:
     return {
         "notebook": "11_a",
         "title": "A title",
+        "paper": "A",
         "profile": "paper",
         "parameters": {"profile": "paper", "seeds": [0, 1], "rates": [0.1, 1.0]},
         "data": {"description": "digits", "checksum": None},
@@ -761,7 +762,7 @@ def everything(checkout: Path) -> str:
     return "\n".join(
         [
             scoreboard.scoreboard(results.load_results("paper")),
-            readme.figure_table(readme.committed_records()),
+            readme.series_table(papers, runs),
             replication.replication(papers, runs),
             replication.codecheck(papers, runs),
         ]
@@ -825,6 +826,15 @@ def changed(path: str, value: Any) -> bytes:
         (changed("claims.0.high", float("nan")), "NaN is no JSON number"),
         (changed("claims.0.high", float("inf")), "Infinity is no JSON number"),
         (changed("claims.0.high", 10**400), "has more than 40 digits"),
+        (changed("claims.0.low", 2.0), "its interval .* is not ordered"),
+        (changed("claims.0.high", 0.2), "its interval .* is not ordered"),
+        (changed("claims.1.verdict", "reproduced"), "claim 'bad': verdict 'reproduced' contra"),
+        (changed("claims.0.criterion", "≥ 1"), "criterion '≥ 1' contradicts its numbers"),
+        (changed("claims.0.criterion_low", "x\n"), "criterion_low must be a number"),
+        (changed("claims.0.unit", "x\n"), r"unit holds the character '\\n'"),
+        (changed("claims.0.item", "\u202egnirts"), "item holds the character"),
+        (changed("claims.0.declared_seeds", ["x"]), "declared_seeds must hold whole numbers"),
+        (changed("paper", "a\n"), r"paper holds the character '\\n'"),
         (changed("claims.0.repeats", 1.5), "repeats must be a whole number, got 1.5"),
         (changed("claims.0.repeats", False), "repeats must be a whole number, got False"),
     ],

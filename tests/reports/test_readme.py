@@ -99,6 +99,7 @@ ALLOWED = {
 
 def claim_record(notebook: str, *verdicts: str) -> dict[str, Any]:
     claim: dict[str, object] = {"statement": "s", "quantity": "q", "criterion": "≥ 1", "key": "k"}
+    claim |= {"criterion_low": 1.0, "criterion_high": None}
     claim |= {"value": 2.0, "low": 1.5, "high": 2.5, "repeats": 3, "paper": "A, F"}
     none = {"value": None, "low": None, "high": None}
     return {

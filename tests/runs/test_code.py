@@ -326,9 +326,9 @@ STORED: dict[str, dict[str, Any]] = {
         "steps": [1, 2],
         "batch_size": 8,
     },
-    "teacher_runs.run": {**_TEACHER, "rate": 1.0, "steps": 2, "n_test": 20},
-    "spikes_first_step.one_step": {**_TEACHER, "rates": [0.1, 1.0]},
-    "spikes_first_step.critical_rate": _TEACHER,
+    "teacher_runs.student_run": {**_TEACHER, "rate": 1.0, "steps": 2, "n_test": 20},
+    "first_step.one_step": {**_TEACHER, "rates": [0.1, 1.0]},
+    "first_step.critical_rate": _TEACHER,
     "lm_runs.train_gpt": {},
     "growth.resized_run": {},
 }
@@ -366,7 +366,8 @@ def stored_functions() -> set[str]:
                     func=ast.Attribute(
                         value=ast.Name(id="sweep" | "store"),
                         attr="run" | "sweep" | "fetch" | "lookup",
-                    ),
+                    )
+                    | ast.Name(id="sweep_stacked"),
                     args=[ast.Name(id=name), *_],
                 ):
                     home = origin.get(name, f"rclib.experiments.{path.stem}")
@@ -424,11 +425,12 @@ def test_all_code_that_runs_is_in_the_digest(
     which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "cache"))
-    module = importlib.import_module(f"rclib.experiments.{which.split('.')[0]}")
+    theme = "spikes" if which.startswith(("teacher", "first_step")) else "mean_field"
+    module = importlib.import_module(f"rclib.experiments.{theme}.{which.split('.')[0]}")
     function = getattr(module, which.split(".")[1])
     config = STORED[which] or language_model()[which]
     data: Any = load("digits").subset(60, 30)
-    if which.startswith(("teacher", "spikes")):
+    if which.startswith(("teacher", "first_step")):
         data = None
     elif which.startswith(("lm_runs", "growth")):
         data = TextData(

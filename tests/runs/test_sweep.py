@@ -261,10 +261,10 @@ def test_a_worker_with_other_code_is_refused(runs: Any, monkeypatch: pytest.Monk
     config = {"x": 1}
     key = store.run_key(runs.echo, config, data=None)
     with pytest.raises(RuntimeError, match="its copy of sweep_test_runs"):
-        sweep._compute(runs.echo, {"x": 2}, None, key)
+        sweep._compute(runs.echo, [{"x": 2}], None, [key])
     monkeypatch.setattr(torch, "__version__", "0.0")
     with pytest.raises(RuntimeError, match="its torch or numpy, or its device"):
-        sweep._compute(runs.echo, config, None, key)
+        sweep._compute(runs.echo, [config], None, [key])
 
 
 # --- settings ------------------------------------------------------------------------------

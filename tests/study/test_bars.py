@@ -14,7 +14,7 @@ from rclib.runs import sweep
 from rclib.experiments.spikes import teacher_runs
 
 small = {"d": 12, "h": 20, "n": 24, "steps": 1, "optimizer": "adam", "rate": 1.0}
-runs = sweep.run(teacher_runs.run, [{"seed": seed, **small} for seed in (0, 1)])
+runs = sweep.run(teacher_runs.student_run, [{"seed": seed, **small} for seed in (0, 1)])
 print(len(runs))
 """
 

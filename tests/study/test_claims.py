@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from rclib.study.claims import VERDICTS, Claims, Criterion, above, below, between, interval_of
+from rclib.study.claims import (
+    VERDICTS,
+    Claims,
+    Criterion,
+    above,
+    below,
+    between,
+    interval_of,
+)
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED, NOT_TESTABLE = VERDICTS
 
@@ -233,3 +242,169 @@ def test_verdicts_may_leave_out_claims_by_name() -> None:
     assert claims.verdicts(leave_out=["a"]).split() == ["reproduced", "b"]
     with pytest.raises(ValueError, match=r"leave_out names unknown claims: \['c'\]"):
         claims.verdicts(leave_out=["c"])
+
+
+# --- claims that say on which seeds they are judged ------------------------------------------
+
+TEXTS: dict[str, Any] = {"statement": "s", "quantity": "q", "criterion": above(0.5)}
+
+
+def on_seeds(seeds: Sequence[int] | int | None = (0, 1, 2), **options: Any) -> Claims:
+    claims = Claims(paper="arxiv-1803.03635")
+    claims.declare("a", item="Figure 3", seeds=seeds, **{**TEXTS, **options})
+    return claims
+
+
+def test_a_declared_claim_takes_one_value_a_seed() -> None:
+    for seeds in ((0, 1, 2), 3, np.array([5, 6, 7])):
+        claims = on_seeds(seeds)
+        for values in ([1.0, 1.1], [1.0, 1.1, 0.9, 1.0], 1.0):
+            with pytest.raises(ValueError, match=r"'a' declares 3 seeds .* one value a seed, got"):
+                claims.measure("a", values)
+        assert claims.measure("a", [1.0, 1.1, 0.9]) == REPRODUCED
+    (row,) = claims.rows()
+    assert (row["unit"], row["declared_seeds"], row["repeats"]) == ("seed", [5, 6, 7], 3)
+    json.dumps(row)
+
+
+def test_values_labelled_by_seed_must_be_of_the_declared_ones() -> None:
+    series = pd.Series([1.0, 1.1, 0.9], index=pd.Index([0, 1, 3], name="seed"))
+    for values in (series, dict(series)):
+        with pytest.raises(ValueError, match=r"declared seeds \[0, 1, 2\], got seeds \[3\]"):
+            on_seeds().measure("a", values)
+    twice = series.set_axis(pd.Index([0, 1, 1], name="seed"))
+    with pytest.raises(ValueError, match=r"one a seed, got seeds \[0, 1, 1\]"):
+        on_seeds().measure("a", twice)
+    rows = []
+    for values in (series.set_axis(pd.Index([2, 0, 1], name="seed")), {2: 1.0, 0: 1.1, 1: 0.9}):
+        claims = on_seeds()
+        assert claims.measure("a", values) == REPRODUCED
+        rows.append(claims.rows())
+    unnamed = on_seeds()
+    unnamed.measure("a", series.rename_axis(None))  # places, not seeds
+    assert rows[0] == rows[1] == unnamed.rows()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_an_undefined_value_is_refused_with_its_seed(bad: float) -> None:
+    for claims in (on_seeds((4, 7, 9)), on_seeds()):
+        seed = {(4, 7, 9): 7, (0, 1, 2): 1}[tuple(claims.claims["a"].seeds)]  # type: ignore[arg-type]
+        before = str(claims)
+        with pytest.raises(ValueError, match=f"'a' must be finite, got {bad} for seed {seed}"):
+            claims.measure("a", [1.0, bad, 1.0])
+        assert str(claims) == before
+    with pytest.raises(ValueError, match=f"got {bad} for seed 2"):
+        on_seeds().measure("a", {2: bad, 0: 1.0, 1: 1.0})
+    with pytest.raises(ValueError, match=f"got {bad} for repeat 2"):
+        declared().measure("a", [1.0, bad])
+
+
+def test_an_interval_says_on_how_many_repeats_it_rests() -> None:
+    claims = on_seeds()
+    with pytest.raises(ValueError, match=r"3 seeds and its interval rests on 1; .*repeats="):
+        claims.measure("a", 0.9, interval=(0.8, 1.0))
+    with pytest.raises(ValueError, match="repeats of 'a' goes with an interval, got 3"):
+        claims.measure("a", [0.9, 0.9, 0.9], repeats=3)
+    assert claims.measure("a", 0.9, interval=(0.8, 1.0), repeats=6) == REPRODUCED  # two widths
+    assert claims.rows()[0]["repeats"] == 6
+    drawn = on_seeds((0, 1, 2), unit="draw")
+    assert drawn.measure("a", 0.9, interval=(0.8, 1.0), repeats=200) == REPRODUCED
+
+
+@pytest.mark.parametrize("unit", ["seed", "draw", "bootstrap"])
+@pytest.mark.parametrize(("value", "decided"), [(0.9, REPRODUCED), (0.1, NOT_REPRODUCED)])
+def test_a_verdict_needs_three_repeats(unit: str, value: float, decided: str) -> None:
+    for n, expected in ((1, UNDECIDED), (2, UNDECIDED), (3, decided)):
+        claims = on_seeds(n, unit=unit)
+        assert claims.measure("a", [value] * n, note="why") == expected
+        few = f"; a verdict needs 3 repeats, got {n}"
+        assert claims.claims["a"].note == "why" + few * (n < 3)
+        with_interval = on_seeds(None, unit=unit)
+        ends = (value - 0.01, value + 0.01)
+        assert with_interval.measure("a", value, interval=ends, repeats=n) == expected
+        assert with_interval.claims["a"].note == few.removeprefix("; ") * (n < 3)
+
+
+def test_an_exact_claim_needs_no_repeats_and_an_old_one_says_nothing_of_them() -> None:
+    claims = on_seeds(None, unit="exact")
+    assert claims.measure("a", 0.9) == REPRODUCED
+    old = on_seeds(None)
+    assert old.measure("a", 0.9) == REPRODUCED
+    assert [c.rows()[0]["unit"] for c in (claims, old)] == ["exact", None]
+
+
+def test_undecided_by_its_interval_needs_no_note() -> None:
+    claims = on_seeds(2)
+    claims.measure("a", [0.0, 1.0])
+    assert (claims.claims["a"].verdict, claims.claims["a"].note) == (UNDECIDED, "")
+
+
+def test_a_criterion_that_was_seen_is_judged_on_fresh_seeds() -> None:
+    claims = on_seeds((3, 4, 5), blind=False, seen_on=[0, 1, 2])
+    assert (claims.claims["a"].blind, claims.claims["a"].seen_on) == (False, [0, 1, 2])
+    with pytest.raises(ValueError, match=r"declared seeds \[3, 4, 5\], got seeds \[0\]"):
+        claims.measure("a", {0: 1.0, 3: 1.0, 4: 1.0})
+    with pytest.raises(ValueError, match=r"seeds of 'a' must be fresh.*got \[2\]"):
+        on_seeds((2, 3, 4), blind=False, seen_on=[0, 1, 2])
+    with pytest.raises(ValueError, match=r"seen on seeds \[0\], so it needs blind=False"):
+        on_seeds((3, 4, 5), seen_on=[0])
+    for unnamed in (3, None):  # how many says nothing of which
+        with pytest.raises(ValueError, match="seeds must be a list of others"):
+            on_seeds(unnamed, blind=False, seen_on=[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": []}, "seeds of 'a' must be different ones, at least one, got"),
+        ({"seeds": [1, 1]}, "seeds of 'a' must be different ones"),
+        ({"seeds": 0}, "seeds of 'a' must be a positive integer, got 0"),
+        ({"seeds": [0.5]}, "seeds of 'a' must be an integer"),
+        ({"seeds": "0, 1"}, "seeds of 'a' must be a list of seeds or their number"),
+        ({"unit": "run"}, "unit of 'a' must be one of"),
+        ({"unit": "exact", "seeds": [1]}, "'a' is exact, so it has no seeds"),
+        ({"control": 1}, "control must be True or False"),
+        ({"blind": None}, "blind must be True or False"),
+        ({"item": ""}, "item of 'a' must not be empty"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_at_once(
+    options: dict[str, Any], message: str
+) -> None:
+    claims = Claims(paper="A")
+    with pytest.raises(ValueError, match=message):
+        claims.declare("a", **{"item": "Figure 1", **TEXTS, **options})
+    assert not claims.claims
+
+
+def test_where_a_claim_stands() -> None:
+    claims = Claims(paper="arxiv-1803.03635")
+    claims.declare("own", item="Figure 3", **TEXTS)
+    claims.declare("other", item="Section 2", paper="beyond", **TEXTS)
+    claims.declare("whole", paper="A, Figure 4.1", **TEXTS)
+    claims.declare("free", paper="beyond the paper, added later", **TEXTS)
+    with pytest.raises(ValueError, match=r"'none' needs an item \(or paper\)"):
+        claims.declare("none", **TEXTS)
+    with pytest.raises(ValueError, match="'none' needs a paper: its study names none"):
+        Claims().declare("none", item="Figure 3", **TEXTS)
+    assert [(c.paper, c.item) for c in claims.claims.values()] == [
+        ("arxiv-1803.03635, Figure 3", "Figure 3"),
+        ("beyond, Section 2", "Section 2"),
+        ("A, Figure 4.1", None),
+        ("beyond the paper, added later", None),
+    ]
+
+
+def test_rows_hold_the_numbers_of_the_criterion() -> None:
+    third = 1 / 3
+    for criterion, ends in (
+        (above(third), (third, None)),
+        (below(-third), (None, -third)),
+        (between(-third, 10**2.5), (-third, 10**2.5)),
+    ):
+        claims = Claims(paper="A")
+        claims.declare("a", item="x", **{**TEXTS, "criterion": criterion}, control=True)
+        claims.measure("a", third)
+        (row,) = json.loads(json.dumps(claims.rows(), allow_nan=False))
+        assert (row["criterion_low"], row["criterion_high"]) == ends
+        assert (row["control"], row["blind"], row["seen_on"]) == (True, True, None)

@@ -176,7 +176,7 @@ def test_figure_is_saved_as_picture_and_as_data(out: Path) -> None:
     caption = made.save_figure(drawn(), "figure_a", caption="One line.", data=FRAME)
     assert caption == f"One line. Data: {data.description}; profile: paper."
     assert made.figures == [{"name": "figure_a", "caption": caption}]
-    names = [f"figures/paper/figure_a.{kind}" for kind in ("csv", "pdf", "png")]
+    names = [f"figures/paper/10_small/figure_a.{kind}" for kind in ("csv", "pdf", "png")]
     assert files(out) == names
     table = pd.read_csv(out / names[0])
     pd.testing.assert_frame_equal(table, FRAME, rtol=1e-5, check_dtype=False)
@@ -185,13 +185,15 @@ def test_figure_is_saved_as_picture_and_as_data(out: Path) -> None:
         assert len(picture.convert("L").getcolors(10_000) or []) > 2  # not an empty sheet
 
 
-def test_saving_a_figure_again_replaces_it(out: Path) -> None:
+def test_a_second_figure_of_one_name_is_refused(out: Path) -> None:
     made = study()
-    for name, caption in (("a", "First."), ("b", "Other."), ("a", "Second.")):
-        made.save_figure(drawn(), name, caption=caption, data=FRAME)
-    assert sorted(f["name"] for f in made.figures) == ["a", "b"]
-    assert sum("Second." in f["caption"] for f in made.figures) == 1
-    assert len(files(out)) == 6
+    made.save_figure(drawn(), "a", caption="First.", data=FRAME)
+    made.save_figure(drawn(), "b", caption="Other.", data=FRAME)
+    before = {name: (out / name).read_bytes() for name in files(out)}
+    with pytest.raises(ValueError, match=r"study '10_small' has a figure 'a' already"):
+        made.save_figure(drawn(), "a", caption="Second.", data=FRAME.head(1))
+    assert {name: (out / name).read_bytes() for name in files(out)} == before
+    assert [f["caption"].split()[0] for f in made.figures] == ["First.", "Other."]
 
 
 DRAWN_ELSEWHERE = """
@@ -213,7 +215,7 @@ def test_same_data_same_bytes_also_in_another_process(out: Path, tmp_path: Path)
         check=True,
         timeout=120,
     )
-    folder = out / "figures" / "quick"
+    folder = out / "figures" / "quick" / "10_small"
     for kind in ("png", "pdf", "csv"):
         first, second, third = ((folder / f"{name}.{kind}").read_bytes() for name in "abc")
         assert first == second == third, kind
@@ -222,18 +224,18 @@ def test_same_data_same_bytes_also_in_another_process(out: Path, tmp_path: Path)
 def test_figures_say_their_data_and_no_date(out: Path) -> None:
     made = study(data=load("digits").subset(100, 50))
     figure = drawn()
-    for _ in range(2):  # drawn again, it still says it once
-        made.save_figure(figure, "a", caption="c.", data=FRAME)
+    for name in ("b", "a"):  # drawn again, it still says it once
+        made.save_figure(figure, name, caption="c.", data=FRAME)
     (small,) = [" ".join(t.get_text().split()) for t in figure.texts]
     assert small == f"Data: {made.data_note}; quick profile"
-    with Image.open(out / "figures" / "quick" / "a.png") as stamped:
+    with Image.open(out / "figures" / "quick" / "10_small" / "a.png") as stamped:
         assert stamped.info.keys() <= {"dpi"}
         height = stamped.height
     plain = drawn()
     plain.savefig(out / "plain.png")
     with Image.open(out / "plain.png") as picture:
         assert height > picture.height + 5  # it stands below, on no panel
-    pdf = (out / "figures" / "quick" / "a.pdf").read_bytes()
+    pdf = (out / "figures" / "quick" / "10_small" / "a.pdf").read_bytes()
     assert b"/Font" in pdf
     assert b"/Subtype /Image" not in pdf  # lines and letters, no pixels
     assert b"Date" not in pdf

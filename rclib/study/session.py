@@ -1,0 +1,57 @@
+"""What a notebook's kernel knows: the cell that runs now, and the notebook's file.
+
+Outside of a kernel nothing is known. IPython is asked only if it is loaded already.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+__all__ = ["NOTEBOOK_VARIABLE", "Run", "cells_run", "notebook_file", "running_cell"]
+
+NOTEBOOK_VARIABLE = "RCLIB_NOTEBOOK"  # path of the notebook, for the kernels of our own runner
+
+Run = tuple[str, int]  # which cell, and its how manieth execution in this kernel it is
+
+
+def _shell() -> Any:
+    module = sys.modules.get("IPython")
+    return module.get_ipython() if module is not None else None
+
+
+def cells_run() -> list[str]:
+    """The sources of the cells run so far, the running one last; empty outside of a kernel."""
+    shell = _shell()
+    return [str(source) for source in shell.user_ns.get("In", [])] if shell is not None else []
+
+
+def running_cell() -> Run | None:
+    """The cell that runs now, by the identity that the front end gives it or else by its source,
+    and the number of this execution; None outside of a kernel."""
+    shell, sources = _shell(), cells_run()
+    if shell is None or not sources:
+        return None
+    try:  # what JupyterLab and VS Code send along
+        sent = shell.kernel.get_parent()["metadata"].get("cellId")
+    except (AttributeError, KeyError, TypeError):
+        sent = None
+    return (f"id {sent}" if sent else sources[-1]), int(shell.execution_count)
+
+
+def notebook_file() -> Path | None:
+    """The file of the notebook that this kernel runs; None where that is not known.
+
+    From our runner, Jupyter's server or VS Code. A kernel keeps the name that it was started
+    with, so a file that is not there any more was renamed and says nothing.
+    """
+    shell = _shell()
+    if shell is None:  # a script that a kernel started has the same environment
+        return None
+    told = [os.environ.get(NOTEBOOK_VARIABLE), shell.user_ns.get("__vsc_ipynb_file__")]
+    for place in [*told, os.environ.get("JPY_SESSION_NAME")]:
+        if isinstance(place, str) and place.endswith(".ipynb") and Path(place).is_file():
+            return Path(place)
+    return None
