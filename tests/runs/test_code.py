@@ -452,7 +452,8 @@ def test_all_code_that_runs_is_in_the_digest(
 
 
 def test_an_edit_of_any_definition_reached_changes_the_key(tmp_path: Path) -> None:
-    """Every definition that `train_mlp` reaches, one after the other, in a copy of the library."""
+    """Every definition that `train_mlp` reaches, one after the other, in a copy of the library; of
+    those that it does not reach, two a module."""
     copy = tmp_path / "copy" / "rclib"
     shutil.copytree(Path(rclib.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
     done = subprocess.run(
@@ -480,6 +481,7 @@ before = code_of(*function)
 assert find(function[0]).is_relative_to(root)
 unchanged, others = [], []
 for path in sorted(root.rglob("*.py")):
+    spare = 2
     name = ".".join(path.relative_to(root.parent).with_suffix("").parts).removesuffix(".__init__")
     source = path.read_text()
     tree = ast.parse(source)
@@ -492,6 +494,10 @@ for path in sorted(root.rglob("*.py")):
             names = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
         else:
             continue
+        if not names & reached:
+            spare -= 1
+            if spare < 0:
+                continue
         changed = ast.parse(source)
         at = changed.body[tree.body.index(node)]
         if isinstance(at, (ast.FunctionDef, ast.ClassDef)):

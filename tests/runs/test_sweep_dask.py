@@ -101,7 +101,9 @@ def events(tmp_path: Path, kind: str) -> list[tuple[int, int]]:
     return [(int(n[1]), int(n[2])) for n in names]
 
 
-def test_a_killed_worker_loses_no_run(runs: Any, client: Any, tmp_path: Path) -> None:
+def test_a_killed_worker_loses_no_run_and_a_failed_one_is_named(
+    runs: Any, client: Any, tmp_path: Path
+) -> None:
     killed: list[int] = []
 
     def kill_one() -> None:
@@ -114,7 +116,7 @@ def test_a_killed_worker_loses_no_run(runs: Any, client: Any, tmp_path: Path) ->
 
     other = threading.Thread(target=kill_one)
     other.start()
-    configs = [{"seed": seed} for seed in (7, 3, 5, 1, 2, 6, 4, 0)]
+    configs: list[dict[str, Any]] = [{"seed": seed} for seed in (7, 3, 5, 1, 2, 6, 4, 0)]
     found = sweep.sweep(runs.noise, configs, client.get_executor(pure=False))
     other.join()
 
@@ -137,11 +139,9 @@ def test_a_killed_worker_loses_no_run(runs: Any, client: Any, tmp_path: Path) ->
     assert all((a["singular"] == b["singular"]).all() for a, b in zip(found, again, strict=True))
     assert len(events(tmp_path, "done")) == len(done)
 
-
-def test_a_failed_run_on_the_cluster_is_named(runs: Any, client: Any, tmp_path: Path) -> None:
-    (tmp_path / "log" / "go").touch()
-    configs: list[dict[str, Any]] = [{"seed": 1}, {"seed": 2, "fail": True}, {"seed": 3}]
-    with pytest.raises(sweep.SweepError, match=r"noise\(seed=2, fail=True\): .*seed 2 is broken"):
+    # On what is left of the cluster a failed run is named, and the others are kept.
+    configs = [{"seed": 11}, {"seed": 12, "fail": True}, {"seed": 13}]
+    with pytest.raises(sweep.SweepError, match=r"noise\(seed=12, fail=True\): .*seed 12 is broken"):
         sweep.sweep(runs.noise, configs, client.get_executor(pure=False))
     assert [store.lookup(runs.noise, c) is not None for c in configs] == [True, False, True]
 
