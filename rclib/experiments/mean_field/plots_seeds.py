@@ -134,12 +134,14 @@ def ratios(frame: pd.DataFrame, panels: Mapping[str, str]) -> Figure:
         sizes = sorted(chosen.width.unique())
         panel.set_xticks(sizes, [str(n) for n in sizes])
         panel.xaxis.minorticks_off()
-        ticks = [t for t in (0.5, 1, 2, 3, 4, 6, 8, 12) if t <= 1.2 * chosen.high.max()]
+        low, high = max(0.4, 0.8 * chosen.low.min()), min(16.0, 1.25 * chosen.high.max())
+        panel.set_ylim(min(low, 0.8), max(high, 2.5))  # bars of few seeds may reach further
+        ticks = [t for t in (0.5, 1, 2, 4, 8, 16) if low <= t <= max(high, 2.5)]
         panel.set_yticks(ticks, [f"{t:g}" for t in ticks])
         panel.yaxis.set_minor_formatter("")
         panel.set_title(title, fontsize=8)
         panel.set_xlabel("width N")
     axes[0, 0].set_ylabel("between seeds / independent draws")
     handles: list[Any] = list(shown.values())
-    figure.legend(handles, list(shown), loc="outside lower center", ncols=4)
+    figure.legend(handles, list(shown), loc="outside upper center", ncols=4)
     return figure
