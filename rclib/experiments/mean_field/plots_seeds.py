@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes as Panel
@@ -38,7 +37,8 @@ def row_means(
     widths = sorted(densities.width.unique())
     colours = dict(zip(widths, sns.color_palette("viridis", len(widths) + 1)[:-1], strict=True))
     figure = plt.figure(figsize=(WIDTH, 1.35 * len(blocks) + 0.9))
-    left, right = np.ravel(figure.subfigures(1, 2, width_ratios=[2.5, 1]))
+    halves: Any = figure.subfigures(1, 2, width_ratios=[2.5, 1])
+    left, right = halves
     panels = left.subplots(len(blocks), len(steps), squeeze=False)
     for i, block in enumerate(blocks):
         for j, step in enumerate(steps):
