@@ -22,8 +22,8 @@ _STYLE = """\
 :root { color-scheme: light dark; }
 .layers text { font: 600 14px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; text-anchor: middle;
   fill: #1c222a; fill: light-dark(#1c222a, #e7e9ec); }
-.layers .band { fill: #f1efe9; fill: light-dark(#f1efe9, #171b20); }
-.layers .box { fill: #ffffff; fill: light-dark(#ffffff, #232a32);
+.layers .band { fill: #f1efe9; fill: light-dark(#f1efe9, #1d232a); }
+.layers .box { fill: #ffffff; fill: light-dark(#ffffff, #2c353f);
   stroke: #565f6b; stroke: light-dark(#565f6b, #a6b0bb); }
 .layers .line { fill: none; stroke-width: 1.4;
   stroke: #6d7a89; stroke: light-dark(#6d7a89, #8794a3); }

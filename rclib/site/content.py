@@ -77,6 +77,9 @@ class ClaimRow:
     quantity: str
     criterion: str
     outcomes: Mapping[str, Outcome]
+    item: str | None = None  # of the paper, where the claim names one
+    control: bool = False  # it must fail if the effect is absent
+    seen: str = ""  # for a criterion that was written after a value was seen: on which seeds
 
     @property
     def anchor(self) -> str:

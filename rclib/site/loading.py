@@ -91,11 +91,13 @@ def _records(profile: str, problems: list[str]) -> list[Record]:
 
 
 def _paper(record: Record, papers: Papers) -> str:
-    """The paper of a notebook: the one whose items name it, else the one its claims name."""
+    """The paper of a notebook: the one whose items name it, else its study's, else its claims'."""
     for paper in papers.papers:
         if any(item.notebook == record["notebook"] for item in paper.items):
             return paper.id
     known = [paper.id for paper in papers.papers]
+    if record["paper"] in known:
+        return str(record["paper"])
     named = [paper_of_claim(claim["paper"], BEYOND, known) for claim in record["claims"]]
     return next((key for key in known if key in named), BEYOND)
 
@@ -177,6 +179,17 @@ def _claims(
                 quantity=lead["quantity"],
                 criterion=lead["criterion"],
                 outcomes=outcomes,
+                item=lead["item"],
+                control=lead["control"],
+                seen=_seen(lead),
             )
         )
     return rows
+
+
+def _seen(claim: Record) -> str:
+    """What a claim says whose criterion was written after somebody had seen a value."""
+    if claim["blind"]:
+        return ""
+    seeds = ", ".join(map(str, claim["seen_on"] or ()))
+    return f"criterion set after seeds {seeds} were seen" if seeds else "criterion set afterwards"

@@ -273,6 +273,12 @@ class Site:
         """Verdicts of these claims, each at the largest scale at which it was measured."""
         return tally(claim.lead.verdict for claim in claims)
 
+    def columns(self, claims: Iterable[ClaimRow], profiles: Iterable[str]) -> list[str]:
+        """The profiles that a table of claims shows: the papers' scale, which may be missing
+        still, and those at which one of the claims was measured."""
+        measured = {profile for claim in claims for profile in claim.outcomes}
+        return [profile for profile in profiles if profile == "paper" or profile in measured]
+
     def corrected(self) -> str:
         """What is left of all verdicts when their number is corrected for."""
         return str(corrected(claim for n in self.gallery.notebooks for claim in n.claims))
@@ -288,7 +294,7 @@ class Site:
         return [
             claim
             for claim in self.gallery.claims_of(item.notebook)
-            if item.owns({"paper": claim.source, "key": claim.key})
+            if item.owns({"paper": claim.source, "key": claim.key, "item": claim.item})
         ]
 
     def figures_of_item(self, item: Item) -> list[Figure]:

@@ -575,6 +575,19 @@ def test_paper_of_a_notebook_is_the_one_whose_items_name_it_or_its_claims(projec
     assert found["32_e"] == "B"
 
 
+def test_control_and_what_is_not_blind_are_marked(project: Path) -> None:
+    path = project / "results" / "quick" / "20_b.json"
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    whole["claims"][0] |= {"blind": False, "seen_on": [0, 1], "control": True, "item": "Sweep"}
+    path.write_text(json.dumps(whole), encoding="utf-8")
+    build(project / "site", api=False)
+    rows = soup(project / "site" / "claims.html").select("#scoreboard table")[1].select("tbody tr")
+    assert "Control: it must fail" in words(rows[0])
+    assert "Not blind: criterion set after seeds 0, 1 were seen." in words(rows[0])
+    assert "Control" not in words(rows[1])
+    assert "Not blind" not in words(rows[1])
+
+
 def test_series_of_notebooks() -> None:
     found = content.series_of(small_papers(), ["20_b", "00_overview", "11_a", "12_d", "70_x"])
     assert [series.title for series in found] == [

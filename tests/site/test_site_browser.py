@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rclib.site import loading
 from rclib.site.build import build
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,9 @@ def site(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(copy_of_this_project(folder / "project", ROOT))
         patch.delenv("RCLIB_OUT", raising=False)
-        build(folder / "site", api=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # a name that pdoc cannot find, a formula
+            build(folder / "site", api=True)
     return folder / "site"
 
 
