@@ -451,6 +451,7 @@ def test_all_code_that_runs_is_in_the_digest(
     assert len(ran) >= 5
 
 
+@pytest.mark.slow
 def test_an_edit_of_any_definition_reached_changes_the_key(tmp_path: Path) -> None:
     """Every definition that `train_mlp` reaches, one after the other, in a copy of the library; and
     then all others at once, which must change nothing."""

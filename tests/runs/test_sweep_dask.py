@@ -90,6 +90,7 @@ def events(tmp_path: Path, kind: str) -> list[tuple[int, int]]:
     return [(int(n[1]), int(n[2])) for n in names]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_no_run_and_a_failed_one_is_named(
     runs: Any, client: Any, tmp_path: Path
 ) -> None:
@@ -135,6 +136,7 @@ def test_a_killed_worker_loses_no_run_and_a_failed_one_is_named(
     assert [store.lookup(runs.noise, c) is not None for c in configs] == [True, False, True]
 
 
+@pytest.mark.slow
 def test_the_readme_goes_from_laptop_to_cluster(client: Any) -> None:
     text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     section = text.split("## From laptop to cluster in one argument")[1].split("\n## ")[0]

@@ -39,6 +39,9 @@ def unavailable(reason: str) -> None:
     pytest.skip(f"{reason}; the site is not tried in a browser")
 
 
+pytestmark = pytest.mark.slow  # a site is built and a browser is started
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     try:
