@@ -128,12 +128,15 @@ def panels(
     log_y: Sequence[str] = (),
     levels: Mapping[str, float] | None = None,
     legend: str | None = None,
+    quartiles: bool = False,
+    shade_from: float | None = None,
 ) -> Figure:
     """Several quantities against x, one panel each: mean and range over repeats.
 
     frame : long data with a column a quantity; rows : quantity -> axis label; by : one line a
     value of this column; log_y : quantities on a logarithmic axis; levels : quantity -> dotted
-    horizontal line; legend : its title.
+    horizontal line; legend : its title; quartiles : median and quartiles instead of mean and
+    range; shade_from : a grey ground from this x on.
     """
     count = len(rows)
     columns = min(columns, count)
@@ -148,7 +151,8 @@ def panels(
     shown = frame if by else frame.assign(line="")
     for i, (quantity, label) in enumerate(rows.items()):
         panel = grid.flat[i]
-        curves(panel, shown[shown[quantity].notna()], x=x, y=quantity, by=by or "line")
+        seen = shown[shown[quantity].notna()]
+        curves(panel, seen, x=x, y=quantity, by=by or "line", quartiles=quartiles)
         panel.set_ylabel(label)
         if quantity in log_y:
             _log_y(panel)
@@ -156,6 +160,10 @@ def panels(
             _log_x(panel, shown[x])
         if levels and quantity in levels:
             panel.axhline(levels[quantity], color="0.3", lw=0.9, ls=":")
+        if shade_from is not None:
+            low, high = panel.get_xlim()
+            panel.axvspan(shade_from, high, color="0.93", lw=0, zorder=0)
+            panel.set_xlim(low, high)
         if i + columns >= count:
             panel.set_xlabel(x_label)
             panel.tick_params(labelbottom=True)
