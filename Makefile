@@ -71,7 +71,7 @@ export PYTHONUNBUFFERED := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .PHONY: help setup figures _locked _figures _first_scoreboard test lint lab bench lock notebooks site dist chaos machines seeds \
-        mutants cache-info cache-clean clean distclean FORCE
+        mutants new check cache-info cache-clean clean distclean FORCE
 
 help: ## Print this help
 	@echo 'Usage: make TARGET [PROFILE=quick|laptop|paper] [SERIES="1 2"] [ONLY=name] [JOBS=n]'
@@ -150,6 +150,17 @@ lint: $(STAMP) ## ruff, mypy and import-linter alone
 	@$(PY) -m ruff format --check --quiet rclib tests benchmarks
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports >/dev/null || $(VENV)/bin/lint-imports
+
+# Make's text goes to the environment unexpanded: no character of it means anything on the way.
+unexport NAME PAPER TITLE
+new: export RCLIB_NEW_NAME := $(value NAME)
+new: export RCLIB_NEW_PAPER := $(value PAPER)
+new: export RCLIB_NEW_TITLE := $(value TITLE)
+new: $(STAMP) ## Begin a notebook: make new NAME=46_slug [PAPER=arxiv-1234.56789] [TITLE='...']
+	@$(PY) -m rclib.execution.scaffold
+
+check: $(STAMP) ## For daily work: lint and the fast tests of what changed (ALL=1: of everything)
+	@$(PY) tests/project/quick_check.py $(if $(filter 1,$(ALL)),--all)
 
 site: $(STAMP) ## Build the gallery in site/ from the results and the executed notebooks
 	@$(PY) -m rclib.site

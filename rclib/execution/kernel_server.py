@@ -35,7 +35,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-__all__ = ["LARGEST", "circumstances", "comparable", "main", "peer"]
+__all__ = [
+    "LARGEST",
+    "Request",
+    "Server",
+    "become",
+    "circumstances",
+    "comparable",
+    "main",
+    "peer",
+]
 
 LARGEST = 2**20  # bytes of a message
 LAUNCHER = "ipykernel_launcher"

@@ -58,7 +58,7 @@ def serving() -> Iterator[None]:
     try:
         yield
     finally:
-        os.environ.pop(OFFER)
+        os.environ.pop(OFFER, None)
         if before is not None:
             os.environ[OFFER] = before
         os.close(end)

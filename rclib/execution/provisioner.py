@@ -25,7 +25,7 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from rclib.execution.kernel_server import LARGEST, circumstances, peer
 from rclib.execution.kernels import OFFER, address, offered
 
-__all__ = ["NAME", "Forked", "ForkedProvisioner", "register"]
+__all__ = ["NAME", "Forked", "ForkedProvisioner", "RefusedError", "register"]
 
 NAME = "rclib-forked"
 GROUP = KernelProvisionerFactory.GROUP_NAME
@@ -68,7 +68,10 @@ class Forked:
         return self.wait()
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit status when it has ended; 1 if the server is gone, which alone knows it."""
+        """The exit status when it has ended; 1 if the server is gone, which alone knows it.
+
+        Raises TimeoutError when it runs longer than `timeout` seconds.
+        """
         if self.returncode is None:
             if self._process >= 0 and not select.select([self._process], [], [], timeout)[0]:
                 raise TimeoutError(f"process {self.pid} still runs after {timeout} s")
@@ -143,12 +146,12 @@ def _fork(command: list[str], given: dict[str, Any]) -> Forked:
     }
     for _ in range(2):  # a server that is out of date ends, and the next one answers
         answer, connection = _ask(json.dumps(request).encode(), files)
+        if "pid" in answer:
+            return Forked(answer["pid"], connection)
+        connection.close()
         if answer:
             break
-    if "pid" not in answer:
-        connection.close()
-        raise RefusedError(answer.get("refused", "the server ended"))
-    return Forked(answer["pid"], connection)
+    raise RefusedError(answer.get("refused", "the server ended"))
 
 
 def _ask(request: bytes, files: list[int]) -> tuple[dict[str, Any], socket.socket]:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rclib.study.results import load_results, tally
+from rclib.study.results import readable_results, tally
 from rclib.study.seeds import claim_rows
 
 __all__ = ["main", "scoreboard"]
@@ -38,22 +38,25 @@ def scoreboard(records: Sequence[dict[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the scoreboard of a profile."""
+    """Print the scoreboard of a profile; files that are not valid are named, the others shown, and
+    the status is 2."""
     parser = argparse.ArgumentParser(
         prog="python -m rclib.reports.scoreboard", description=main.__doc__
     )
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--series", nargs="*", default=[], help="first digits; default all")
     arguments = parser.parse_args(argv)
+    broken: list[str] = []
     try:
-        records = load_results(arguments.profile)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if arguments.series:
-        records = [r for r in records if r["notebook"][0] in arguments.series]
-    print("\n" + scoreboard(records))
-    return 0
+        records, broken = readable_results(arguments.profile)
+        if arguments.series:
+            records = [r for r in records if r["notebook"][0] in arguments.series]
+        print("\n" + scoreboard(records))
+    except ValueError as error:  # an unknown profile, a record of `make seeds`
+        broken.append(str(error))
+    for line in broken:
+        print(f"error: {line}", file=sys.stderr)
+    return 2 if broken else 0
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ __all__ = [
     "load_results",
     "read_results",
     "read_times",
+    "readable_results",
     "score",
     "tally",
     "times_path",
@@ -260,12 +261,27 @@ def load_results(profile: str) -> list[dict[str, Any]]:
 
     Raises ValueError naming the file when one is not valid (`rclib.study.results`).
     """
-    records = []
+    records, broken = readable_results(profile)
+    if broken:
+        raise ValueError(broken[0])
+    return records
+
+
+def readable_results(profile: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """`load_results` of the files that are valid, and one line for each that is not.
+
+    For what shows many notebooks: one broken file hides no other's results.
+    """
+    records: list[dict[str, Any]] = []
+    broken: list[str] = []
     for path in sorted(paths.results_dir(profile).glob("[0-9]*.json")):
         times = times_path(path)
-        known = read_times(times) if times.is_file() else {"core_seconds": 0.0, "seconds": 0.0}
-        records.append(known | read_results(path))
-    return records
+        try:
+            known = read_times(times) if times.is_file() else {"core_seconds": 0.0, "seconds": 0.0}
+            records.append(known | read_results(path))
+        except ValueError as error:
+            broken.append(" ".join(str(error).split()))
+    return records, broken
 
 
 def times_path(results: Path) -> Path:

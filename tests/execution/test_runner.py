@@ -232,6 +232,7 @@ def test_good_notebook_gets_the_profiles_parameters_and_its_name(
     record |= {"data": {"description": "none", "checksum": None}, "figures": []}
     record |= {"parameters": {}, "tables": {}, "environment": environment()}
     Path(f"results/paper/{GOOD}.json").write_text(json.dumps(record))
+    Path("results/paper/09_broken.json").write_text("[1,")  # another notebook's concern
     command = ["run", GOOD, "--profile", "paper", "--set", "lr=0.5", "--set", "name=x"]
     assert runner.main(command) == 0
     out = capsys.readouterr().out
@@ -245,6 +246,14 @@ def test_good_notebook_gets_the_profiles_parameters_and_its_name(
     assert str(target.name) not in lines[2]
     assert ".10_good." in lines[2]
     assert source.read_bytes() == before
+
+
+def test_a_results_file_of_its_own_that_is_broken_fails_the_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cell = "import pathlib\npath = pathlib.Path('../results/quick')\npath.mkdir(parents=True)\n"
+    write(GOOD, f"{cell}_ = (path / '{GOOD}.json').write_text('[1,')")
+    assert f"results/quick/{GOOD}.json is not valid" in fails(capsys, "run", GOOD)
 
 
 @pytest.mark.parametrize("before", [None, "/elsewhere/99_other.ipynb"])

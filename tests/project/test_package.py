@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,19 @@ def test_version_is_semantic_and_the_same_everywhere() -> None:
 # --- what others install -------------------------------------------------------------------
 
 
+# What a contributor may add: it must be packed without an edit of pyproject.toml.
+ADDED = [
+    "rclib/experiments/added/__init__.py",
+    "rclib/experiments/added/one.py",
+    "rclib/study/papers/arxiv-0000.00000.yaml",
+    "rclib/families/tables/added.yaml",
+    "rclib/execution/templates/added.tmpl",
+    "rclib/plots/added.mplstyle",
+    "rclib/site/templates/added.html.j2",
+    "rclib/site/assets/added.svg",
+]
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from a copy of the sources, without a network."""
@@ -157,6 +171,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copyfile(ROOT / name, folder / name)
     shutil.copytree(ROOT / "rclib", folder / "rclib", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ADDED:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
     command = [sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation", "--outdir", "out"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -171,7 +188,19 @@ def test_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
         for path in (ROOT / "rclib").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert packed == there
+    assert packed == there | set(ADDED)
+    for pattern in (
+        "rclib/py.typed",
+        "rclib/families/tables/*.yaml",
+        "rclib/study/papers/series.yaml",
+        "rclib/study/papers/*.yaml",
+        "rclib/plots/*.mplstyle",
+        "rclib/site/assets/*.css",
+        "rclib/site/templates/pdoc/*",
+        "rclib/execution/templates/*",
+        "rclib/experiments/*/*.py",
+    ):
+        assert [name for name in there if fnmatch(name, pattern)], pattern
 
 
 def test_wheel_passes_twine_and_imports_from_elsewhere(wheel: Path, tmp_path: Path) -> None:
@@ -179,11 +208,16 @@ def test_wheel_passes_twine_and_imports_from_elsewhere(wheel: Path, tmp_path: Pa
     done = subprocess.run(check, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     target = tmp_path / "installed"
-    zipfile.ZipFile(wheel).extractall(target)  # what an installer does with a pure wheel
+    packed = zipfile.ZipFile(wheel)
+    members = [name for name in packed.namelist() if name not in ADDED]
+    packed.extractall(target, members)  # what an installer does with a pure wheel
     code = (
         "import rclib, rclib.rowcolumn.measure, rclib.plots.panels, rclib.reports.replication\n"
         "rclib.plots.style.use_style()\n"  # finds its style file
-        "assert len(rclib.study.papers.load_papers().papers) > 1\n"
+        "import rclib.families.layout, rclib.study.papers, rclib.execution.scaffold\n"
+        "assert len(rclib.families.layout.known_families()) > 4\n"
+        "assert len(list(rclib.study.papers.load_papers())) > 20\n"
+        "assert rclib.execution.scaffold.template('notebook')\n"
         "print(rclib.__file__, rclib.__version__)\n"
     )
     done = subprocess.run(

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from rclib.reports import scoreboard
 from rclib.study import results
@@ -119,9 +121,11 @@ def test_invalid_results_file_is_named(
         results.load_results("quick")
     assert scoreboard.main([]) == 2
     printed = capsys.readouterr()
-    assert printed.out == ""
     assert printed.err.count("\n") == 1
     assert str(path) in printed.err
+    assert "1 claims: 1 reproduced" in printed.out  # the other file's
+    (found,), (line,) = results.readable_results("quick")
+    assert (found["notebook"], f"error: {line}\n") == ("20_b", printed.err)
 
 
 def test_times_are_read_from_their_own_file(folder: Path) -> None:
@@ -144,6 +148,40 @@ def test_invalid_times_are_named(folder: Path, content: str) -> None:
     (folder / "times" / "10_a.json").write_text(content)
     with pytest.raises(ValueError, match=r"times file .*10_a\.json is not valid"):
         results.load_results("quick")
+
+
+def test_every_broken_file_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("10_a", "11_b"):
+        (folder / f"{name}.json").write_text("{}")
+    write(folder, record("20_b", 1.0))
+    (folder / "times").mkdir()
+    (folder / "times" / "20_b.json").write_text("[]")
+    assert scoreboard.main([]) == 2
+    printed = capsys.readouterr()
+    assert printed.out.strip() == "0 claims: none"
+    assert [line.split()[:2] for line in printed.err.splitlines()] == [
+        *([["error:", "results"]] * 2),
+        ["error:", "times"],
+    ]
+    with pytest.raises(ValueError, match=r"10_a\.json is not valid"):
+        results.load_results("quick")
+
+
+def test_the_overview_names_a_broken_file_and_shows_the_others(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, record("20_b", 1.0))
+    (folder / "10_a.json").write_text("[1,")
+    source = Path(__file__).parents[2] / "notebooks" / "00_overview.ipynb"
+    notebook = nbformat.read(source, as_version=4)
+    NotebookClient(
+        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    ).execute()
+    shown = {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
+    lines, table = shown["00-04-7be5d8"]
+    (line,) = lines["text"].splitlines()[:-1]
+    assert line.startswith(f"results file {folder / '10_a.json'} is not valid: ")
+    assert "20_b" in table["data"]["text/plain"]
 
 
 def test_unknown_profile_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,28 +12,18 @@ width itself are not counted.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from rclib import paths
 from rclib.data.text import VOCABULARY, TextData
-from rclib.experiments.mean_field.lm_runs import (
-    Arrays,
-    cost,
-    lm_configuration,
-    restore_gpt,
-    run_gpt,
-    train_gpt,
-)
+from rclib.experiments.mean_field.growth_runs import resized_cost, resized_run
+from rclib.experiments.mean_field.lm_runs import cost, lm_configuration, train_gpt
 from rclib.nets.gpt import MLP_RATIO
-from rclib.resizing.methods import METHODS, change_width, copy_spread
-from rclib.runs import store, sweep
-from rclib.training.lm_recipe import Recipe
+from rclib.resizing.methods import METHODS
+from rclib.runs import sweep
 
 __all__ = [
     "COLUMNS",
@@ -41,7 +31,6 @@ __all__ = [
     "Plan",
     "flops_per_step",
     "plan_of",
-    "resized_run",
     "run_plan",
 ]
 
@@ -189,53 +178,6 @@ def plan_of(
     )
 
 
-def resized_run(
-    data: TextData,
-    *,
-    source: Mapping[str, Any],
-    width: int,
-    method: str,
-    moments: bool,
-    recipe: Mapping[str, Any],
-) -> Arrays:
-    """Change the width of a `train_gpt` run after `recipe["first_step"]` steps and train on.
-
-    Returns the arrays of `rclib.experiments.mean_field.lm_runs.arrays_of` and `copy_spread`, how
-    far the embeddings of copies of one neuron are apart at the end
-    (`rclib.resizing.methods.copy_spread`, NaN where there are none). The validation loss of the
-    first step is the zero-shot one. Raises ValueError if Adam's means are asked for and the source
-    run kept none.
-    """
-    config = {"source": source, "width": width, "method": method, "moments": moments}
-    key = store.run_key(resized_run, config | {"recipe": recipe}, data=data)
-    run = store.fetch(train_gpt, source, data=data)
-    model, means = restore_gpt(run, source["network"], step=recipe["first_step"])
-    del run
-    if moments and not means:
-        raise ValueError("the source run kept no Adam means (snapshot_moments)")
-    resized = change_width(
-        model,
-        width,
-        method=method,
-        moments=means if moments else None,
-        seed=int(source["network"]["seed"]),
-    )
-    out = run_gpt(
-        resized.model,
-        data,
-        Recipe(**recipe),
-        paths.cache_dir() / "unfinished" / key,
-        moments=resized.moments or None,
-    )
-    spread = copy_spread(resized.model, resized.maps) if resized.maps else math.nan
-    return out | {"copy_spread": np.asarray(spread)}
-
-
-def _resized_cost(config: Mapping[str, Any]) -> float:
-    network = {**config["source"]["network"], "width": config["width"]}
-    return cost({"network": network, "recipe": config["recipe"]})
-
-
 def flops_per_step(config: Mapping[str, Any], width: int) -> float:
     """Operations of one training step at `width`, by the model of the module's docstring."""
     network, recipe = config["network"], config["recipe"]
@@ -266,7 +208,7 @@ def run_plan(data: TextData, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
     pairs = [(arm, seed) for arm in plan.arms for seed in plan.seeds]
     configs = [plan.resized(arm, seed) for arm, seed in pairs]
     done = sweep.run(
-        resized_run, configs, data=data, cost=_resized_cost, description="changed width"
+        resized_run, configs, data=data, cost=resized_cost, description="changed width"
     )
     copies = []
     for (arm, seed), config, run in zip(pairs, configs, done, strict=True):

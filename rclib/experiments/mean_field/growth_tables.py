@@ -1,7 +1,4 @@
-"""What the runs of `rclib.experiments.mean_field.growth` say.
-
-Tables and the rows behind the figures.
-"""
+"""What the runs of `rclib.experiments.mean_field.growth` say: tables and rows behind figures."""
 
 from __future__ import annotations
 
