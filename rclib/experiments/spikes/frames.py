@@ -82,12 +82,13 @@ class Samples:
     checksum: None = None
 
 
-def drawn_samples(*, seeds: Sequence[int], d: int, h: int, n: int, noise: float) -> Samples:
+def drawn_samples(
+    *, seeds: Sequence[int], d: int, h: int, n: int, noise: float, n_test: int
+) -> Samples:
     """Description of the teacher's samples."""
     which = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    return Samples(
-        f"drawn from the teacher (d = {d}, h = {h}, n = {n}, label noise {noise:g}, {which})"
-    )
+    sizes = f"d = {d}, h = {h}, n = {n}, {n_test:,} test points"
+    return Samples(f"drawn from the teacher ({sizes}, label noise {noise:g}, {which})")
 
 
 @dataclass(frozen=True)
