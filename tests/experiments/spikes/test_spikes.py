@@ -469,7 +469,14 @@ def test_panels_draw_mean_and_range() -> None:
 def test_panels_draw_median_and_quartiles_on_a_shade() -> None:
     frame = pd.DataFrame({"x": [1.0, 10.0] * 5, "y": np.repeat([0.0, 1.0, 2.0, 3.0, 100.0], 2)})
     figure = plots_spectra.panels(
-        frame, x="x", rows={"y": "Y"}, x_label="x", log_x=True, quartiles=True, shade_from=5.0
+        frame.assign(who="a"),
+        x="x",
+        rows={"y": "Y"},
+        x_label="x",
+        by="who",
+        log_x=True,
+        quartiles=True,
+        shade_from=(5.0, "chaos"),
     )
     panel = figure.axes[0]
     np.testing.assert_array_equal(panel.lines[0].get_ydata(), [2.0, 2.0])
@@ -477,6 +484,7 @@ def test_panels_draw_median_and_quartiles_on_a_shade() -> None:
     assert (band.min(), band.max()) == (1.0, 3.0)
     shade = panel.patches[0]
     assert shade.get_x() == 5.0
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["a", "chaos"]
     assert shade.get_x() + shade.get_width() == pytest.approx(panel.get_xlim()[1])
 
 
