@@ -1,7 +1,8 @@
 """replication.md and codecheck.yml are current, complete, and say what the results say."""
 
-from __future__ import dataclasses
+from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
