@@ -69,6 +69,7 @@ def files_under(folder: Path) -> set[str]:
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_correlations_end_to_end(model: Path, tmp_path: Path) -> None:
     before = files_under(tmp_path)
     done = command("correlations", "model", "--biases", "--out", "results", cwd=tmp_path)
@@ -116,6 +117,7 @@ def test_correlations_end_to_end(model: Path, tmp_path: Path) -> None:
             assert float(entry["value"]) == pytest.approx(off[at].max(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_spectra_end_to_end(model: Path, tmp_path: Path) -> None:
     before = files_under(tmp_path)
     done = command(

@@ -145,6 +145,7 @@ def parent(name: str = "10_parent") -> int:
 # --- the same kernel -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_forked_kernel_sees_what_an_ordinary_one_sees(
     forked: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +161,7 @@ def test_a_forked_kernel_sees_what_an_ordinary_one_sees(
     assert found[0][1][-1] == found[1][1][-1]  # the data frame
 
 
+@pytest.mark.slow
 def test_results_are_the_same_bytes(
     forked: None, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +249,7 @@ def test_restart_and_kill(forked: None) -> None:
     assert gone(second)
 
 
+@pytest.mark.slow
 def test_dying_kernel_is_an_error(forked: None, monkeypatch: pytest.MonkeyPatch) -> None:
     write("10_dies", "import os; os._exit(3)")
     lines = []
@@ -420,6 +423,7 @@ def test_handle_of_a_kernel() -> None:
     assert provisioner.Forked(process.pid, ours).poll() == 1  # reaped, and nobody says how
 
 
+@pytest.mark.slow
 def test_killed_server_is_replaced_and_its_kernels_go_on(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -459,6 +463,7 @@ def test_server_that_cannot_start_means_ordinary_kernels(
                     provisioner._fork([str(broken), "-m", "ipykernel_launcher"], {})
 
 
+@pytest.mark.slow
 def test_nothing_stays_when_the_command_is_killed(project: Path) -> None:
     write("10_parent", "import os; open('../pids', 'w').write(f'{os.getppid()} {os.getpid()}')")
     own = project.parent / "temporary"

@@ -121,14 +121,17 @@ def check_refusal(project: Path, out: Path, reason: str) -> None:
     assert computed(project) == 1
 
 
+@pytest.mark.slow
 def test_full_disk(project: Path, mount: Callable[[str], Path]) -> None:
     check_refusal(project, mount("size=64k"), "No space left on device")
 
 
+@pytest.mark.slow
 def test_read_only_disk(project: Path, mount: Callable[[str], Path]) -> None:
     check_refusal(project, mount("ro,size=1m"), "Read-only file system")
 
 
+@pytest.mark.slow
 def test_a_file_where_the_results_folder_should_be(project: Path) -> None:
     """This one needs no mount, so it shows as well that afterwards only the rest is done again:
     the run is in the store, whatever the results could not be written for."""

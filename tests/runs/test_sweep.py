@@ -110,6 +110,7 @@ def test_without_a_cost_the_order_of_the_configs_is_kept(runs: Any, tmp_path: Pa
     assert [x for x, _ in finished(tmp_path)] == [3, 1, 2]
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_arrays_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +206,7 @@ def test_many_failures_are_counted_and_the_first_five_shown(runs: Any) -> None:
     assert [f.position for f in caught.value.failures] == list(range(1, 8))
 
 
+@pytest.mark.slow
 def test_finished_runs_of_two_workers_are_kept_when_another_fails(
     runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +227,7 @@ def test_finished_runs_of_two_workers_are_kept_when_another_fails(
     assert process != os.getpid()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_of_the_pool_is_reported_and_the_sweep_goes_on_next_time(
     runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,7 @@ def events(tmp_path: Path, kind: str) -> list[tuple[int, int]]:
     return [(int(n[1]), int(n[2])) for n in names]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_no_run_and_a_failed_one_is_named(
     runs: Any, client: Any, tmp_path: Path
 ) -> None:
@@ -174,6 +175,7 @@ def test_runs_without_a_common_disk_get_what_they_need(
     assert list(tmp_path.glob("worker */noise/*.safetensors"))
 
 
+@pytest.mark.slow
 def test_the_readme_goes_from_laptop_to_cluster(client: Any) -> None:
     text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     section = text.split("## From laptop to cluster in one argument")[1].split("\n## ")[0]

@@ -324,6 +324,7 @@ def test_replication_page_links_to_the_sites_notebooks(project: Path) -> None:
     assert dangling(project / "site") == []
 
 
+@pytest.mark.slow
 def test_site_of_this_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(copy_of_this_project(tmp_path / "project", ROOT))
     for variable in VARIABLES:
