@@ -135,7 +135,8 @@ def loss_difference(
 ) -> Interval:
     """Mean validation loss at `small` over that at `large`, minus 1; jackknife over seeds.
 
-    losses : width, seed, step, loss. seeds : those to use, by width; default all.
+    losses : width, seed, step, loss. seeds : those to use, by width; default all. Raises ValueError
+    if a run diverged before.
     """
     at = losses[losses.step == step]
     found = {
