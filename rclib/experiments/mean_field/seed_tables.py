@@ -136,6 +136,7 @@ def loss_difference(
     """Mean validation loss at `small` over that at `large`, minus 1; jackknife over seeds.
 
     losses : width, seed, step, loss. seeds : those to use, by width; default all.
+    Raises ValueError for a run that diverged before the step.
     """
     at = losses[losses.step == step]
     found = {
