@@ -23,23 +23,37 @@ __all__ = ["correlation_matrices", "curves", "heat_maps", "power_laws"]
 
 
 def curves(
-    panel: Panel, frame: pd.DataFrame, *, x: str, y: str, by: str, markers: bool = True
+    panel: Panel,
+    frame: pd.DataFrame,
+    *,
+    x: str,
+    y: str,
+    by: str,
+    markers: bool = True,
+    quartiles: bool = False,
 ) -> None:
-    """Mean line and min-max band over repeats, one line a value of `by`."""
+    """Mean line and min-max band over repeats, one line a value of `by`.
+
+    quartiles : median and quartiles instead, for repeats whose single values mean nothing.
+    """
     colours = sns.color_palette("colorblind")
     for i, (name, group) in enumerate(frame.groupby(by, sort=False)):
-        stats = group.groupby(x)[y].agg(["mean", "min", "max"])
+        over = group.groupby(x)[y]
+        if quartiles:
+            middle, low, high = (over.quantile(q) for q in (0.5, 0.25, 0.75))
+        else:
+            middle, low, high = over.mean(), over.min(), over.max()
         colour = colours[i % len(colours)]
         panel.plot(
-            stats.index,
-            stats["mean"],
+            middle.index,
+            middle,
             color=colour,
             linestyle=DASHES[i % len(DASHES)],
             marker=MARKERS[i % len(MARKERS)] if markers else None,
-            markevery=max(1, len(stats) // 12),
+            markevery=max(1, len(middle) // 12),
             label=shown(name),
         )
-        panel.fill_between(stats.index, stats["min"], stats["max"], color=colour, alpha=0.15, lw=0)
+        panel.fill_between(middle.index, low, high, color=colour, alpha=0.15, lw=0)
 
 
 def heat_maps(

@@ -14,6 +14,7 @@ import seaborn as sns
 from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from rclib.plots.panels import curves, power_laws
@@ -128,12 +129,15 @@ def panels(
     log_y: Sequence[str] = (),
     levels: Mapping[str, float] | None = None,
     legend: str | None = None,
+    quartiles: bool = False,
+    shade_from: tuple[float, str] | None = None,
 ) -> Figure:
     """Several quantities against x, one panel each: mean and range over repeats.
 
     frame : long data with a column a quantity; rows : quantity -> axis label; by : one line a
     value of this column; log_y : quantities on a logarithmic axis; levels : quantity -> dotted
-    horizontal line; legend : its title.
+    horizontal line; legend : its title; quartiles : median and quartiles instead of mean and
+    range; shade_from : a grey ground from this x on, and its name in the legend.
     """
     count = len(rows)
     columns = min(columns, count)
@@ -148,14 +152,21 @@ def panels(
     shown = frame if by else frame.assign(line="")
     for i, (quantity, label) in enumerate(rows.items()):
         panel = grid.flat[i]
-        curves(panel, shown[shown[quantity].notna()], x=x, y=quantity, by=by or "line")
+        seen = shown[shown[quantity].notna()]
+        curves(panel, seen, x=x, y=quantity, by=by or "line", quartiles=quartiles)
         panel.set_ylabel(label)
         if quantity in log_y:
             _log_y(panel)
         if log_x:
             _log_x(panel, shown[x])
+        elif pd.api.types.is_integer_dtype(shown[x]):
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         if levels and quantity in levels:
             panel.axhline(levels[quantity], color="0.3", lw=0.9, ls=":")
+        if shade_from is not None:
+            low, high = panel.get_xlim()
+            panel.axvspan(shade_from[0], high, color="0.93", lw=0, zorder=0)
+            panel.set_xlim(low, high)
         if i + columns >= count:
             panel.set_xlabel(x_label)
             panel.tick_params(labelbottom=True)
@@ -163,6 +174,8 @@ def panels(
         panel.set_visible(False)
     if by:
         handles, labels = grid.flat[0].get_legend_handles_labels()
+        if shade_from is not None:
+            handles, labels = [*handles, Patch(color="0.88")], [*labels, shade_from[1]]
         figure.legend(
             handles, labels, title=legend, loc="outside upper center", ncols=min(len(labels), 6)
         )

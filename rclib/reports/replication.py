@@ -63,6 +63,8 @@ def replication(papers: Papers, runs: Mapping[str, Run]) -> str:
     owned: set[tuple[str, str]] = set()
     for paper in papers.papers:
         lines += ["", f"## {_heading(paper)}", ""]
+        if paper.finding:
+            lines += [f"**Finding.** {' '.join(paper.finding.split())}", ""]
         for name, text in paper.simplified.items():
             lines += [f"*Smaller or simpler than in the paper* ({name}): {text}", ""]
         lines += ["| item | the paper shows | what was run | measured against stated | verdict |"]

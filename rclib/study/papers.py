@@ -18,6 +18,7 @@ a paper:
     reasons     notebook -> key -> why a claim did not come out as stated; one that was not
                 reproduced must have an entry
     simplified  notebook -> what is smaller or simpler than in the paper, and why
+    finding     what the replication found out about the paper as a whole: a paragraph
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ class Paper:
     titles: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     reasons: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     simplified: Mapping[str, str] = field(default_factory=dict)
+    finding: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@
     refit     on a fresh sample, Z = tanh(X W^T / √d) / √h:
               â = (Z^T Z + (λ n / h) I)^(-1) Z^T y
 
-Only W is trained, so a step costs two matrix products and no autograd. The recording of a
-run is in `rclib.teacher.record`. Source: paper B, "Setting".
+Only W is trained, so a step costs two matrix products and no autograd. The evaluation of a
+student is in `rclib.teacher.evaluation`, the recording of a run in `rclib.teacher.record`. Source:
+paper B, "Setting".
 
 What the paper leaves open, chosen here: one fresh sample and one test sample serve all steps
 and rates of a repeat; test labels carry the noise as all others (`test_loss`), and the error
@@ -28,10 +29,8 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from rclib.checks.arguments import brief, count, number
 
 __all__ = [
-    "Evaluation",
     "Problem",
     "RidgeFit",
-    "evaluate_student",
     "features",
     "loss_and_gradient",
     "make_problem",
@@ -65,11 +64,6 @@ class Problem:
     clean_test: Array
 
     @cached_property
-    def X_evaluation(self) -> Array:
-        """Fresh and test inputs in one array, (n + n_test, d): one product instead of two."""
-        return np.concatenate([self.X_fresh, self.X_test])
-
-    @cached_property
     def first_step(self) -> tuple[float, Array]:
         """Loss and gradient at W0, the same for every rate and optimiser."""
         loss, gradient = loss_and_gradient(self.W0, self.a, self.X, self.y)
@@ -82,7 +76,7 @@ class Problem:
         return {}
 
 
-def _check(**arrays: tuple[Any, tuple[str, ...]]) -> None:
+def check_arrays(**arrays: tuple[Any, tuple[str, ...]]) -> None:
     """Each argument must be an array of float32 or float64 with the axes named; axes of one name
     have one length, which is not zero."""
     sizes: dict[str, tuple[str, int]] = {}
@@ -105,7 +99,7 @@ def teacher(X: Array, beta: Array) -> Array:
     Raises ValueError for other shapes and types than float32 or float64, TypeError for what is
     no NumPy array.
     """
-    _check(X=(X, ("n", "d")), beta=(beta, ("d",)))
+    check_arrays(X=(X, ("n", "d")), beta=(beta, ("d",)))
     return np.asarray(np.logaddexp(X.dtype.type(0), X @ beta))
 
 
@@ -182,7 +176,7 @@ def _hidden(W: Array, X: Array) -> Array:
 
 def features(W: Array, X: Array) -> Array:
     """Z = tanh(X W^T / √d) / √h for W (h, d) and X (n, d): (n, h). Raises as `teacher`."""
-    _check(W=(W, ("h", "d")), X=(X, ("n", "d")))
+    check_arrays(W=(W, ("h", "d")), X=(X, ("n", "d")))
     Z = _hidden(W, X)
     Z *= Z.dtype.type(1 / np.sqrt(W.shape[0]))
     return Z
@@ -190,7 +184,7 @@ def features(W: Array, X: Array) -> Array:
 
 def student(W: Array, a: Array, X: Array) -> Array:
     """f(x) = h^(-1/2) a^T tanh(W x / √d) for each row of X (n, d): (n,). Raises as `teacher`."""
-    _check(W=(W, ("h", "d")), a=(a, ("h",)), X=(X, ("n", "d")))
+    check_arrays(W=(W, ("h", "d")), a=(a, ("h",)), X=(X, ("n", "d")))
     return np.asarray(features(W, X) @ a)
 
 
@@ -199,7 +193,7 @@ def loss_and_gradient(W: Array, a: Array, X: Array, y: Array) -> tuple[float, Ar
 
     Raises as `teacher`.
     """
-    _check(W=(W, ("h", "d")), a=(a, ("h",)), X=(X, ("n", "d")), y=(y, ("n",)))
+    check_arrays(W=(W, ("h", "d")), a=(a, ("h",)), X=(X, ("n", "d")), y=(y, ("n",)))
     n, (h, d) = X.shape[0], W.shape
     H = _hidden(W, X)
     real = H.dtype.type
@@ -241,7 +235,7 @@ def ridge_refit(Z: Array, y: Array, *, ridge: float = 0.01) -> RidgeFit:
     ridge = number("ridge", ridge)
     if not 0 < ridge < 1e30:
         raise ValueError(f"ridge must be positive and finite, got {ridge}")
-    _check(Z=(Z, ("n", "h")), y=(y, ("n",)))
+    check_arrays(Z=(Z, ("n", "h")), y=(y, ("n",)))
     n, h = Z.shape
     primal = h <= n
     shift = Z.dtype.type(ridge * n / h)
@@ -264,46 +258,3 @@ def ridge_refit(Z: Array, y: Array, *, ridge: float = 0.01) -> RidgeFit:
         dual += cho_solve(factor, y - Z @ (Z.T @ dual) - shift * dual, check_finite=False)
         a = Z.T @ dual
     return RidgeFit(a, correlation, norm)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The refitted student on the fresh and the test sample.
-
-    train_loss: MSE of Z â on the fresh sample that â was fitted to.
-    test_loss: MSE on the test points, labels with noise.
-    test_loss_clean: MSE on the test points against the teacher without noise.
-    kta: kernel target alignment on the fresh sample.
-    """
-
-    train_loss: float
-    test_loss: float
-    test_loss_clean: float
-    kta: float
-
-
-def evaluate_student(problem: Problem, W: Array, *, ridge: float = 0.01) -> Evaluation:
-    """Refit the last layer on the fresh sample and measure. Source: paper B, "Setting".
-
-    The kernel target alignment shares the Gram matrix of the refit.
-    Raises FloatingPointError if the features of W are not finite, else as `ridge_refit`;
-    TypeError for a problem that is none.
-    """
-    if not isinstance(problem, Problem):
-        raise TypeError(f"problem must be of type Problem, got {type(problem).__name__}")
-    n = problem.y_fresh.size
-    Z_all = features(W, problem.X_evaluation)
-    Z, Z_test = Z_all[:n], Z_all[n:]
-    fit = ridge_refit(Z, problem.y_fresh, ridge=ridge)
-    prediction = Z_test @ fit.coefficients
-    along, size = fit.correlation.astype(np.float64), problem.y_fresh.astype(np.float64)
-    return Evaluation(
-        train_loss=_mse(Z @ fit.coefficients, problem.y_fresh),
-        test_loss=_mse(prediction, problem.y_test),
-        test_loss_clean=_mse(prediction, problem.clean_test),
-        kta=float(along @ along) / (fit.gram_norm * float(size @ size)),
-    )
-
-
-def _mse(prediction: Array, y: Array) -> float:
-    return float(np.mean((prediction.astype(np.float64) - y) ** 2))

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rclib.spectral import power_law, spectra
-from rclib.teacher.problem import Problem, evaluate_student, loss_and_gradient
+from rclib.teacher.evaluation import EVALUATIONS, evaluate_both
+from rclib.teacher.problem import Problem, loss_and_gradient
 from rclib.training.descent import make_descent, step_rates
 from rclib.training.recorder import Recorder, chosen_steps
 
@@ -30,6 +31,9 @@ STANDARD = ("losses", "alignment", "spectrum", "power_law")
 QUANTITIES = (*STANDARD, "weights", "weight_histogram", "updates", "overlaps")
 _OF_UPDATES = ("updates", "overlaps")
 _BINS = 100
+_LOSSES = ("train_loss", "test_loss", "test_loss_clean", "kta")
+# How the arrays of an evaluation end.
+_ENDINGS = dict(zip(EVALUATIONS, ("", "_released"), strict=True))
 
 Array = NDArray[Any]
 Factors = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -62,7 +66,8 @@ class Record:
         later ones are NaN (zero in whole-number arrays), as are directions of an update
         that is exactly zero.
     values: by quantity,
-        losses            train_loss, test_loss, test_loss_clean, kta          (R,)
+        losses            train_loss, test_loss, test_loss_clean, kta: as in
+                          the equations; the same with _released: as released  (R,)
         alignment         alignment                                            (R,)
         spectrum          eigenvalues, of W^T W, ascending                     (R, d)
         power_law         alpha_x, alpha_x_error, xmin_x, distance_x, tail_x,
@@ -109,6 +114,7 @@ def train_student(
     every: int = 1,
     ridge: float = 0.01,
     record_at: Sequence[int] | None = None,
+    losses_at: Sequence[int] | None = None,
     quantities: Sequence[str] = STANDARD,
     overlap_top: int = 50,
     keep_diverged: bool = False,
@@ -117,6 +123,7 @@ def train_student(
 
     rate, gamma, every: as in `rclib.training.descent.step_rates`; a sequence is any other schedule.
     record_at: steps to record; None records 0 .. steps.
+    losses_at: the recorded steps at which "losses" are measured, NaN at the others; None: all.
     quantities: names out of QUANTITIES.
     overlap_top: leading directions kept by "overlaps" (at most min(h, d)).
     keep_diverged: end a diverged run early and return its record, instead of raising.
@@ -127,6 +134,9 @@ def train_student(
     recorded = chosen_steps(
         "record_at", range(steps + 1) if record_at is None else record_at, steps
     )
+    with_losses = set(recorded)
+    if losses_at is not None:
+        with_losses &= set(chosen_steps("losses_at", losses_at, steps))
     names = tuple(quantities)
     unknown = [name for name in names if name not in QUANTITIES]
     if unknown:
@@ -155,7 +165,8 @@ def train_student(
                 if not np.isfinite(W).all():
                     raise FloatingPointError("weights are not finite")
                 if kept.due("state", t):
-                    for key, value in _state(problem, W, names, ridge, at_start=t == 0):
+                    due = names if t in with_losses else _without_losses(names)
+                    for key, value in _state(problem, W, due, ridge, at_start=t == 0):
                         kept.write("state", t, key, value)
                 if t == steps:
                     break
@@ -194,7 +205,7 @@ def _rows(
     """Shape and type of one recorded row of each array of a quantity."""
     real = np.float64
     if quantity == "losses":
-        return dict.fromkeys(("train_loss", "test_loss", "test_loss_clean", "kta"), ((), real))
+        return {f"{key}{end}": ((), real) for end in _ENDINGS.values() for key in _LOSSES}
     if quantity == "power_law":
         names = ("alpha_{}", "alpha_{}_error", "xmin_{}", "distance_{}", "tail_{}")
         return {
@@ -217,6 +228,10 @@ def _rows(
     return others[quantity]
 
 
+def _without_losses(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name != "losses")
+
+
 def _state(
     problem: Problem, W: Array, names: Sequence[str], ridge: float, *, at_start: bool
 ) -> Iterator[tuple[str, Any]]:
@@ -225,19 +240,20 @@ def _state(
     memory = problem.start if at_start else {}
     if "losses" in names:
         if ("losses", ridge) not in memory:
-            memory["losses", ridge] = evaluate_student(problem, W, ridge=ridge)
-        yield from vars(memory["losses", ridge]).items()
+            memory["losses", ridge] = evaluate_both(problem, W, ridge=ridge)
+        for way, found in memory["losses", ridge].items():
+            yield from ((f"{key}{_ENDINGS[way]}", value) for key, value in vars(found).items())
     if {"alignment", "spectrum", "power_law"}.intersection(names):
         if "spectrum" not in memory:
             memory["spectrum"] = spectra.spectrum(W)
-        found: spectra.Spectrum = memory["spectrum"]
+        of_w: spectra.Spectrum = memory["spectrum"]
         if "alignment" in names:
-            yield "alignment", spectra.vector_alignment(found.v1, problem.beta)
+            yield "alignment", spectra.vector_alignment(of_w.v1, problem.beta)
         if "spectrum" in names:
-            yield "eigenvalues", found.eigenvalues
+            yield "eigenvalues", of_w.eigenvalues
         if "power_law" in names:
             for method in power_law.METHODS:
-                fit = power_law.power_law(found.eigenvalues, method)
+                fit = power_law.power_law(of_w.eigenvalues, method)
                 yield f"alpha_{method}", fit.alpha
                 yield f"alpha_{method}_error", fit.standard_error
                 yield f"xmin_{method}", fit.xmin

@@ -29,11 +29,12 @@ from rclib.resizing import mlp
 from rclib.rowcolumn import axes, measure, transfer
 from rclib.spectral import power_law, random_matrix, spectra
 from rclib.study import claims
+from rclib.teacher import evaluation
 from rclib.teacher import problem as teacher
 from rclib.training import descent
 
 MODULES: tuple[ModuleType, ...] = (
-    *(axes, claims, descent, init, measure, mlp, models, parametrization, power_law),
+    *(axes, claims, descent, evaluation, init, measure, mlp, models, parametrization, power_law),
     *(random_matrix, spectra, teacher, transfer),
 )
 few = settings(max_examples=40, derandomize=True, deadline=None, database=None)
@@ -222,8 +223,12 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         spectra.vector_overlaps,
         {"first": (np.eye(3), np.eye(4)), "second": (np.eye(3), np.eye(4))},
     ),
-    "problem.evaluate_student": (
-        teacher.evaluate_student,
+    "evaluation.evaluate_both": (
+        evaluation.evaluate_both,
+        {"problem": PROBLEM, "W": PROBLEM.W0, "ridge": 0.1},
+    ),
+    "evaluation.evaluate_student": (
+        evaluation.evaluate_student,
         {"problem": PROBLEM, "W": PROBLEM.W0, "ridge": 0.1},
     ),
     "problem.features": (teacher.features, {"W": W, "X": X}),
@@ -307,7 +312,8 @@ NO_CALLS = {
     *("power_law.METHODS", "power_law.MIN_EIGENVALUES", "power_law.PowerLaw"),
     *("random_matrix.MarchenkoPastur", "random_matrix.Outliers", "random_matrix.Spike"),
     *("spectra.Overlaps", "spectra.Spectrum"),
-    *("problem.Evaluation", "problem.Problem", "problem.RidgeFit", "transfer.IndexMaps"),
+    *("evaluation.EVALUATIONS", "evaluation.Evaluation"),
+    *("problem.Problem", "problem.RidgeFit", "transfer.IndexMaps"),
     *("claims.Claims", "descent.GradientDescent"),  # made without arguments
 }
 
@@ -508,7 +514,8 @@ CALLED = {
 OTHERS: dict[tuple[str, str], type[Exception]] = {
     ("mlp.MLP.like", "state"): RuntimeError,
     ("mlp.MLP.like", "width"): RuntimeError,
-    ("problem.evaluate_student", "W"): FloatingPointError,
+    ("evaluation.evaluate_both", "W"): FloatingPointError,
+    ("evaluation.evaluate_student", "W"): FloatingPointError,
     ("problem.ridge_refit", "Z"): FloatingPointError,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,13 @@ def test_rows_say_what_was_run_and_measured() -> None:
     assert given["the open statement of 11_x"] == "Its interval straddles the criterion."
     assert given["the untested statement of 11_x"] == "needs a machine that is not here"
     assert "the good statement of 11_x" not in given
+
+
+def test_a_finding_stands_under_the_papers_heading() -> None:
+    paper = dataclasses.replace(paper_of("A"), finding="What was\n  found.\n")
+    text = replication.replication(Papers((paper, paper_of("B"))), {})
+    assert "## Paper A: Title (arXiv 1)\n\n**Finding.** What was found.\n\n| item" in text
+    assert text.count("**Finding.**") == 1
 
 
 def test_claims_of_no_item_go_beyond() -> None:

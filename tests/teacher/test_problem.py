@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
+from rclib.teacher import evaluation
 from rclib.teacher import problem as teacher
 
 SMALL = {"d": 12, "h": 9, "n": 30, "n_test": 8}
@@ -135,13 +136,30 @@ def test_evaluation_from_the_definitions(h: int) -> None:
     Z_test = np.tanh(p.X_test @ p.W0.T / np.sqrt(12)) / np.sqrt(h)
     a = np.linalg.inv(Z.T @ Z + 0.02 * 30 / h * np.eye(h)) @ Z.T @ p.y_fresh
     K, T = Z @ Z.T, np.outer(p.y_fresh, p.y_fresh)
-    found = teacher.evaluate_student(p, p.W0, ridge=0.02)
+    found = evaluation.evaluate_student(p, p.W0, ridge=0.02)
     assert found.train_loss == pytest.approx(np.mean((Z @ a - p.y_fresh) ** 2), rel=1e-9)
     assert found.test_loss == pytest.approx(np.mean((Z_test @ a - p.y_test) ** 2), rel=1e-9)
     clean = np.log1p(np.exp(p.X_test @ p.beta))
     assert found.test_loss_clean == pytest.approx(np.mean((Z_test @ a - clean) ** 2), rel=1e-9)
     kta = np.sum(K * T) / (np.linalg.norm(K) * np.linalg.norm(T))
     assert found.kta == pytest.approx(kta, rel=1e-9)
+
+
+@pytest.mark.parametrize("n_test", [8, 4500])  # 4500: more than one chunk, the last not full
+def test_the_released_evaluation_is_that_of_smaller_weights(n_test: int) -> None:
+    """The hook's storage is divided by √d twice, so features are those of W / √d."""
+    p = small(n_test=n_test)
+    found = evaluation.evaluate_both(p, p.W0, ridge=0.02)
+    assert list(found) == list(evaluation.EVALUATIONS)
+    Z_test = np.tanh(p.X_test @ p.W0.T / 12) / 3
+    Z = np.tanh(p.X_fresh @ p.W0.T / 12) / 3
+    a = np.linalg.inv(Z.T @ Z + 0.02 * 30 / 9 * np.eye(9)) @ Z.T @ p.y_fresh
+    released = vars(found["released"])
+    assert released["test_loss"] == pytest.approx(np.mean((Z_test @ a - p.y_test) ** 2), rel=1e-9)
+    shrunk = evaluation.evaluate_student(p, p.W0 / np.sqrt(12), ridge=0.02)
+    assert released == pytest.approx(vars(shrunk), rel=1e-9)
+    written = vars(evaluation.evaluate_student(p, p.W0, ridge=0.02))
+    assert vars(found["equations"]) == pytest.approx(written, rel=1e-12)
 
 
 def test_bad_arguments() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rclib.spectral import spectra
+from rclib.teacher import evaluation
 from rclib.teacher import problem as teacher
 from rclib.teacher.record import QUANTITIES, Divergence, train_student
 
@@ -53,9 +54,9 @@ def test_a_run_is_that_of_torch(name: str, rate: float, gamma: float) -> None:
         sigma = np.linalg.svd(W, compute_uv=False)[::-1]
         assert np.allclose(record["eigenvalues"][t], sigma**2, rtol=1e-5)
         assert record["alignment"][t] == pytest.approx(spectra.alignment(W, p.beta), rel=1e-4)
-        expected = teacher.evaluate_student(p, W)
-        for key, value in vars(expected).items():
-            assert record[key][t] == pytest.approx(value, rel=1e-5)
+        for way, end in (("equations", ""), ("released", "_released")):
+            for key, value in vars(evaluation.evaluate_both(p, W)[way]).items():
+                assert record[key + end][t] == pytest.approx(value, rel=1e-5)
         assert record["weight_counts"][t].sum() == W.size
         assert record["weight_edges"][t][[0, -1]] == pytest.approx([W.min(), W.max()])
         for method in ("hill", "ks"):
@@ -93,6 +94,18 @@ def test_a_part_of_the_record_is_the_same_part() -> None:
     assert np.array_equal(part.batch_loss, whole.batch_loss)
     nothing = train_student(p, record_at=[], **options)  # type: ignore[arg-type]
     assert np.array_equal(nothing.batch_loss, whole.batch_loss)
+
+
+def test_losses_at_their_own_steps() -> None:
+    p = problem()
+    options = {"optimizer": "adam", "rate": 1.0, "steps": 3}
+    whole = train_student(p, **options)  # type: ignore[arg-type]
+    part = train_student(p, losses_at=[0, 3], **options)  # type: ignore[arg-type]
+    for name, value in whole.values.items():
+        losses = name.split("_released")[0] in ("train_loss", "test_loss", "test_loss_clean", "kta")
+        rows = [0, 3] if losses else [0, 1, 2, 3]
+        assert np.array_equal(part[name][rows], value[rows]), name
+        assert not losses or np.isnan(part[name][[1, 2]]).all()
 
 
 def test_runs_on_one_problem_do_not_disturb_each_other() -> None:
@@ -168,6 +181,8 @@ def test_bad_arguments() -> None:
         train_student(p, optimizer="gd", rate=1.0, quantities=["loss"])
     with pytest.raises(ValueError, match="record_at must hold steps from 0 to 3, got 4"):
         train_student(p, optimizer="gd", rate=1.0, steps=3, record_at=[0, 4])
+    with pytest.raises(ValueError, match="losses_at must hold steps from 0 to 3, got 4"):
+        train_student(p, optimizer="gd", rate=1.0, steps=3, losses_at=[4])
     with pytest.raises(ValueError, match="rate must be finite and not negative, got -1"):
         train_student(p, optimizer="gd", rate=-1.0)
     with pytest.raises(ValueError, match="overlap_top must be a positive integer, got 0"):

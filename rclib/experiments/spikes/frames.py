@@ -14,6 +14,10 @@ runs recorded into one long table and adds what the eigenvalues say of the bulk:
 
 Source: paper B, "Quantities"; the last two are this project's measure of "heavy-tailed".
 
+Losses and KTA are there twice (`rclib.teacher.evaluation`): by the equations under their names,
+and as the authors' released code evaluates them with `_released` behind. `evaluated` gives one of
+the two under the plain names, for whatever works on a loss.
+
 The student is odd in x, and softplus(z) = z/2 + log(2 cosh(z/2)), odd plus even. `Floors`
 holds the test losses that follow from this alone.
 """
@@ -36,22 +40,31 @@ from rclib.spectral.power_law import power_law
 from rclib.spectral.random_matrix import marchenko_pastur, outliers
 
 __all__ = [
+    "CHAOTIC_ADAM",
+    "EVALUATIONS",
     "Bulk",
     "Floors",
     "Samples",
     "bulk",
     "drawn_samples",
+    "evaluated",
     "expand",
     "floors",
+    "machine_dependent",
     "steps_frame",
     "train_all",
 ]
 
+# Evaluation -> what a caption or an axis calls it.
+EVALUATIONS = {"equations": "as in the equations", "released": "as released"}
+LOSSES = ("train_loss", "test_loss", "test_loss_clean", "kta")
+RELEASED = tuple(f"{name}_released" for name in LOSSES)
+# From this rate on Adam's runs are chaotic: on processors that add in another order the losses
+# after ten steps differ in the first digits (`rclib.execution.reruns` measures it).
+CHAOTIC_ADAM = 10.0
 SCALARS = (
-    "train_loss",
-    "test_loss",
-    "test_loss_clean",
-    "kta",
+    *LOSSES,
+    *RELEASED,
     "alignment",
     "alpha_hill",
     "alpha_hill_error",
@@ -69,12 +82,13 @@ class Samples:
     checksum: None = None
 
 
-def drawn_samples(*, seeds: Sequence[int], d: int, h: int, n: int, noise: float) -> Samples:
+def drawn_samples(
+    *, seeds: Sequence[int], d: int, h: int, n: int, noise: float, n_test: int
+) -> Samples:
     """Description of the teacher's samples."""
     which = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    return Samples(
-        f"drawn from the teacher (d = {d}, h = {h}, n = {n}, label noise {noise:g}, {which})"
-    )
+    sizes = f"d = {d}, h = {h}, n = {n}, {n_test:,} test points"
+    return Samples(f"drawn from the teacher ({sizes}, label noise {noise:g}, {which})")
 
 
 @dataclass(frozen=True)
@@ -108,6 +122,25 @@ def expand(base: Mapping[str, Any], **axes: Sequence[Any]) -> list[dict[str, Any
 def train_all(configs: Sequence[Mapping[str, Any]]) -> list[Arrays]:
     """The records of all configurations, from the store or computed."""
     return sweep.run(teacher_runs.student_run, configs, description="student runs")
+
+
+def evaluated(frame: pd.DataFrame, evaluation: str) -> pd.DataFrame:
+    """The frame with losses and KTA of one evaluation under their plain names.
+
+    Those of the other are left out. Raises ValueError for an evaluation that is none.
+    """
+    if evaluation not in EVALUATIONS:
+        raise ValueError(f"evaluation must be one of {list(EVALUATIONS)}, got {evaluation!r}")
+    if evaluation == "equations":
+        return frame.drop(columns=list(RELEASED))
+    plain = dict(zip(RELEASED, LOSSES, strict=True))
+    return frame.drop(columns=list(LOSSES)).rename(columns=plain)
+
+
+def machine_dependent(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows are single values that another processor would not repeat: Adam from
+    `CHAOTIC_ADAM` on, after more than the first step. Columns used: optimizer, rate, step."""
+    return (frame.optimizer == "adam") & (frame.rate >= CHAOTIC_ADAM) & (frame.step > 1)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ __all__ = [
     "agreement",
     "alpha_uncertainty",
     "critical_rates",
+    "differences",
     "first_rates",
     "spread_interval",
     "train",
@@ -75,6 +76,15 @@ def first_rates(frame: pd.DataFrame, *, step: int) -> pd.DataFrame:
         spiked = group[group.spikes > 0].rate
         rows.append((seed, optimizer, float(spiked.min()) if len(spiked) else np.nan))
     return pd.DataFrame(rows, columns=["seed", "optimizer", "rate"])
+
+
+def differences(
+    frame: pd.DataFrame, *, step: int, optimizer: str, rate: float, base: float
+) -> pd.Series[float]:
+    """Per seed: test loss at a rate minus that at the rate `base`, after a step."""
+    chosen = frame[(frame.step == step) & (frame.optimizer == optimizer)]
+    at = chosen.pivot(index="seed", columns="rate", values="test_loss")
+    return at[rate] - at[base]
 
 
 def agreement(frame: pd.DataFrame, *, step: int, alpha: str = "alpha_hill") -> pd.DataFrame:

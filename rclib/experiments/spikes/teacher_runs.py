@@ -44,6 +44,7 @@ def student_run(
     noise: float = 0.3,
     ridge: float = 0.01,
     record_at: Sequence[int] | None = None,
+    losses_at: Sequence[int] | None = None,
     quantities: Sequence[str] = STANDARD,
     overlap_top: int = 50,
 ) -> dict[str, NDArray[Any]]:
@@ -70,6 +71,7 @@ def student_run(
             every=every,
             ridge=ridge,
             record_at=record_at,
+            losses_at=losses_at,
             quantities=quantities,
             overlap_top=overlap_top,
             keep_diverged=True,

@@ -117,6 +117,32 @@ def test_steps_frame_is_the_record_by_steps() -> None:
     assert broken.top.isna().all()
 
 
+def test_a_frame_by_one_evaluation_has_its_losses_under_plain_names() -> None:
+    configs = spikes_runs.expand({**SMALL, "optimizer": "adam"}, seed=[0], rate=[1.0])
+    frame = spikes_runs.steps_frame(configs, spikes_runs.train_all(configs), keys=["seed"])
+    written, released = (spikes_runs.evaluated(frame, way) for way in spikes_runs.EVALUATIONS)
+    for name in spikes_runs.LOSSES:
+        np.testing.assert_array_equal(written[name], frame[name])
+        np.testing.assert_array_equal(released[name], frame[f"{name}_released"])
+    assert list(written.columns) == [c for c in frame.columns if not c.endswith("_released")]
+    assert sorted(released.columns) == sorted(written.columns)
+    np.testing.assert_array_equal(released.alpha_ks, frame.alpha_ks)
+    with pytest.raises(ValueError, match=r"evaluation must be one of.*'paper'"):
+        spikes_runs.evaluated(frame, "paper")
+
+
+def test_machine_dependent_are_chaotic_runs_after_the_first_step() -> None:
+    rows = [("adam", 10.0, 10), ("adam", 10.0, 1), ("adam", 1.0, 10), ("gd", 3000.0, 10)]
+    frame = pd.DataFrame(rows, columns=["optimizer", "rate", "step"])
+    assert spikes_runs.machine_dependent(frame).tolist() == [True, False, False, False]
+
+
+def test_data_are_described() -> None:
+    found = spikes_runs.drawn_samples(seeds=[3], d=2, h=4, n=5, noise=0.3, n_test=20_000)
+    expected = "drawn from the teacher (d = 2, h = 4, n = 5, 20,000 test points, label noise 0.3, "
+    assert found.description == expected + "seed 3)"
+
+
 # --- the first step
 
 
@@ -210,6 +236,15 @@ def test_differences_of_rounding_are_ties() -> None:
     frame["test_loss"] = 1.0 + 1e-7 * np.arange(9)
     row = spikes_sweep.agreement(frame, step=10).iloc[0]
     assert np.isnan(row.beyond)
+
+
+def test_differences_between_two_rates() -> None:
+    frame = sweep_frame(np.random.default_rng(2))
+    frame = pd.concat([frame, frame.assign(seed=1, test_loss=1.0)])
+    options = {"step": 10, "optimizer": "gd", "rate": frame.rate.max(), "base": frame.rate.min()}
+    found = spikes_sweep.differences(frame, **options)
+    first = frame[frame.seed == 0].test_loss
+    assert found.to_dict() == {0: first.iloc[8] - first.iloc[0], 1: 0.0}
 
 
 def test_first_rates() -> None:
@@ -363,7 +398,13 @@ def test_families_meet_at_their_common_setting() -> None:
     ]
     for other in losses[1:]:
         np.testing.assert_array_equal(losses[0], other)
-    np.testing.assert_allclose(frame.gap, frame.test_loss - frame.train_loss)
+    for way, end in (("equations", ""), ("released", "_released")):
+        gap = spikes_samples.with_gap(frame, way).gap
+        np.testing.assert_allclose(gap, frame[f"test_loss{end}"] - frame[f"train_loss{end}"])
+    change = spikes_samples.final_differences(frame, family="n", quantity="kta", of=60, minus=30)
+    at = frame[(frame.family == "n") & (frame.step == 3)].set_index(["setting", "seed"]).kta
+    np.testing.assert_allclose(change, at[60] - at[30])
+    assert change.index.name == "seed"
     last = frame[(frame.family == "ridge") & (frame.step == 3)]
     rise = last.groupby("seed").train_loss.apply(lambda v: (v.iloc[1] - v.iloc[0]) / 2)
     found = spikes_samples.final_slopes(frame, family="ridge", quantity="train_loss")
@@ -424,6 +465,28 @@ def test_panels_draw_mean_and_range() -> None:
     np.testing.assert_array_equal(first.lines[1].get_ydata(), [4.0, 5.0])
     assert first.lines[2].get_ydata()[0] == 2.5
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["a", "b"]
+
+
+def test_panels_draw_median_and_quartiles_on_a_shade() -> None:
+    frame = pd.DataFrame({"x": [1.0, 10.0] * 5, "y": np.repeat([0.0, 1.0, 2.0, 3.0, 100.0], 2)})
+    figure = plots_spectra.panels(
+        frame.assign(who="a"),
+        x="x",
+        rows={"y": "Y"},
+        x_label="x",
+        by="who",
+        log_x=True,
+        quartiles=True,
+        shade_from=(5.0, "chaos"),
+    )
+    panel = figure.axes[0]
+    np.testing.assert_array_equal(panel.lines[0].get_ydata(), [2.0, 2.0])
+    band = panel.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == (1.0, 3.0)
+    shade = panel.patches[0]
+    assert shade.get_x() == 5.0
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["a", "chaos"]
+    assert shade.get_x() + shade.get_width() == pytest.approx(panel.get_xlim()[1])
 
 
 def test_spectra_name_what_lies_beyond() -> None:
