@@ -121,7 +121,8 @@ def test_a_bias_by_head_says_which_axes_are_outputs() -> None:
     [
         "transformer.wte.weight", "wpe.weight", "embeddings.word_embeddings.weight", "W_pos",
         "model.embed_tokens.weight", "embed_in.weight", "tok_embeddings.weight", "pos_embed",
-        "shared.weight", "layer.0.SelfAttention.relative_attention_bias.weight", "embeddings.0.weight",
+        "shared.weight", "layer.0.SelfAttention.relative_attention_bias.weight",
+        "embeddings.0.weight",
     ],
 )  # fmt: skip
 def test_names_of_tables(name: str) -> None:
