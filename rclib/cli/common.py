@@ -71,6 +71,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def given_sizes(texts: Sequence[str]) -> dict[str, int]:
+    """Sizes of indices as the command line gives them; ValueError for what is no INDEX=NUMBER."""
     sizes = {}
     for text in texts:
         index, _, number = text.partition("=")
