@@ -204,15 +204,14 @@ def layout(
     failed: tuple[Family, Match, ShapeError] | None = None
     meant = False  # by the configuration, or by all of the names
     for known, found, named in candidates:
-        if not found.rows or not (
-            named or not found.unmatched or (partial and _fits(known, found))
-        ):
+        clear = named or not found.unmatched
+        if not found.rows or not (clear or (partial and _fits(known, found))):
             continue
         try:
             return _described(known, found, tensors, flat, sizes or {}, partial)
         except ShapeError as error:  # the same names, stored in another way
             failed = failed or (known, found, error)
-            meant = meant or named or whole
+            meant = meant or clear
     if partial and failed is not None and _fits(*failed[:2]):
         with contextlib.suppress(ShapeError):
             return _without_misfits(*failed[:2], tensors, flat, sizes or {})
