@@ -202,19 +202,20 @@ def layout(
         return _described(family, match(family, tensors), tensors, flat, sizes or {}, partial)
     candidates = ranked(tensors, flat)
     failed: tuple[Family, Match, ShapeError] | None = None
+    meant = False  # by the configuration, or by all of the names
     for known, found, named in candidates:
-        if not found.rows or not (
-            named or not found.unmatched or (partial and _fits(known, found))
-        ):
+        clear = named or not found.unmatched
+        if not found.rows or not (clear or (partial and _fits(known, found))):
             continue
         try:
             return _described(known, found, tensors, flat, sizes or {}, partial)
         except ShapeError as error:  # the same names, stored in another way
             failed = failed or (known, found, error)
+            meant = meant or clear
     if partial and failed is not None and _fits(*failed[:2]):
         with contextlib.suppress(ShapeError):
             return _without_misfits(*failed[:2], tensors, flat, sizes or {})
-    if partial:
+    if partial and not meant:
         made = infer(tensors)
         if made is not None:
             found = match(made, tensors)
