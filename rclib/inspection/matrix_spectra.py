@@ -33,7 +33,7 @@ from rclib.spectral.power_law import MIN_EIGENVALUES, PowerLaw, power_law
 from rclib.spectral.random_matrix import marchenko_pastur, outliers
 from rclib.spectral.spectra import esd, stable_rank
 
-__all__ = ["MatrixSpectrum", "esd_histogram", "matrix_spectra", "spectra_table"]
+__all__ = ["MatrixSpectrum", "check_blocks", "esd_histogram", "matrix_spectra", "spectra_table"]
 
 Floats = NDArray[np.float64]
 BINS = 100  # of log10 of the eigenvalues, as in paper B
