@@ -23,9 +23,13 @@ from nbformat.v4 import new_code_cell, new_notebook
 from rclib.execution import kernel_server, kernels, provisioner, runner
 from rclib.execution.runner import RunError
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or not hasattr(os, "pidfd_open"), reason="kernels are forked on Linux"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform != "linux" or not hasattr(os, "pidfd_open"),
+        reason="kernels are forked on Linux",
+    ),
+]
 PARAMETERS = 'profile = "quick"'
 ROOT = Path(__file__).parents[2]
 # What a notebook can see of its process and what packages found out when they were imported.
@@ -145,7 +149,6 @@ def parent(name: str = "10_parent") -> int:
 # --- the same kernel -----------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_forked_kernel_sees_what_an_ordinary_one_sees(
     forked: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +164,6 @@ def test_a_forked_kernel_sees_what_an_ordinary_one_sees(
     assert found[0][1][-1] == found[1][1][-1]  # the data frame
 
 
-@pytest.mark.slow
 def test_results_are_the_same_bytes(
     forked: None, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,7 +251,6 @@ def test_restart_and_kill(forked: None) -> None:
     assert gone(second)
 
 
-@pytest.mark.slow
 def test_dying_kernel_is_an_error(forked: None, monkeypatch: pytest.MonkeyPatch) -> None:
     write("10_dies", "import os; os._exit(3)")
     lines = []
@@ -423,7 +424,6 @@ def test_handle_of_a_kernel() -> None:
     assert provisioner.Forked(process.pid, ours).poll() == 1  # reaped, and nobody says how
 
 
-@pytest.mark.slow
 def test_killed_server_is_replaced_and_its_kernels_go_on(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -463,7 +463,6 @@ def test_server_that_cannot_start_means_ordinary_kernels(
                     provisioner._fork([str(broken), "-m", "ipykernel_launcher"], {})
 
 
-@pytest.mark.slow
 def test_nothing_stays_when_the_command_is_killed(project: Path) -> None:
     write("10_parent", "import os; open('../pids', 'w').write(f'{os.getppid()} {os.getpid()}')")
     own = project.parent / "temporary"

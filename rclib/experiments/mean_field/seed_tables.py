@@ -135,8 +135,8 @@ def loss_difference(
 ) -> Interval:
     """Mean validation loss at `small` over that at `large`, minus 1; jackknife over seeds.
 
-    losses : width, seed, step, loss. seeds : those to use, by width; default all. Raises ValueError
-    if a run diverged before.
+    losses : width, seed, step, loss. seeds : those to use, by width; default all.
+    Raises ValueError for a run that diverged before the step.
     """
     at = losses[losses.step == step]
     found = {
