@@ -36,6 +36,7 @@ from rclib.checkpoints.pickled import PickleReader
 from rclib.checkpoints.readers import Chosen, FileReader, MemoryReader, Reader, only_tensors
 from rclib.checkpoints.safetensors_file import SafetensorsFile
 from rclib.checkpoints.shards import indexed, weight_files
+from rclib.checkpoints.state_dicts import TOP
 from rclib.checkpoints.tensor_file import TensorInfo, brief_line
 
 __all__ = ["Checkpoint", "CheckpointError", "TensorInfo", "open_checkpoint"]
@@ -255,12 +256,10 @@ def opened_path(source: str, path: Path, key: str | None) -> Checkpoint:
             left_out |= files[-1].left_out
             readers.append(files[-1])
             if expected is not None:
-                readers[-1] = _named_by_index(file, files[-1], expected, left_out)
+                readers[-1] = _named_by_index(file, files[-1], expected, notes)
         _check_names(source, readers)
         readers = _without_empty(source, readers, left_out)
         config, more = _about(folder, files)
-        held = {name for reader in readers for name in reader.tensors}
-        left_out = {name: reason for name, reason in left_out.items() if name not in held}
         return Checkpoint(source, readers, config, left_out=left_out, notes=notes + more)
     except BaseException:
         for reader in files:
@@ -286,8 +285,8 @@ def _about(folder: Path, readers: list[FileReader]) -> tuple[Mapping[str, Any] |
             state = reader.state
             said = said or state.arguments
             if state.beside:
-                beside = ", ".join(state.beside[:12])
-                notes.append(f"read the weights under {brief_line(state.key)}; beside: {beside}")
+                where = "at the top" if state.key == TOP else f"under {brief_line(state.key)}"
+                notes.append(f"read the tensors {where}; beside: {', '.join(state.beside[:12])}")
         elif isinstance(reader, GgufReader):
             return reader.config, notes
     for name in CONFIGS:
@@ -333,7 +332,7 @@ def _without_empty(source: str, readers: list[Reader], left_out: dict[str, str])
 
 
 def _named_by_index(
-    path: Path, reader: FileReader, expected: frozenset[str], left_out: dict[str, str]
+    path: Path, reader: FileReader, expected: frozenset[str], notes: list[str]
 ) -> Reader:
     """The tensors that the index puts into a file; the others are left out."""
     for name in sorted(expected - set(reader.tensors) - set(reader.left_out)):
@@ -343,5 +342,5 @@ def _named_by_index(
     extra = [name for name in reader.tensors if name not in expected]
     if not extra:
         return reader
-    left_out |= dict.fromkeys(extra, "is not named by the index")
+    notes.append(f"{path.name}: left out what the index does not name: {brief_line(extra, 200)}")
     return Chosen(reader, expected)

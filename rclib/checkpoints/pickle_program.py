@@ -37,12 +37,15 @@ LINE = 256  # texts and bytes up to which they are taken out of the file
 MAX_NAME = 1000
 
 
-def read_pickle(content: memoryview, start: int = 0) -> tuple[Any, int]:
+def read_pickle(
+    content: memoryview, start: int = 0, storages: dict[str, Storage] | None = None
+) -> tuple[Any, int]:
     """The value of the pickle at `start` and the place behind it.
 
-    Raises Refused (one line) for what is no pickle, asks for code, or is too large.
+    storages : takes up all that the pickle refers to, by key. Raises Refused (one line) for what
+    is no pickle, asks for code, or is too large.
     """
-    program = Program(content, start)
+    program = Program(content, start, {} if storages is None else storages)
     try:
         return program.run()
     finally:
@@ -52,8 +55,8 @@ def read_pickle(content: memoryview, start: int = 0) -> tuple[Any, int]:
 class Program:
     """One run of one pickle."""
 
-    def __init__(self, content: memoryview, start: int) -> None:
-        self.content, self.at = content, start
+    def __init__(self, content: memoryview, start: int, storages: dict[str, Storage]) -> None:
+        self.content, self.at, self.storages = content, start, storages
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -221,7 +224,9 @@ class Program:
             if not isinstance(view, tuple) or len(view) != 3 or type(view[1]) is not int:
                 raise Refused("a view of a storage without its place")
             first = view[1]
-        self.push(Storage(key, values.STORAGES[name], count, first), CONTAINER)
+        storage = Storage(key, values.STORAGES[name], count, first)
+        self.storages[key] = storage
+        self.push(storage, CONTAINER)
 
     def remember(self, place: int) -> None:
         self.memo[place] = self.stack[-1]

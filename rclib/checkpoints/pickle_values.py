@@ -114,6 +114,11 @@ STORAGES = {
     "ComplexFloatStorage": "complex64",
     "ComplexDoubleStorage": "complex128",
     "UntypedStorage": None,
+    "QInt8Storage": "int8",
+    "QUInt8Storage": "uint8",
+    "QInt32Storage": "int32",
+    "QUInt4x2Storage": "uint8",
+    "QUInt2x4Storage": "uint8",
 }
 _DTYPES = """
     float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool complex32 complex64
@@ -141,6 +146,8 @@ _UNREADABLE = {
 }
 # Values without a tensor inside: whatever they are called with, they stay what they are named.
 _VALUES = """
+    torch.per_tensor_affine torch.per_tensor_symmetric torch.per_channel_affine
+    torch.per_channel_symmetric torch.per_channel_affine_float_qparams
     torch.Size torch.device torch.serialization._get_layout torch.torch_version.TorchVersion
     builtins.set builtins.frozenset builtins.complex builtins.slice builtins.range builtins.object
     builtins.list builtins.tuple builtins.int builtins.float builtins.str builtins.bool

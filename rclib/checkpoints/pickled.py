@@ -26,7 +26,7 @@ from torch import Tensor
 
 from rclib.checkpoints.errors import CheckpointError
 from rclib.checkpoints.pickle_program import read_pickle
-from rclib.checkpoints.pickle_values import Array, Data, Foreign, PickledTensor, Refused
+from rclib.checkpoints.pickle_values import Array, Data, Foreign, PickledTensor, Refused, Storage
 from rclib.checkpoints.readers import FileReader
 from rclib.checkpoints.state_dicts import StateDict, find_state_dict
 from rclib.checkpoints.tensor_file import TensorFile, TensorInfo, brief_line
@@ -117,7 +117,6 @@ class _PickleFile(TensorFile):
         order = sorted(infos, key=lambda name: infos[name][0])
         self._starts = {name: infos[name][0] for name in order}
         self.tensors: Mapping[str, TensorInfo] = {name: infos[name][1] for name in order}
-        self.left_out |= self.state.left_out
 
     def _zipped(self, content: memoryview) -> tuple[Any, dict[str, tuple[int, int]]]:
         """The value, and {storage: (first byte, number of bytes)}."""
@@ -268,32 +267,18 @@ def _plain(content: memoryview) -> tuple[Any, dict[str, tuple[int, int]]]:
     machine, at = read_pickle(content, at)
     if not isinstance(machine, dict) or machine.get("little_endian") is not True:
         raise Refused("its numbers are big-endian")
-    value, at = read_pickle(content, at)
+    storages: dict[str, Storage] = {}
+    value, at = read_pickle(content, at, storages)
     keys, at = read_pickle(content, at)
-    sizes = _storage_sizes(value)
     places: dict[str, tuple[int, int]] = {}
     for key in keys if isinstance(keys, list) else ():
         count = int.from_bytes(content[at : at + 8], "little")
         name = key.decode("ascii", "replace") if isinstance(key, bytes) else key
-        length = count * sizes.get(name, 0)
-        if name not in sizes or at + 8 + length > len(content):
+        if name not in storages:
+            raise Refused("a storage that nothing refers to")
+        length = count * _itemsize(storages[name].dtype or "uint8")
+        if at + 8 + length > len(content):
             raise Refused("it ends before its last tensor")
         places[name] = at + 8, length
         at += 8 + length
     return value, places
-
-
-def _storage_sizes(value: Any) -> dict[str, int]:
-    """Bytes an entry of every storage below a value."""
-    sizes: dict[str, int] = {}
-    todo, seen = [value], set()
-    while todo:
-        found = todo.pop()
-        if isinstance(found, PickledTensor) and found.storage is not None:
-            sizes[found.storage.key] = _itemsize(found.storage.dtype or "uint8")
-        elif isinstance(found, (dict, list, tuple)) and id(found) not in seen:
-            seen.add(id(found))
-            todo += found.values() if isinstance(found, dict) else found
-        elif hasattr(found, "state"):
-            todo.append(found.state)
-    return sizes

@@ -45,7 +45,11 @@ class FileReader:
     def __init__(self, file: TensorFile) -> None:
         self._file = file
         self.tensors: Mapping[str, TensorInfo] = file.tensors
-        self.left_out: Mapping[str, str] = {}
+        self.left_out: Mapping[str, str] = {
+            name: f"is of the packed type {info.dtype}, which is not read"
+            for name, info in file.tensors.items()
+            if not isinstance(getattr(torch, info.dtype, None), torch.dtype)
+        }
 
     def read(self, name: str, start: int, stop: int, buffer: Tensor | None) -> Tensor:
         """Read by position into `buffer`, which is allocated if there is none.

@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rclib.checkpoints.errors import CheckpointError
 from rclib.checkpoints.pickle_values import Array, Instance, PickledTensor
 from rclib.checkpoints.tensor_file import brief_line
 
-__all__ = ["StateDict", "find_state_dict"]
+__all__ = ["TOP", "StateDict", "find_state_dict"]
 
 LEVELS = 2
 SHOWN = 12
 MAX_SETS = 200
 TOP = "."
-BESIDE = (dict, Instance)
 # Where scripts keep the sizes of the model (nanoGPT, Lightning, DETR, ...).
 ARGUMENTS = ("model_args", "model_config", "config", "hyper_parameters", "args", "cfg")
 MAX_ARGUMENTS = 10_000
@@ -32,12 +31,11 @@ MAX_ARGUMENTS = 10_000
 @dataclass(frozen=True)
 class StateDict:
     """tensors : by name; key : where they were found ("." for the top); beside : the other keys
-    there; left_out : {name: reason}; arguments : the model's, as the file keeps them, or None."""
+    there; arguments : the model's, as the file keeps them, or None."""
 
     tensors: Mapping[str, PickledTensor | Array]
     key: str = TOP
     beside: tuple[str, ...] = ()
-    left_out: Mapping[str, str] = field(default_factory=dict)
     arguments: Mapping[str, Any] | None = None
 
 
@@ -73,15 +71,13 @@ def find_state_dict(value: Any, where: str, key: str | None = None) -> StateDict
             f"{where}: holds several sets of weights; choose one with --key: {shown}{more}"
         )
     [(at, mapping)] = chosen.items()
-    tensors, left_out = {}, {}
-    for name, entry in mapping.items():
-        if _is_tensor(entry) and isinstance(name, str):
-            tensors[name] = entry
-        # Torch modules keep extra state beside tensors, scripts other mappings at the top.
-        elif not (str(name).endswith("_extra_state") or (at == TOP and isinstance(entry, BESIDE))):
-            left_out[str(name)] = f"is no tensor but {_kind(entry)}"
-    beside = tuple(brief_line(k, 40)[1:-1] for k in value if k != at.partition(".")[0])
-    return StateDict(tensors, at, beside if at != TOP else (), left_out, _arguments(value))
+    tensors = {k: v for k, v in mapping.items() if _is_tensor(v) and isinstance(k, str)}
+    # What stands beside the tensors themselves: a step, or the extra state of torch's modules.
+    others = [k for k in mapping if k not in tensors and not str(k).endswith("_extra_state")]
+    if at != TOP:
+        others += [k for k in value if k != at.partition(".")[0]]
+    beside = tuple(brief_line(k, 40)[1:-1] if isinstance(k, str) else str(k) for k in others)
+    return StateDict(tensors, at, beside, _arguments(value))
 
 
 def _is_tensor(value: Any) -> bool:

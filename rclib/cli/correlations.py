@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rclib.cli.common import (
+    EXIT_CODES,
     Folder,
+    LeftOut,
     add_source_arguments,
     json_text,
     opened,
@@ -36,6 +38,7 @@ vectors.png (the same for each vector), and blocks/block_K.png, the heat map of 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Fill the command's parser."""
     parser.description = ABOUT
+    parser.epilog = EXIT_CODES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_source_arguments(parser)
     parser.add_argument(
@@ -50,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rclib.families.matrix_view import matrix_view
     from rclib.inspection.block_correlations import block_correlations
 
-    folder = Folder(arguments.out)
+    folder, left_out = Folder(arguments.out), LeftOut()
     with opened(arguments) as (checkpoint, layout):
         blocks = arguments.block
         total = sum(
@@ -60,10 +63,22 @@ def run(arguments: argparse.Namespace) -> int:
             and (arguments.biases or len(matrix_view(weight, layout).shape) == 2)
         )
         with progress_bar(total, "reading") as progress:
-            found = block_correlations(
-                checkpoint, layout, blocks=blocks, biases=arguments.biases, progress=progress
-            )
+            try:
+                found = block_correlations(
+                    checkpoint,
+                    layout,
+                    blocks=blocks,
+                    biases=arguments.biases,
+                    progress=progress,
+                    failed=left_out.add,
+                )
+            except ValueError as error:
+                if not left_out.reasons:
+                    raise
+                raise left_out.nothing(checkpoint.source, "nothing to compare") from error
+        left_out.take(checkpoint)
         record = _record(found, checkpoint.nbytes, len(checkpoint.tensors), layout.ignored)
+        record["left_out"] = left_out.reasons
     if folder.wanted:
         folder.table("correlations", found.table())
         folder.table("vectors", found.vector_table())
@@ -71,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         _draw(folder, found)
         folder.write()
     report(json_text(record) if arguments.json else _text(found, record))
-    return 0
+    return left_out.say()
 
 
 def _record(

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rclib.cli.common import (
+    EXIT_CODES,
     Folder,
+    LeftOut,
     add_source_arguments,
     json_text,
     opened,
@@ -34,6 +36,7 @@ histograms.png (eigenvalues in the first, middle and last block, with the law of
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Fill the command's parser."""
     parser.description = ABOUT
+    parser.epilog = EXIT_CODES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_source_arguments(parser)
 
@@ -43,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rclib.families.matrix_view import matrix_view
     from rclib.inspection.matrix_spectra import matrix_spectra, spectra_table
 
-    folder = Folder(arguments.out)
+    folder, left_out = Folder(arguments.out), LeftOut()
     with opened(arguments) as (checkpoint, layout):
         total = sum(
             checkpoint.tensors[name].nbytes
@@ -53,19 +56,27 @@ def run(arguments: argparse.Namespace) -> int:
         )
         with progress_bar(total, "spectra") as progress:
             found = list(
-                matrix_spectra(checkpoint, layout, blocks=arguments.block, progress=progress)
+                matrix_spectra(
+                    checkpoint,
+                    layout,
+                    blocks=arguments.block,
+                    progress=progress,
+                    failed=left_out.add,
+                )
             )
+        left_out.take(checkpoint)
         if not found:
-            raise ValueError(f"{checkpoint.source}: no matrix to take the spectrum of")
+            raise left_out.nothing(checkpoint.source, "no matrix to take the spectrum of")
         found.sort(key=lambda s: (s.block is None, s.block or 0))
         record = _record(checkpoint.source, layout.family, found)
+        record["left_out"] = left_out.reasons
     if folder.wanted:
         folder.table("spectra", spectra_table(found))
         folder.json("spectra", record)
         _draw(folder, found)
         folder.write()
     report(json_text(record) if arguments.json else _text(record, found))
-    return 0
+    return left_out.say()
 
 
 def _record(source: str, family: str, found: Sequence[MatrixSpectrum]) -> dict[str, Any]:

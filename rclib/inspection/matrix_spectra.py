@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rclib.checkpoints.opening import Checkpoint, CheckpointError
+from rclib.checkpoints.tensor_file import brief_line
 from rclib.families.layout import Layout
 from rclib.families.matrix_view import MatrixView, as_matrices, matrix_view
+from rclib.files.memory import available_memory
 from rclib.spectral.power_law import PowerLaw, power_law
 from rclib.spectral.random_matrix import marchenko_pastur, outliers
 from rclib.spectral.spectra import esd, stable_rank
@@ -64,7 +66,11 @@ class MatrixSpectrum:
 
 
 def weight_matrices(
-    checkpoint: Checkpoint, layout: Layout, *, blocks: Collection[int | None] | None = None
+    checkpoint: Checkpoint,
+    layout: Layout,
+    *,
+    blocks: Collection[int | None] | None = None,
+    failed: Callable[[str, CheckpointError], object] | None = None,
 ) -> Iterator[tuple[MatrixView, dict[str, Tensor]]]:
     """Every tensor that is a matrix, with its parts {label: (rows, columns) as stored}.
 
@@ -83,17 +89,36 @@ def weight_matrices(
     with as_matrices(checkpoint, views) as flat:
         for name, view in views.items():
             height, width = view.shape
-            rows, columns = view.positions()
-            if not rows and not columns and height > 2 * width and height * width > WHOLE:
-                yield view, {"": _triangle(flat, name)}
+            try:
+                rows, columns = view.positions()
+                if not rows and not columns and height > 2 * width and height * width > WHOLE:
+                    _check_memory(flat, name, 10 * width * width)
+                    yield view, {"": _triangle(flat, name)}
+                    continue
+                _check_memory(flat, name, height * width + 3 * min(height, width) ** 2)
+                tensor = flat.tensor(name)
+            except CheckpointError as error:
+                if failed is None:
+                    raise
+                failed(name, error)
                 continue
-            tensor = flat.tensor(name)
             if rows:
                 yield view, {label: tensor[places] for label, places in rows.items()}
             elif columns:
                 yield view, {label: tensor[:, places] for label, places in columns.items()}
             else:
                 yield view, {"": tensor}
+
+
+def _check_memory(checkpoint: Checkpoint, name: str, numbers: int) -> None:
+    """CheckpointError if the tensor and so many float64 numbers do not fit into the memory: the
+    system would end the process, and with it what was measured before."""
+    needed = checkpoint.tensors[name].nbytes + 8 * numbers
+    if needed > WHOLE and needed > available_memory():
+        raise CheckpointError(
+            f"{checkpoint.source}: tensor {brief_line(name)}: no memory for {needed} bytes, which "
+            "its spectrum takes"
+        )
 
 
 def _triangle(checkpoint: Checkpoint, name: str) -> Tensor:
@@ -114,14 +139,17 @@ def matrix_spectra(
     *,
     blocks: Collection[int | None] | None = None,
     progress: Callable[[int], object] | None = None,
+    failed: Callable[[str, CheckpointError], object] | None = None,
 ) -> Iterator[MatrixSpectrum]:
     """The spectrum of every matrix, in the order of the file.
 
     blocks : which ones (None: matrices outside the blocks); default all. progress : called with
-    the bytes of each tensor that is done. Raises CheckpointError naming the tensor for NaN or
-    infinite weights and types without fractions, ValueError for blocks that are not there.
+    the bytes of each tensor that is done. failed : called with the name and error of each tensor
+    that cannot be measured, which is then left out; without it the first is raised. Raises
+    CheckpointError naming the tensor for NaN or infinite weights, types without fractions and
+    missing memory, ValueError for blocks that are not there.
     """
-    for view, parts in weight_matrices(checkpoint, layout, blocks=blocks):
+    for view, parts in weight_matrices(checkpoint, layout, blocks=blocks, failed=failed):
         weight = view.weight
         for part, matrix in parts.items():
             outputs, inputs = view.shape if view.sides[0] == "C" else view.shape[::-1]
@@ -135,7 +163,10 @@ def matrix_spectra(
                 values = esd(matrix if matrix.shape[0] >= matrix.shape[1] else matrix.t())
             except ValueError as error:
                 where = f"{checkpoint.source}: tensor {weight.name!r}"
-                raise CheckpointError(f"{where}: {error}") from None
+                if failed is None:
+                    raise CheckpointError(f"{where}: {error}") from None
+                failed(weight.name, CheckpointError(f"{where}: {error}"))
+                break  # one line a tensor, whatever its parts
             label = f"{weight.label}.{part}" if part else weight.label
             yield _spectrum(weight.block, weight.name, label, (int(outputs), int(inputs)), values)
         if progress is not None:

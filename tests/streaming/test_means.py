@@ -39,7 +39,7 @@ def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "TILE", 1 << 10)
     monkeypatch.setattr(tiles, "TREE", 1 << 8)
     monkeypatch.setattr(tiles, "LINE", 1 << 5)
-    monkeypatch.setattr(safetensors_file, "MAP_FROM", 1 << 12)
+    monkeypatch.setattr(tensor_file, "MAP_FROM", 1 << 12)
 
 
 def _mean_over_others(tensor: Tensor, axis: int) -> Tensor:
