@@ -233,6 +233,8 @@ def _from_path(source: str, revision: str | None, key: str | None) -> Checkpoint
     try:
         folder = fetch_model(repo, revision or pinned)
     except NotFoundError as error:
+        if "://" in source:
+            raise
         raise CheckpointError(f"{error}; and there is no file or directory {source} here") from None
     return opened_path(source, folder, key)
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rclib.checkpoints import safetensors_file
+from rclib.checkpoints import tensor_file
 from rclib.checkpoints.opening import Checkpoint, CheckpointError, open_checkpoint
 from rclib.streaming import means as streaming
 from rclib.streaming import tiles
