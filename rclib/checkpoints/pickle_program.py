@@ -10,6 +10,7 @@ Source of the opcodes: the documentation in Python's `pickletools`.
 
 from __future__ import annotations
 
+import gc
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +33,7 @@ __all__ = ["Program", "read_pickle"]
 MAX_OPCODES = 50_000_000
 # Bytes that what is built may take, in a rough count that is rather too high.
 MAX_MEMORY = 600_000_000
-CONTAINER, VALUE = 120, 40
+CONTAINER, VALUE, ENTRY = 120, 40, 200
 LINE = 256  # texts and bytes up to which they are taken out of the file
 MAX_NAME = 1000
 
@@ -46,9 +47,13 @@ def read_pickle(
     is no pickle, asks for code, or is too large.
     """
     program = Program(content, start, {} if storages is None else storages)
+    collecting = gc.isenabled()
+    gc.disable()  # millions of new values would be looked through again and again
     try:
         return program.run()
     finally:
+        if collecting:
+            gc.enable()
         program.opcodes.clear()  # they refer to the program, which would keep the content open
 
 
@@ -162,7 +167,7 @@ class Program:
         target = self.stack[-1]
         if len(items) % 2 or not isinstance(target, (dict, Other)):
             raise Refused("an entry for something that is no mapping")
-        self.memory += VALUE * len(items)
+        self.memory += ENTRY // 2 * len(items)
         if isinstance(target, dict):
             for key, value in zip(items[::2], items[1::2], strict=True):
                 target[values.key_of(key)] = value
@@ -184,7 +189,7 @@ class Program:
         args, function = self.stack.pop(), self.stack.pop()
         # What is made from a list copies it, so it counts as often as it is made.
         copied = sum(len(a) for a in args[:2] if isinstance(a, list)) if args else 0
-        self.push(values.called(function, args), CONTAINER + 2 * LINE + VALUE * copied)
+        self.push(values.called(function, args), CONTAINER + 2 * LINE + ENTRY * copied)
 
     def new(self) -> None:
         args, cls = self.stack.pop(), self.stack.pop()

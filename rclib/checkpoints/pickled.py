@@ -77,26 +77,31 @@ class _PickleFile(TensorFile):
         self.strided: dict[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {}
         self._starts: dict[str, int] = {}
         try:
-            pages = mmap.mmap(self._handle, 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError):
-            self.close()
-            raise CheckpointError(f"{path}: is empty, or cannot be mapped") from None
-        try:
-            self._open(memoryview(pages), key)
-        except Foreign as error:
-            self.close()
-            raise CheckpointError(_foreign(path, str(error))) from None
-        except (Refused, *DAMAGE) as error:
-            self.close()
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(
-                f"{path}: not a file of tensors that torch.save wrote, or damaged: "
-                f"{brief_line(' '.join(str(error).split()), 160)[1:-1]}"
-            ) from None
+            refusal = self._refusal(key)
         except BaseException:
             self.close()
             raise
+        if refusal:  # raised here, so that no error keeps the pages, and with them the file
+            self.close()
+            raise CheckpointError(refusal)
+
+    def _refusal(self, key: str | None) -> str:
+        """Open the file; why it is refused, "" if it is not."""
+        path = self.path
+        try:
+            pages = mmap.mmap(self._handle, 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):
+            return f"{path}: is empty, or cannot be mapped"
+        try:
+            self._open(memoryview(pages), key)
+        except CheckpointError as error:
+            return str(error)
+        except Foreign as error:
+            return _foreign(path, str(error))
+        except (Refused, *DAMAGE) as error:
+            text = brief_line(" ".join(str(error).split()), 160)[1:-1]
+            return f"{path}: not a file of tensors that torch.save wrote, or damaged: {text}"
+        return ""
 
     def _open(self, content: memoryview, key: str | None) -> None:
         if bytes(content[:2]) == b"PK":
@@ -162,7 +167,7 @@ class _PickleFile(TensorFile):
         itemsize = _itemsize(tensor.dtype)
         shape, stride = tensor.shape, tensor.stride
         if math.prod(n for n in shape if n) >= 2**48 or any(s >= 2**48 for s in stride):
-            return f"its shape {brief_line(shape)} is too large"
+            return f"has a shape that is too large, {brief_line(shape)}"
         count = math.prod(shape)
         span = 1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True)) if count else 0
         first = tensor.offset + tensor.storage.first
@@ -176,8 +181,8 @@ class _PickleFile(TensorFile):
         info = TensorInfo(shape, tensor.dtype, count * itemsize)
         if count > max(span, MAX_REPEATED):
             return (
-                f"its {count} entries are {span} repeated ones (an expanded tensor); "
-                "save contiguous() of a smaller one"
+                f"has {count} entries, which are {span} repeated ones (an expanded tensor); save "
+                "what it was expanded from"
             )
         if count and not _in_order(shape, stride):
             self.strided[name] = shape, stride, span
