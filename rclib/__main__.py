@@ -1,19 +1,19 @@
 """`python -m rclib COMMAND SOURCE`: the library's measurements on any checkpoint.
 
-Exit codes: 0 when all went well, 2 for an input that is refused (one line says why), 130 when
-interrupted.
+Exit codes: 0 when all went well, 1 when some tensors were left out (each is named), 2 for an input
+that is refused (one line says why), 130 when interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from rclib.cli import correlations as command_correlations
 from rclib.cli import spectra as command_spectra
+from rclib.cli.output import guarded
 
 __all__ = ["main"]
 
@@ -34,19 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, module in COMMANDS.items():
         module.add_arguments(commands.add_parser(name, help=module.HELP))
     arguments = parser.parse_args(argv)
-    try:
+
+    def work() -> int:
         status: int = COMMANDS[arguments.command].run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, OSError) as error:  # CheckpointError and FamilyError are ValueErrors
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return status
+        return status
+
+    return guarded(work)
 
 
 if __name__ == "__main__":

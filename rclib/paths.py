@@ -10,7 +10,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["cache_dir", "data_dir", "figures_dir", "project_root", "results_dir"]
+__all__ = [
+    "FolderError",
+    "cache_dir",
+    "data_dir",
+    "expanded",
+    "figures_dir",
+    "project_root",
+    "results_dir",
+]
+
+
+class FolderError(RuntimeError):
+    """A folder that a variable or argument names cannot be found; one line."""
+
 
 PROFILES = ("quick", "laptop", "paper")
 
@@ -27,10 +40,19 @@ def project_root() -> Path:
     return here
 
 
+def expanded(text: str, what: str) -> Path:
+    """A path with the home folder for `~`. Raises FolderError naming `what` for a user that the
+    system does not know."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise FolderError(f"{what}: no home folder is known for {text.split('/')[0]!r}") from None
+
+
 def _folder(variable: str, *default: str) -> Path:
     value = os.environ.get(variable)
     if value:
-        return project_root() / Path(value).expanduser()  # an absolute path replaces the root
+        return project_root() / expanded(value, variable)  # an absolute path replaces the root
     return project_root().joinpath(*default)
 
 

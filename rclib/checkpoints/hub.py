@@ -7,24 +7,17 @@ otherwise. Code that a repository may hold is never fetched.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from rclib.checkpoints.errors import CheckpointError
-from rclib.checkpoints.safetensors_file import brief_line
 from rclib.checkpoints.shards import WEIGHTS, read_index
+from rclib.checkpoints.tensor_file import brief_line
 
-__all__ = ["fetch_model", "split_id"]
-
-_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./+-]+))?", re.ASCII)
+__all__ = ["NotFoundError", "fetch_model"]
 
 
-def split_id(source: str) -> tuple[str, str | None] | None:
-    """(owner/name, revision) of an id such as `owner/name@v1`, None if it is no id."""
-    found = _ID.fullmatch(source)
-    if not found or source.startswith((".", "/")):
-        return None
-    return found["repo"], found["revision"]
+class NotFoundError(CheckpointError):
+    """Nothing of this name: it may have been meant as a path."""
 
 
 def fetch_model(repo: str, revision: str | None = None) -> Path:
@@ -47,7 +40,8 @@ def fetch_model(repo: str, revision: str | None = None) -> Path:
                         f"{model.title}: shard {brief_line(shard)} of {name} is not {model.place}"
                     )
         return path.parent
-    raise CheckpointError(f"{model.title}: none of {', '.join(WEIGHTS)} is {model.place}")
+    kind = CheckpointError if model.files is not None else NotFoundError
+    raise kind(f"{model.title}: none of {', '.join(WEIGHTS)} is {model.place}")
 
 
 class _Model:
@@ -118,7 +112,10 @@ class _Model:
         elif isinstance(error, RevisionNotFoundError):
             reason = "the model has no such revision"
         elif isinstance(error, RepositoryNotFoundError):
-            reason = f"no such model at {constants.ENDPOINT}, or it is private (set HF_TOKEN)"
+            raise NotFoundError(
+                f"{self.title}: no such model at {constants.ENDPOINT}, or it is private "
+                "(set HF_TOKEN)"
+            ) from None
         else:
             return
         raise CheckpointError(f"{self.title}: {reason}") from None

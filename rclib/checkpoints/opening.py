@@ -5,18 +5,19 @@
             for first, rows in checkpoint.chunks(name):     # bounded memory
                 ...
 
-Sources: a safetensors file, a directory with one or with shards and their index, a pickle file
-of tensors, a Hugging Face id, a `torch.nn.Module`, or a mapping from names to tensors.
+Sources: a file of safetensors, of torch.save or GGUF, a directory with one or with shards, a
+Hugging Face id, a `torch.nn.Module`, or a mapping from names to tensors.
 
-Nothing in a checkpoint is executed: pickles load with `weights_only=True` and never otherwise,
-and code that a model repository may carry is neither fetched nor run.
+Nothing in a checkpoint is executed: pickles are read by an interpreter of their own that knows
+tensors and plain values alone, and code that a model repository may carry is neither fetched nor
+run.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,17 +25,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rclib.checkpoints.errors import CheckpointError
-from rclib.checkpoints.hub import fetch_model, split_id
-from rclib.checkpoints.pickled import PICKLES, PickleReader
-from rclib.checkpoints.readers import FileReader, MemoryReader, Reader, only_tensors
-from rclib.checkpoints.safetensors_file import TensorInfo, brief_line, read_json
-from rclib.checkpoints.shards import Shard, weight_files
+from rclib.checkpoints.config import read_config
+from rclib.checkpoints.contents import GGUF, PICKLE, kind_of
+from rclib.checkpoints.errors import CheckpointError, printable
+from rclib.checkpoints.folders import LORA, cache_snapshot
+from rclib.checkpoints.gguf_file import GgufReader
+from rclib.checkpoints.hub import NotFoundError, fetch_model
+from rclib.checkpoints.hub_names import hub_id
+from rclib.checkpoints.pickled import PickleReader
+from rclib.checkpoints.readers import Chosen, FileReader, MemoryReader, Reader, only_tensors
+from rclib.checkpoints.safetensors_file import SafetensorsFile
+from rclib.checkpoints.shards import indexed, weight_files
+from rclib.checkpoints.state_dicts import TOP
+from rclib.checkpoints.tensor_file import TensorInfo, brief_line
 
 __all__ = ["Checkpoint", "CheckpointError", "TensorInfo", "open_checkpoint"]
 
 CHUNK = 16 << 20
-CONFIG = "config.json"
+# The model's sizes beside its weights; params.json is Meta's.
+CONFIGS = ("config.json", "params.json")
+# A name that ends like this is a file, there or not.
+FILES = (".safetensors", ".bin", ".pt", ".pth", ".tar", ".ckpt", ".pkl", ".gguf", ".json", ".npz")
 
 
 class Checkpoint:
@@ -42,13 +53,23 @@ class Checkpoint:
 
     source : as given, for titles; config : the parsed config.json, None without one;
     tensors : {name: TensorInfo} in file order, known without reading data.
+    left_out : {name: reason} of what the source holds and cannot be read, as "is sparse".
+    notes : lines for the user on what was chosen where there was a choice.
     """
 
     def __init__(
-        self, source: str, readers: list[Reader], config: Mapping[str, Any] | None = None
+        self,
+        source: str,
+        readers: list[Reader],
+        config: Mapping[str, Any] | None = None,
+        *,
+        left_out: Mapping[str, str] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
-        self.source = source
+        self.source = printable(source)
         self.config = config
+        self.left_out: Mapping[str, str] = left_out or {}
+        self.notes = tuple(notes)
         self._readers = readers
         self._closed = False
         self._home = {name: reader for reader in readers for name in reader.tensors}
@@ -57,7 +78,8 @@ class Checkpoint:
         }
         if not self.tensors:
             self.close()
-            raise CheckpointError(f"{source}: holds no tensors")
+            first = next((f" but {brief_line(n)}, which {r}" for n, r in self.left_out.items()), "")
+            raise CheckpointError(f"{source}: holds no tensors{first}")
 
     @property
     def nbytes(self) -> int:
@@ -162,15 +184,17 @@ def open_checkpoint(
     source: str | os.PathLike[str] | nn.Module | Mapping[str, Tensor],
     *,
     revision: str | None = None,
+    key: str | None = None,
 ) -> Checkpoint:
     """Open a checkpoint without reading its tensors.
 
-    source : path of a safetensors or pickle file (.bin, .pt, .pth), path of a directory, Hugging
-        Face id `owner/name` or `owner/name@revision`, a module, or a mapping of tensors. What
-        exists on disk is not looked for on the hub.
+    source : path of a file (safetensors, whatever torch.save wrote, GGUF, told by its content),
+        path of a directory, Hugging Face id `owner/name` or `owner/name@revision`, a module, or
+        a mapping of tensors. What exists on disk is not looked for on the hub.
     revision : branch, tag or commit, for a Hugging Face id only.
+    key : which set of weights, where a file of torch.save holds several.
     Raises CheckpointError (one line) for anything that cannot be read, ValueError for a revision
-    of anything but a Hugging Face id.
+    of anything but a Hugging Face id, or a key of anything but a pickle.
     """
     if isinstance(source, nn.Module):
         title, state = type(source).__name__, source.state_dict()
@@ -178,56 +202,147 @@ def open_checkpoint(
         title, state = "state dict", dict(source)
     else:
         try:
-            return _from_path(os.fspath(source), revision)
+            return _from_path(os.fspath(source), revision, key)
         except OSError as error:  # no permission, a name that is too long, ...
             raise CheckpointError(f"{brief_line(source)}: {error.strerror or error}") from None
-    if revision is not None:
-        raise ValueError(f"revision must be None for a {title}, got {revision!r}")
+    for argument, value in (("revision", revision), ("key", key)):
+        if value is not None:
+            raise ValueError(f"{argument} must be None for a {title}, got {value!r}")
     return Checkpoint(title, [MemoryReader(only_tensors(state, title))])
 
 
-def _from_path(source: str, revision: str | None) -> Checkpoint:
-    path = Path(source)
-    here = (source and path.is_dir()) or path.suffix in (".safetensors", *PICKLES)
-    named = None if here else split_id(source)
-    if named is not None:
-        repo, pinned = named
-        if revision is not None and pinned is not None and revision != pinned:
-            raise ValueError(f"revision {revision!r} contradicts the one in {source!r}")
-        folder = fetch_model(repo, revision or pinned)
-        return _open(source, weight_files(folder), folder)
-    if revision is not None:
-        raise ValueError(f"revision must be None for a path, got {revision!r}")
-    if source and path.is_dir():
-        return _open(source, weight_files(path), path)
-    if here:
-        return _open(source, [(path, None)], path.parent)
-    raise CheckpointError(
-        f"{source or repr(source)}: no such file or directory, and no Hugging Face id (owner/name)"
-    )
-
-
-def _open(source: str, shards: list[Shard], folder: Path) -> Checkpoint:
-    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
-    readers: list[Reader] = []
+def _from_path(source: str, revision: str | None, key: str | None) -> Checkpoint:
+    path = Path(source) if source else None
+    if path is not None and source.startswith("~") and not os.path.lexists(path):
+        path = Path(os.path.expanduser(source))
+    if path is not None and (os.path.lexists(path) or path.name.endswith(FILES)):
+        if revision is not None:
+            raise ValueError(f"revision must be None for a path, got {revision!r}")
+        return opened_path(source, path, key)
+    named = hub_id(source)
+    if named is None:
+        if revision is not None:
+            raise ValueError(f"revision must be None for a path, got {revision!r}")
+        raise CheckpointError(
+            f"{brief_line(source) if len(source) > 200 else source or repr(source)}: no such file "
+            "or directory, and no Hugging Face id (owner/name, such as openai-community/gpt2)"
+        )
+    repo, pinned = named
+    if revision is not None and pinned is not None and revision != pinned:
+        raise ValueError(f"revision {revision!r} contradicts the one in {source!r}")
     try:
-        for path, expected in shards:
-            readers.append(PickleReader(path) if path.suffix in PICKLES else FileReader(path))
+        folder = fetch_model(repo, revision or pinned)
+    except NotFoundError as error:
+        if "://" in source:
+            raise
+        raise CheckpointError(f"{error}; and there is no file or directory {source} here") from None
+    return opened_path(source, folder, key)
+
+
+def opened_path(source: str, path: Path, key: str | None) -> Checkpoint:
+    """The checkpoint at a path that exists, under the title `source`. Raises CheckpointError."""
+    notes: list[str] = []
+    if path.is_dir():
+        path = cache_snapshot(path)
+        (shards, note), folder = weight_files(path), path
+        notes += [note] if note else []
+    else:
+        index = path.name.endswith(".index.json")
+        shards, folder = indexed(path) if index else [(path, None)], path.parent
+    files: list[FileReader] = []
+    readers: list[Reader] = []
+    left_out: dict[str, str] = {}
+    try:
+        for file, expected in shards:
+            files.append(_reader(file, key))
+            left_out |= files[-1].left_out
+            readers.append(files[-1])
             if expected is not None:
-                _compare(path, set(readers[-1].tensors), expected)
-        return Checkpoint(source, readers, config)
+                readers[-1] = _named_by_index(file, files[-1], expected, notes)
+        _check_names(source, readers)
+        readers = _without_empty(source, readers, left_out)
+        config, more = _about(folder, files)
+        return Checkpoint(source, readers, config, left_out=left_out, notes=notes + more)
     except BaseException:
-        for reader in readers:
+        for reader in files:
             reader.close()
         raise
 
 
-def _compare(path: Path, held: set[str], expected: frozenset[str]) -> None:
-    for name in sorted(expected - held):
+def _reader(path: Path, key: str | None) -> FileReader:
+    kind = kind_of(path)
+    if kind == PICKLE:
+        return PickleReader(path, key)
+    if key is not None:
+        raise ValueError(f"key must be None for a file of kind {kind}, got {key!r}")
+    return GgufReader(path) if kind == GGUF else FileReader(SafetensorsFile(path))
+
+
+def _about(folder: Path, readers: list[FileReader]) -> tuple[Mapping[str, Any] | None, list[str]]:
+    """The model's configuration, from beside its weights or inside of them, and notes."""
+    notes: list[str] = []
+    said: Mapping[str, Any] | None = None
+    for reader in readers:
+        if isinstance(reader, PickleReader):
+            state = reader.state
+            said = said or state.arguments
+            if state.beside:
+                where = "at the top" if state.key == TOP else f"under {brief_line(state.key)}"
+                notes.append(f"read the tensors {where}; beside: {', '.join(state.beside[:12])}")
+        elif isinstance(reader, GgufReader):
+            return reader.config, notes
+    for name in CONFIGS:
+        if (folder / name).is_file():
+            return read_config(folder / name), notes
+    return said, notes
+
+
+def _check_names(source: str, readers: list[Reader]) -> None:
+    """CheckpointError for a tensor in two files, and for factors instead of weights."""
+    seen: set[str] = set()
+    for reader in readers:
+        for name in reader.tensors:
+            if name in seen:
+                raise CheckpointError(f"{source}: tensor {brief_line(name)} is in two of its files")
+            seen.add(name)
+    factors = [name for name in seen if ".lora_A" in name or ".lora_B" in name]
+    if factors and 2 * len(factors) >= len(seen):
+        raise CheckpointError(f"{source}: {LORA}")
+
+
+def _without_empty(source: str, readers: list[Reader], left_out: dict[str, str]) -> list[Reader]:
+    """The readers without parameters of shape (0,), which is what ZeRO-3 leaves of a sharded one.
+
+    CheckpointError where they are more than a few.
+    """
+    names = {n for r in readers for n, i in r.tensors.items() if i.shape == (0,)}
+    names = {n for n in names if n.endswith(("weight", "bias"))}
+    if not names:
+        return readers
+    reason = (
+        "is empty: what DeepSpeed's ZeRO-3 leaves of weights that are saved without gathering "
+        "them (zero_to_fp32.py joins its shards; stage3_gather_16bit_weights_on_model_save)"
+    )
+    total = sum(len(reader.tensors) for reader in readers)
+    if 10 * len(names) >= total:
+        raise CheckpointError(
+            f"{source}: {len(names)} of {total} tensors are empty; tensor "
+            f"{brief_line(min(names))} {reason}"
+        )
+    left_out |= dict.fromkeys(sorted(names), reason)
+    return [Chosen(r, r.tensors.keys() - names) for r in readers]
+
+
+def _named_by_index(
+    path: Path, reader: FileReader, expected: frozenset[str], notes: list[str]
+) -> Reader:
+    """The tensors that the index puts into a file; the others are left out."""
+    for name in sorted(expected - set(reader.tensors) - set(reader.left_out)):
         raise CheckpointError(
             f"{path}: lacks tensor {brief_line(name)}, which the index puts there"
         )
-    for name in sorted(held - expected):
-        raise CheckpointError(
-            f"{path}: holds tensor {brief_line(name)}, which the index does not name"
-        )
+    extra = [name for name in reader.tensors if name not in expected]
+    if not extra:
+        return reader
+    notes.append(f"{path.name}: left out what the index does not name: {brief_line(extra, 200)}")
+    return Chosen(reader, expected)

@@ -1,19 +1,22 @@
-"""What can stand behind a checkpoint: a safetensors file, or tensors in memory."""
+"""What can stand behind a checkpoint: a file with tensors in order, or tensors in memory."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from rclib.checkpoints.errors import CheckpointError
-from rclib.checkpoints.safetensors_file import SafetensorsFile, TensorInfo, brief_line
+from rclib.checkpoints.tensor_file import TensorFile, TensorInfo, brief_line
+from rclib.files.memory import available_memory
 
-__all__ = ["FileReader", "MemoryReader", "Reader", "only_tensors"]
+__all__ = ["Chosen", "FileReader", "MemoryReader", "Reader", "only_tensors", "room"]
+
+# Below this, nobody asks how much memory there is.
+ASK_FROM = 64 << 20
 
 
 class Reader(Protocol):
@@ -34,11 +37,19 @@ class Reader(Protocol):
 
 
 class FileReader:
-    """Tensors of one safetensors file."""
+    """Tensors whose entries lie in order in a file.
 
-    def __init__(self, path: Path) -> None:
-        self._file = SafetensorsFile(path)
-        self.tensors: Mapping[str, TensorInfo] = self._file.tensors
+    left_out : {name: reason} of those that the file holds and that cannot be read.
+    """
+
+    def __init__(self, file: TensorFile) -> None:
+        self._file = file
+        self.tensors: Mapping[str, TensorInfo] = file.tensors
+        self.left_out: Mapping[str, str] = {
+            name: f"is of the packed type {info.dtype}, which is not read"
+            for name, info in file.tensors.items()
+            if not isinstance(getattr(torch, info.dtype, None), torch.dtype)
+        }
 
     def read(self, name: str, start: int, stop: int, buffer: Tensor | None) -> Tensor:
         """Read by position into `buffer`, which is allocated if there is none.
@@ -48,12 +59,7 @@ class FileReader:
         dtype = _torch_dtype(name, self.tensors[name].dtype)
         size = (stop - start) * dtype.itemsize
         if buffer is None:
-            try:
-                buffer = torch.empty(size, dtype=torch.uint8)
-            except RuntimeError:
-                raise CheckpointError(
-                    f"{self._file.path}: tensor {brief_line(name)}: no memory for {size} bytes"
-                ) from None
+            buffer = room(size, f"{self._file.path}: tensor {brief_line(name)}")
         part = buffer[:size]
         if size:
             self._file.read_into(name, start * dtype.itemsize, part.numpy())
@@ -71,6 +77,17 @@ class FileReader:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def room(size: int, where: str) -> Tensor:
+    """Memory of `size` bytes. Raises CheckpointError where it is missing."""
+    # The system grants more than it has, and ends the process that uses it.
+    if size <= ASK_FROM or size <= available_memory():
+        try:
+            return torch.empty(size, dtype=torch.uint8)
+        except RuntimeError:
+            pass
+    raise CheckpointError(f"{where}: no memory for {size} bytes")
 
 
 class MemoryReader:
@@ -107,6 +124,28 @@ class MemoryReader:
         self._tensors = {}
 
 
+class Chosen:
+    """Some of the tensors of another reader."""
+
+    def __init__(self, reader: Reader, names: Collection[str]) -> None:
+        self._reader = reader
+        self.tensors: Mapping[str, TensorInfo] = {
+            name: info for name, info in reader.tensors.items() if name in names
+        }
+
+    def read(self, name: str, start: int, stop: int, buffer: Tensor | None) -> Tensor:
+        """As the other reader's."""
+        return self._reader.read(name, start, stop, buffer)
+
+    def view(self, name: str, start: int, stop: int, buffer: Tensor) -> Tensor:
+        """As the other reader's."""
+        return self._reader.view(name, start, stop, buffer)
+
+    def close(self) -> None:
+        """Close the other reader."""
+        self._reader.close()
+
+
 def only_tensors(state: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
     """The tensors of a state dict. Raises CheckpointError for entries of other kinds.
 
@@ -131,5 +170,5 @@ def _dtype_name(dtype: torch.dtype) -> str:
 def _torch_dtype(name: str, dtype: str) -> torch.dtype:
     found = getattr(torch, dtype, None)
     if not isinstance(found, torch.dtype):
-        raise CheckpointError(f"tensor {brief_line(name)}: this torch has no type {dtype}")
+        raise CheckpointError(f"tensor {brief_line(name)}: type {brief_line(dtype)} cannot be read")
     return found

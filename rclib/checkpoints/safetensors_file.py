@@ -19,18 +19,13 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import mmap
 import os
-import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rclib.checkpoints.errors import CheckpointError
+from rclib.checkpoints.tensor_file import TensorFile, TensorInfo, brief_line, open_regular
 
 __all__ = [
     "SafetensorsFile",
@@ -38,6 +33,7 @@ __all__ = [
     "brief_line",
     "open_regular",
     "parse_bounded_json",
+    "read_bytes",
     "read_json",
 ]
 
@@ -46,8 +42,6 @@ MAX_HEADER = 100_000_000
 # Python objects are larger than their text: what parsing may need at most.
 MAX_PARSE_MEMORY = 400_000_000
 MAX_AXES = 32
-# Below this, mapping costs more than copying.
-MAP_FROM = 1 << 20
 
 # Name in the file: (name in torch, bits an entry).
 DTYPES: dict[str, tuple[str, int]] = {
@@ -71,28 +65,14 @@ DTYPES: dict[str, tuple[str, int]] = {
     "F64": ("float64", 64),
     "C64": ("complex64", 64),
 }
+# Packed types: bits an entry. Their tensors are listed, under these names, and cannot be read.
+PACKED = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
 
 
-@dataclass(frozen=True)
-class TensorInfo:
-    """shape : sizes of the axes; dtype : as torch names it ("bfloat16"); nbytes : of the data."""
+def parse_bounded_json(text: bytes, *, where: str, strict: bool = True) -> dict[str, Any]:
+    """Parse a JSON object: no duplicate keys, no NaN, bounded memory and depth.
 
-    shape: tuple[int, ...]
-    dtype: str
-    nbytes: int
-
-
-def brief_line(value: object, width: int = 80) -> str:
-    """`repr` of a value on one line of at most `width` characters."""
-    if isinstance(value, (str, bytes, list, tuple)):
-        value = value[: 2 * width]
-    text = repr(value)
-    return text if len(text) <= width else f"{text[: width - 3]}..."
-
-
-def parse_bounded_json(text: bytes, *, where: str) -> dict[str, Any]:
-    """Parse a JSON object strictly: no duplicate keys, no NaN, bounded memory and depth.
-
+    strict : False lets NaN and Infinity pass, and leaves out a key that has two values.
     Raises CheckpointError that begins with `where`.
     """
     # One rule for memory: the text once as bytes, twice as str (4 bytes a character as soon as
@@ -109,11 +89,17 @@ def parse_bounded_json(text: bytes, *, where: str) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
             keys = sorted(key for key, _ in pairs)
+            if not strict:
+                seen: dict[str, Any] = {}
+                clash = {k for k, v in pairs if seen.setdefault(k, v) != v}
+                return {k: v for k, v in found.items() if k not in clash}
             twice = next(a for a, b in itertools.pairwise(keys) if a == b)
             raise CheckpointError(f"{where}: key {brief_line(twice)} is there twice")
         return found
 
-    def no_constant(name: str) -> None:
+    def no_constant(name: str) -> Any:
+        if not strict:
+            return float(name)
         raise CheckpointError(f"{where}: {name} is no JSON number")
 
     try:
@@ -131,36 +117,26 @@ def parse_bounded_json(text: bytes, *, where: str) -> dict[str, Any]:
     return parsed
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """`parse_json` of a small file. Raises CheckpointError, also if it cannot be read."""
+def read_bytes(path: Path, most: int) -> bytes:
+    """Content of a regular file of at most `most` bytes. Raises CheckpointError."""
     handle = open_regular(path)
     try:
         size = os.fstat(handle).st_size
-        if size > MAX_HEADER:
+        if size > most:
             raise CheckpointError(f"{path}: {size} bytes are too many for a JSON file")
-        text = os.pread(handle, size, 0)
+        return os.pread(handle, size, 0)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     finally:
         os.close(handle)
-    return parse_bounded_json(text, where=str(path))
 
 
-def open_regular(path: Path) -> int:
-    """File descriptor of a regular file. Raises CheckpointError for anything else."""
-    try:
-        # A pipe would block for ever without O_NONBLOCK; regular files do not mind it.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise CheckpointError(f"{path}: cannot be opened: {reason}") from None
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise CheckpointError(f"{path}: not a regular file")
-    return handle
+def read_json(path: Path) -> dict[str, Any]:
+    """`parse_bounded_json` of a small file. Raises CheckpointError, also if it cannot be read."""
+    return parse_bounded_json(read_bytes(path, MAX_HEADER), where=str(path))
 
 
-class SafetensorsFile:
+class SafetensorsFile(TensorFile):
     """An open safetensors file whose header has been checked.
 
     tensors : {name: TensorInfo} in the order of their bytes. Reading is thread-safe.
@@ -168,13 +144,11 @@ class SafetensorsFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._handle = open_regular(self.path)
+        super().__init__(path)
         try:
-            size = os.fstat(self._handle).st_size
-            header, data = self._read_header(size)
-            self._starts, self.tensors = _check_header(header, size - data, where=str(self.path))
-            self._starts = {name: data + start for name, start in self._starts.items()}
+            header, data = self._read_header(self.size)
+            starts, self.tensors = _check_header(header, self.size - data, where=str(self.path))
+            self._starts = {name: data + start for name, start in starts.items()}
         except BaseException:
             self.close()
             raise
@@ -183,7 +157,7 @@ class SafetensorsFile:
         where = str(self.path)
         if size < 8:
             raise CheckpointError(f"{where}: {size} bytes are too few for a safetensors file")
-        length = int.from_bytes(self._read(8, 0), "little")
+        length = int.from_bytes(self.read_at(8, 0), "little")
         if length > MAX_HEADER:
             raise CheckpointError(
                 f"{where}: the header claims {length} bytes, at most {MAX_HEADER} are allowed"
@@ -193,74 +167,12 @@ class SafetensorsFile:
                 f"{where}: the header claims {length} bytes, the file has {size} (truncated, or "
                 "no safetensors file)"
             )
-        text = self._read(length, 8)
+        text = self.read_at(length, 8)
         if not text.startswith(b"{"):
             raise CheckpointError(
                 f"{where}: the header starts with {brief_line(text[:8])}, not '{{'"
             )
         return parse_bounded_json(text, where=where), 8 + length
-
-    def _read(self, count: int, offset: int) -> bytes:
-        try:
-            found = os.pread(self._handle, count, offset)
-        except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be read: {error.strerror}") from None
-        if len(found) != count:
-            raise CheckpointError(f"{self.path}: ends at byte {offset + len(found)} while reading")
-        return found
-
-    def read_into(self, name: str, offset: int, buffer: NDArray[Any]) -> None:
-        """Fill `buffer` (contiguous bytes) with the bytes of a tensor from `offset` on.
-
-        Raises CheckpointError if the file ends before, KeyError for an unknown name and
-        ValueError when buffer and offset do not lie inside the tensor.
-        """
-        total = self.tensors[name].nbytes
-        if not 0 <= offset <= offset + buffer.nbytes <= total:
-            raise ValueError(
-                f"bytes {offset} to {offset + buffer.nbytes} are not inside tensor {name!r} "
-                f"of {total} bytes"
-            )
-        start, view, done = self._starts[name] + offset, buffer.data.cast("B"), 0
-        while done < len(view):  # one call reads at most 2 GB on Linux
-            try:
-                got = os.preadv(self._handle, [view[done:]], start + done)
-            except OSError as error:
-                raise CheckpointError(
-                    f"{self.path}: tensor {brief_line(name)} cannot be read: {error.strerror}"
-                ) from None
-            if got == 0:
-                raise CheckpointError(
-                    f"{self.path}: ends inside tensor {brief_line(name)}; it was cut after opening"
-                )
-            done += got
-
-    def map(self, name: str, start: int, stop: int, *, alignment: int) -> NDArray[np.uint8] | None:
-        """Bytes start to stop of a tensor as pages of the file, unmapped with the last reference.
-
-        None where mapping does not pay (short ranges, bytes that are not aligned for their type)
-        or is not possible, so that they must be read. Writing to them changes no file. Raises
-        CheckpointError if the file was cut since it was opened.
-        """
-        begin, end = self._starts[name] + start, self._starts[name] + stop
-        if stop - start < MAP_FROM or begin % alignment:
-            return None
-        if os.fstat(self._handle).st_size < end:
-            raise CheckpointError(
-                f"{self.path}: ends inside tensor {brief_line(name)}; it was cut after opening"
-            )
-        base = begin // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-        try:
-            pages = mmap.mmap(self._handle, end - base, access=mmap.ACCESS_COPY, offset=base)
-        except (OSError, ValueError):  # a file system that cannot map
-            return None
-        return np.frombuffer(pages, dtype=np.uint8, offset=begin - base)
-
-    def close(self) -> None:
-        """Close the file; closing twice does no harm."""
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
 
 
 def _check_header(
@@ -306,7 +218,7 @@ def _check_entry(
             f"{where}: dtype, shape and data_offsets are needed, got {brief_line(entry)}"
         )
     kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(kind, str) or kind not in DTYPES:
+    if not isinstance(kind, str) or not (kind in DTYPES or kind in PACKED):
         raise CheckpointError(
             f"{where}: dtype {brief_line(kind)} is not one of {', '.join(DTYPES)}"
         )
@@ -319,12 +231,12 @@ def _check_entry(
         raise CheckpointError(
             f"{where}: data_offsets {brief_line(offsets)} do not lie in order in {data} bytes"
         )
-    dtype, bits = DTYPES[kind]
     # Sizes beside a zero must fit as well: torch would overflow on them.
     if math.prod(size for size in shape if size) >= 2**62:
         raise CheckpointError(f"{where}: shape {brief_line(shape)} is too large")
-    nbytes = math.prod(shape) * bits // 8
-    if nbytes != stop - start:
+    dtype, bits = DTYPES[kind] if kind in DTYPES else (kind, PACKED[kind])
+    nbytes, rest = divmod(math.prod(shape) * bits, 8)
+    if rest or nbytes != stop - start:
         raise CheckpointError(
             f"{where}: shape {brief_line(shape)} of {kind} has {nbytes} bytes, data_offsets give "
             f"{stop - start}"

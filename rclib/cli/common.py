@@ -8,25 +8,29 @@ import io
 import json
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rclib.cli.output import json_safe, note, report
 
 if TYPE_CHECKING:  # `--help` answers without torch and matplotlib
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from rclib.checkpoints.opening import Checkpoint
+    from rclib.checkpoints.opening import Checkpoint, CheckpointError
     from rclib.families.layout import Layout
 
 __all__ = [
+    "EXIT_CODES",
     "Folder",
+    "LeftOut",
     "add_source_arguments",
     "given_sizes",
     "json_text",
     "layout_text",
     "left_out_text",
+    "open_source",
     "opened",
     "plain",
     "progress_bar",
@@ -36,12 +40,26 @@ __all__ = [
 ]
 
 
+SHOWN = 20  # tensors left out that are named one by one
+EXIT_CODES = """\
+Exit codes: 0 when all went well; 1 when some tensors were left out, each named with the reason
+(NaN, a type that is not read, missing memory), and all others were measured; 2 for an input that
+is refused (one line says why); 130 when interrupted."""
+
+
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that say what is read and where results go."""
     parser.add_argument(
-        "source", help="safetensors file, directory of one model, or Hugging Face id owner/name"
+        "source",
+        help="file (safetensors, of torch.save, GGUF), directory of one model, or Hugging Face id "
+        "owner/name",
     )
     parser.add_argument("--revision", help="branch, tag or commit of a Hugging Face id")
+    parser.add_argument(
+        "--key",
+        metavar="NAME",
+        help="which set of weights, where a file holds several (the model and its average)",
+    )
     parser.add_argument("--out", metavar="DIR", help="write figures, CSV and JSON into this folder")
     parser.add_argument(
         "--block",
@@ -81,18 +99,27 @@ def given_sizes(texts: Sequence[str]) -> dict[str, int]:
     return sizes
 
 
+def open_source(arguments: argparse.Namespace) -> Checkpoint:
+    """The checkpoint that the arguments name; what was chosen in it is said."""
+    from rclib.checkpoints.opening import open_checkpoint
+
+    checkpoint = open_checkpoint(arguments.source, revision=arguments.revision, key=arguments.key)
+    for line in checkpoint.notes:
+        note(f"note: {checkpoint.source}: {line}")
+    return checkpoint
+
+
 @contextlib.contextmanager
 def opened(arguments: argparse.Namespace) -> Iterator[tuple[Checkpoint, Layout]]:
     """The checkpoint that the arguments name, and its layout, parts without a row left out.
 
     Raises CheckpointError, FamilyError or ValueError, one line each.
     """
-    from rclib.checkpoints.opening import open_checkpoint
     from rclib.families import layout as families
 
     sizes = given_sizes(arguments.size)
     family = families.read_family(arguments.axes) if arguments.axes else None
-    with open_checkpoint(arguments.source, revision=arguments.revision) as checkpoint:
+    with open_source(arguments) as checkpoint:
         layout = families.layout(
             checkpoint.tensors, checkpoint.config, family=family, sizes=sizes, partial=True
         )
@@ -183,7 +210,7 @@ class Folder:
     def table(self, name: str, frame: pd.DataFrame) -> None:
         """Keep a table as CSV."""
         text = frame.to_csv(index=False, float_format="%.10g", lineterminator="\n")
-        self._files[f"{name}.csv"] = text.encode()
+        self._files[f"{name}.csv"] = text.encode("utf-8", "backslashreplace")
 
     def json(self, name: str, record: dict[str, Any]) -> None:
         """Keep a record as JSON."""
@@ -202,7 +229,8 @@ class Folder:
 
 def json_text(record: dict[str, Any]) -> str:
     """JSON without NaN: missing numbers are null."""
-    return json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False)
+    return json_safe(text)
 
 
 def plain(value: Any) -> Any:
@@ -231,6 +259,31 @@ def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Se
     return "\n".join(lines)
 
 
-def report(text: str) -> None:
-    """Print to standard output."""
-    sys.stdout.write(text + "\n")
+class LeftOut:
+    """Tensors that were not measured, each with the reason; the others are not stopped by them."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+
+    def add(self, name: str, error: CheckpointError) -> None:
+        """Note a tensor that could not be measured."""
+        self.reasons.setdefault(name, str(error))
+
+    def take(self, checkpoint: Checkpoint) -> None:
+        """Note what could not be read of a checkpoint."""
+        for name, reason in checkpoint.left_out.items():
+            self.reasons.setdefault(name, f"{checkpoint.source}: tensor {name!r} {reason}")
+
+    def say(self) -> int:
+        """Name them on standard error; the command's exit code."""
+        lines = list(self.reasons.values())
+        for line in lines[:SHOWN]:
+            note(f"left out: {line}")
+        if len(lines) > SHOWN:
+            note(f"left out: {len(lines) - SHOWN} more tensors")
+        return 1 if lines else 0
+
+    def nothing(self, source: str, what: str) -> ValueError:
+        """The error for a checkpoint of which nothing is left."""
+        more = f"; left out: {next(iter(self.reasons.values()))}" if self.reasons else ""
+        return ValueError(f"{source}: {what}{more}")

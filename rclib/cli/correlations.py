@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rclib.cli.common import (
+    EXIT_CODES,
     Folder,
+    LeftOut,
     add_source_arguments,
     json_text,
     layout_text,
@@ -38,6 +40,7 @@ vectors.png (the same for each vector), and blocks/block_K.png, the heat map of 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Fill the command's parser."""
     parser.description = ABOUT
+    parser.epilog = EXIT_CODES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_source_arguments(parser)
     parser.add_argument(
@@ -52,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rclib.families.matrix_view import matrix_view
     from rclib.inspection.block_correlations import block_correlations
 
-    folder = Folder(arguments.out)
+    folder, left_out = Folder(arguments.out), LeftOut()
     with opened(arguments) as (checkpoint, layout):
         blocks = arguments.block
         total = sum(
@@ -62,11 +65,23 @@ def run(arguments: argparse.Namespace) -> int:
             and (arguments.biases or len(matrix_view(weight, layout).shape) == 2)
         )
         with progress_bar(total, "reading") as progress:
-            found = block_correlations(
-                checkpoint, layout, blocks=blocks, biases=arguments.biases, progress=progress
-            )
+            try:
+                found = block_correlations(
+                    checkpoint,
+                    layout,
+                    blocks=blocks,
+                    biases=arguments.biases,
+                    progress=progress,
+                    failed=left_out.add,
+                )
+            except ValueError as error:
+                if not left_out.reasons:
+                    raise
+                raise left_out.nothing(checkpoint.source, "nothing to compare") from error
+        left_out.take(checkpoint)
         record = _record(found, checkpoint.nbytes, len(checkpoint.tensors), layout.ignored)
-        record |= {"inferred": layout.inferred, "left_out": layout.left_out}
+        record["left_out"] = left_out.reasons
+        record |= {"inferred": layout.inferred, "without_row": layout.left_out}
         said = layout_text(layout)
     if folder.wanted:
         folder.table("correlations", found.table())
@@ -75,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
         _draw(folder, found)
         folder.write()
     report(json_text(record) if arguments.json else _text(found, record, said))
-    return 0
+    return left_out.say()
 
 
 def _record(
@@ -119,7 +134,7 @@ def _text(found: BlockCorrelations, record: dict[str, Any], said: str) -> str:
         f"{above} of {len(rows)} rows lie above their 95 percent level; independent vectors "
         f"alone give {0.05 * len(rows):.1f}"
     )
-    left = left_out_text(record["left_out"], "without a row in the table")
+    left = left_out_text(record["without_row"], "without a row in the table")
     return "\n".join([head, table_text(header, rows, left=(1, 5, 6)), tail, *left])
 
 

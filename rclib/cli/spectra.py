@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rclib.cli.common import (
+    EXIT_CODES,
     Folder,
+    LeftOut,
     add_source_arguments,
     given_sizes,
     json_text,
     left_out_text,
+    open_source,
     progress_bar,
     report,
     table_text,
@@ -39,6 +41,7 @@ histograms.png (eigenvalues in the first, middle and last block, with the law of
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Fill the command's parser."""
     parser.description = ABOUT
+    parser.epilog = EXIT_CODES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_source_arguments(parser)
 
@@ -48,25 +51,21 @@ def run(arguments: argparse.Namespace) -> int:
 
     Exit code 1 if some matrix could not be measured: it is named, the others are measured.
     """
-    from rclib.checkpoints.opening import open_checkpoint
     from rclib.families.layout import layout as any_layout
     from rclib.families.layout import read_family
     from rclib.inspection.matrix_plan import plan_matrices, spectra_layout
     from rclib.inspection.matrix_spectra import matrix_spectra, spectra_table
 
-    folder = Folder(arguments.out)
+    folder, left_out = Folder(arguments.out), LeftOut()
     sizes = given_sizes(arguments.size)
     family = read_family(arguments.axes) if arguments.axes else None
-    bad: dict[str, str] = {}
-    with open_checkpoint(arguments.source, revision=arguments.revision) as checkpoint:
+    with open_source(arguments) as checkpoint:
         tensors, config = checkpoint.tensors, checkpoint.config
         layout, unknown = spectra_layout(tensors, config, family=family, sizes=sizes)
         if arguments.write_table:
             made = layout or any_layout(tensors, config, partial=True)
             write_table(arguments.write_table, made, checkpoint)
         plans, left = plan_matrices(tensors, layout, unknown)
-        if not plans:
-            raise ValueError(f"{checkpoint.source}: no matrix to take the spectrum of")
         blocks = arguments.block
         chosen = [p for p in plans if blocks is None or p.block in blocks]
         with progress_bar(sum(tensors[p.name].nbytes for p in chosen), "spectra") as progress:
@@ -76,23 +75,23 @@ def run(arguments: argparse.Namespace) -> int:
                     plans=plans,
                     blocks=blocks,
                     progress=progress,
-                    on_error=bad.__setitem__,
+                    failed=left_out.add,
                 )
             )
+        left_out.take(checkpoint)
         if not found:
-            raise ValueError(next(iter(bad.values())))
+            raise left_out.nothing(checkpoint.source, "no matrix to take the spectrum of")
         found.sort(key=lambda s: (s.block is None, s.block or 0))
         name = "names and shapes" if layout is None else layout.family
-        record = _record(checkpoint.source, name, found) | {"left_out": left, "refused": bad}
+        record = _record(checkpoint.source, name, found)
+        record |= {"left_out": left_out.reasons, "no_matrices": left}
     if folder.wanted:
         folder.table("spectra", spectra_table(found))
         folder.json("spectra", record)
         _draw(folder, found)
         folder.write()
     report(json_text(record) if arguments.json else _text(record, found))
-    for reason in bad.values():
-        print(f"not measured: {' '.join(reason.split())}", file=sys.stderr)
-    return 1 if bad else 0
+    return left_out.say()
 
 
 def _record(source: str, family: str, found: Sequence[MatrixSpectrum]) -> dict[str, Any]:
@@ -125,7 +124,7 @@ def _text(record: dict[str, Any], found: Sequence[MatrixSpectrum]) -> str:
         ]
         for s in found
     ]
-    left = left_out_text(record["left_out"], "no matrices of weights")
+    left = left_out_text(record["no_matrices"], "no matrices of weights")
     return "\n".join([head, table_text(header, rows, left=(1, 2, 11)), *left])
 
 

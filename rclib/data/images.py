@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from rclib.data.cifar10 import Arrays, DataError, arrays_checksum, read_cifar10, sha256_json
-from rclib.paths import data_dir
+from rclib.paths import FolderError, data_dir, expanded
 
 __all__ = ["DATASETS", "DataError", "Dataset", "load"]
 
@@ -115,7 +114,10 @@ def load(
         description, arrays = "scikit-learn digits", _digits()
         checksum = arrays_checksum(arrays)
     else:
-        folder = Path(root).expanduser() if root else data_dir()
+        try:
+            folder = expanded(str(root), "root") if root else data_dir()
+        except FolderError as error:
+            raise DataError(str(error)) from None
         description, arrays, checksum = read_cifar10(folder, download)
     return _standardised(name, description, arrays, checksum).to(device)
 

@@ -336,6 +336,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RunError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
+    except KeyboardInterrupt:  # what was finished before is kept
+        print("interrupted", file=sys.stderr, flush=True)
+        return 130
     return 0
 
 

@@ -213,7 +213,7 @@ def layout(
             failed = failed or (known, found, error)
             meant = meant or clear
     if partial and failed is not None and _fits(*failed[:2]):
-        with contextlib.suppress(ShapeError):
+        with contextlib.suppress(FamilyError):
             return _without_misfits(*failed[:2], tensors, flat, sizes or {})
     if partial and not meant:
         made = infer(tensors)
@@ -241,7 +241,10 @@ def _without_misfits(
     config: Mapping[str, Any],
     sizes: Mapping[str, int],
 ) -> Layout:
-    """The layout without a row or two whose shapes contradict the others (a padded vocabulary)."""
+    """The layout without a row or two whose shapes contradict the others (a padded vocabulary).
+
+    Matrices of blocks must fit.
+    """
     dropped: dict[str, None] = {}
     while True:
         try:
@@ -249,9 +252,10 @@ def _without_misfits(
         except ShapeError as error:
             if error.tensor is None:
                 raise
-            pattern = found.rows[error.tensor][0]
+            pattern, captured = found.rows[error.tensor]
             dropped[pattern] = None
-            if len(dropped) > MISFITS:
+            matrix = len(tensors[error.tensor].shape) > 1
+            if len(dropped) > MISFITS or (matrix and "b" in captured):
                 raise
             rows = {n: row for n, row in found.rows.items() if row[0] != pattern}
             gone = tuple(n for n in found.rows if n not in rows)

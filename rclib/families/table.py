@@ -6,22 +6,29 @@ The format is described in `rclib.families.layout`. Tables are data: nothing in 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import yaml
-
+from rclib.checkpoints.names import shorter_names
 from rclib.families.axis_notation import NotationError, parse
+from rclib.files.plain import DataError, read_plain
+from rclib.files.strict import parse_yaml
 
 __all__ = ["Family", "FamilyError", "TiedRow", "read_family"]
 
 MAX_BYTES = 1 << 20
-# Wrappers that put a word in front of every name: DataParallel, torch.compile.
-WRAPPERS = ("module.", "_orig_mod.")
+# Rows, prefixes and texts beyond these describe no model; names are looked up in every one.
+MAX_ROWS, MAX_PREFIXES, MAX_TEXT, MAX_ALIKE = 5000, 50, 500, 200
+# Ways to write one name that are tried, and characters of a name that is looked at.
+MAX_VARIANTS, MAX_NAME = 64, 1000
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
+DIGITS = re.compile(r"[0-9]+")
+
+
+Entries = TypeVar("Entries", bound=Sized)
 
 
 class FamilyError(ValueError):
@@ -57,7 +64,7 @@ class Family:
     def find(self, name: str) -> tuple[str, dict[str, str]] | None:
         """(pattern, {placeholder: digits}) of the row that describes a tensor, or None."""
         for short in self._shorter(name):
-            for pattern, compiled in self._rows:
+            for pattern, compiled in self._rows.get(_skeleton(short), ()):
                 found = compiled.fullmatch(short)
                 if found is not None:
                     return pattern, found.groupdict()
@@ -65,7 +72,11 @@ class Family:
 
     def ignores(self, name: str) -> bool:
         """Whether the table says that a tensor of this name is no weight."""
-        return any(p.fullmatch(short) for short in self._shorter(name) for p in self._ignored)
+        return any(
+            compiled.fullmatch(short)
+            for short in self._shorter(name)
+            for _, compiled in self._ignored.get(_skeleton(short), ())
+        )
 
     def size(self, index: str, config: Mapping[str, Any]) -> int | None:
         """Size of an index (without block) from the table or the config; None if neither tells."""
@@ -83,32 +94,73 @@ class Family:
         return None
 
     def _shorter(self, name: str) -> list[str]:
-        """The name, and what is left of it without prefixes."""
-        names = [name]
-        for prefix in (*WRAPPERS, *self.prefixes):
-            names += [n.removeprefix(prefix) for n in names if n.startswith(prefix)]
+        """The name, and what is left of it without wrappers and prefixes, in any order."""
+        if len(name) > MAX_NAME:
+            return []
+        names = dict.fromkeys(shorter_names(name))
+        todo = list(names)
+        while todo and len(names) < MAX_VARIANTS:
+            found = todo.pop(0)
+            for prefix in self.prefixes:
+                short = found.removeprefix(prefix)
+                if short and short not in names:
+                    names[short] = None
+                    todo.append(short)
         for old, new in self.rename.items():
             tail = f".{old}"
-            names += [n.removesuffix(tail) + f".{new}" for n in names if n.endswith(tail)]
-        return names
+            names |= dict.fromkeys(
+                n.removesuffix(tail) + f".{new}" for n in list(names) if n.endswith(tail)
+            )
+        return list(names)
 
     @cached_property
-    def _rows(self) -> list[tuple[str, re.Pattern[str]]]:
-        return [(pattern, _compiled(pattern)) for pattern in self.tensors]
+    def _rows(self) -> Mapping[str, list[tuple[str, re.Pattern[str]]]]:
+        return _by_skeleton(self.tensors)
 
     @cached_property
-    def _ignored(self) -> list[re.Pattern[str]]:
-        return [_compiled(pattern) for pattern in self.ignore]
+    def _ignored(self) -> Mapping[str, list[tuple[str, re.Pattern[str]]]]:
+        return _by_skeleton(self.ignore)
+
+
+def _skeleton(text: str) -> str:
+    """The text with every number as one sign: only few rows of a table share it with a name."""
+    return DIGITS.sub("#", text)
+
+
+def _by_skeleton(patterns: Iterable[str]) -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """The patterns by skeleton. Raises FamilyError for too many that only compare can tell."""
+    found: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    for pattern in patterns:
+        alike = found.setdefault(_skeleton(PLACEHOLDER.sub("0", pattern)), [])
+        alike.append((pattern, _compiled(pattern)))
+        if len(alike) > MAX_ALIKE:
+            raise FamilyError(f"row {pattern!r}: more than {MAX_ALIKE} differ in numbers alone")
+    return found
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
+    """The pattern as a regular expression that never goes back: where a number begins and ends
+    is told by what stands beside it. Raises FamilyError where it is not."""
     seen: set[str] = set()
     text = ""
-    for i, piece in enumerate(PLACEHOLDER.split(pattern)):
+    pieces = PLACEHOLDER.split(pattern)
+    for i, piece in enumerate(pieces):
         if i % 2 == 0:
+            inner = 0 < i < len(pieces) - 1
+            if (
+                (inner and not piece)
+                or (i and piece[:1].isdecimal())
+                or (i < len(pieces) - 1 and piece[-1:].isdecimal())
+            ):
+                raise FamilyError(
+                    f"row {pattern!r}: something else than a digit must stand between a "
+                    "placeholder and the next number"
+                )
             text += re.escape(piece)
+        elif not piece.isidentifier() or not piece.isascii():
+            raise FamilyError(f"row {pattern!r}: placeholders must be names like {{b}}")
         else:
-            text += f"(?P={piece})" if piece in seen else f"(?P<{piece}>[0-9]{{1,9}})"
+            text += f"(?P={piece})" if piece in seen else f"(?P<{piece}>[0-9]{{1,9}}+)"
             seen.add(piece)
     return re.compile(text)
 
@@ -121,17 +173,15 @@ def read_family(path: str | Path) -> Family:
     """
     path = Path(path)
     try:
-        with open(path, "rb") as handle:
-            raw = handle.read(MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:
-            raise FamilyError(f"{path}: larger than {MAX_BYTES} bytes")
-        content = yaml.safe_load(raw.decode("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_plain(path, MAX_BYTES).decode("utf-8")
+    except DataError as error:
+        raise FamilyError(str(error)) from None
+    except (OSError, ValueError) as error:
         raise FamilyError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, FamilyError):
-            raise
-        raise FamilyError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    try:
+        content = parse_yaml(text)
+    except ValueError as error:
+        raise FamilyError(f"{path}: not YAML: {' '.join(str(error).split())[:300]}") from None
     try:
         return _checked(content, path.stem)
     except (FamilyError, NotationError) as error:
@@ -152,16 +202,15 @@ def _checked(content: Any, name: str) -> Family:
     rows = _texts("tensors", table.get("tensors"))
     if not rows:
         raise FamilyError("tensors must have at least one row, 'name pattern: axes'")
+    if len(rows) > MAX_ROWS:
+        raise FamilyError(f"tensors: {len(rows)} rows, at most {MAX_ROWS} are read")
+    _by_skeleton(rows)
     indices = set()
     for pattern, text in rows.items():
         axes = parse(text)
         free = set(PLACEHOLDER.findall(text)) - set(PLACEHOLDER.findall(pattern))
         if free:
             raise FamilyError(f"row {pattern!r}: its name has no placeholder {{{free.pop()}}}")
-        try:
-            _compiled(pattern)
-        except re.error:
-            raise FamilyError(f"row {pattern!r}: placeholders must be names like {{b}}") from None
         indices |= {i.partition(".")[0] for axis in axes.axes for i in axis.names()}
     sets = {
         key: tuple(value.split()) for key, value in _texts("sets", table.get("sets", {})).items()
@@ -183,10 +232,10 @@ def _checked(content: Any, name: str) -> Family:
         # Without sets of its own every index is one.
         sets=sets or {index: (index,) for index in sorted(indices)},
         model_types=_list("model_types", table.get("model_types", [])),
-        prefixes=_list("prefixes", table.get("prefixes", [])),
-        ignore=_list("ignore", table.get("ignore", [])),
+        prefixes=_few("prefixes", _list("prefixes", table.get("prefixes", []))),
+        ignore=_patterns(_list("ignore", table.get("ignore", []))),
         sizes={index: _rules(index, rule) for index, rule in sizes.items()},
-        rename=_texts("rename", table.get("rename", {})),
+        rename=_few("rename", _texts("rename", table.get("rename", {}))),
         ordered=ordered,
         tied=_tied(table["tied"], rows) if "tied" in table else None,
     )
@@ -227,16 +276,33 @@ def _texts(name: str, value: Any) -> dict[str, str]:
     for key, entry in entries.items():
         if not isinstance(entry, str):
             raise FamilyError(f"{name}: {key!r} must be text, got {type(entry).__name__}")
+        if max(len(key), len(entry)) > MAX_TEXT:
+            raise FamilyError(f"{name}: {key[:40]!r}... is longer than {MAX_TEXT} characters")
     return entries
 
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise FamilyError(f"{name} must be text, got {type(value).__name__}")
+    if not value.isprintable() or len(value) > MAX_TEXT:
+        raise FamilyError(f"{name} must be a printable line, got {value[:40]!r}")
+    return value
+
+
+def _few(name: str, value: Entries) -> Entries:
+    if len(value) > MAX_PREFIXES:
+        raise FamilyError(f"{name}: {len(value)} of them, at most {MAX_PREFIXES} are read")
+    return value
+
+
+def _patterns(value: tuple[str, ...]) -> tuple[str, ...]:
+    _by_skeleton(value)
     return value
 
 
 def _list(name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
         raise FamilyError(f"{name} must be a list of texts")
+    if len(value) > MAX_ROWS or any(len(entry) > MAX_TEXT for entry in value):
+        raise FamilyError(f"{name}: more than {MAX_ROWS} texts or {MAX_TEXT} characters")
     return tuple(value)

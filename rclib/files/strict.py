@@ -8,7 +8,9 @@ holds and nesting that exhausts the stack. Each format's own parser does the rea
 
 from __future__ import annotations
 
+import functools
 import math
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -43,9 +45,10 @@ def parse_yaml(text: str) -> Any:
     """
     import yaml
 
+    kind = _loader()
     try:
-        _check_depth(yaml.parse(text, Loader=yaml.SafeLoader))
-        loader = yaml.SafeLoader(text)
+        _check_depth(yaml.parse(text, Loader=kind))
+        loader = kind(text)
         try:
             node = loader.get_single_node()
             if node is None:  # an empty text
@@ -60,6 +63,20 @@ def parse_yaml(text: str) -> Any:
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
     return value
+
+
+@functools.cache
+def _loader() -> Any:
+    """PyYAML's safe loader, with 1e-3 for a number: YAML 1.1 wants a point in it and takes what
+    people write for text."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+\Z")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    return Loader
 
 
 def _check_depth(events: Iterable[Any]) -> None:

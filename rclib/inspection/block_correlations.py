@@ -28,7 +28,7 @@ import pandas as pd
 from scipy import special, stats
 from torch import Tensor
 
-from rclib.checkpoints.opening import Checkpoint
+from rclib.checkpoints.opening import Checkpoint, CheckpointError
 from rclib.families.layout import Layout, base
 from rclib.families.matrix_view import MatrixView, as_matrices, matrix_view
 from rclib.rowcolumn import measure
@@ -125,17 +125,24 @@ def block_correlations(
     biases: bool = False,
     progress: Callable[[int], object] | None = None,
     workers: int | None = None,
+    failed: Callable[[str, CheckpointError], object] | None = None,
 ) -> BlockCorrelations:
     """Figure 4.4 for one checkpoint: the largest correlation of every block and index set.
 
     blocks : which ones (None: tensors outside the blocks); default all. biases : compare gains
-    and biases too, not the means of matrices alone. progress, workers : as in
+    and biases too, not the means of matrices alone. progress, workers, failed : as in
     `rclib.streaming.means.stream_means`. Sets of fewer than two comparable vectors or fewer than
     4 neurons give no row. Raises CheckpointError for weights that cannot be read or hold NaN,
     ValueError for blocks that are not there and when nothing can be compared.
     """
     vectors = block_vectors(
-        checkpoint, layout, blocks=blocks, biases=biases, progress=progress, workers=workers
+        checkpoint,
+        layout,
+        blocks=blocks,
+        biases=biases,
+        progress=progress,
+        workers=workers,
+        failed=failed,
     )
     names: dict[tuple[int | None, str], int] = {}
     for block, name, _ in vectors:
@@ -158,6 +165,8 @@ def _correlate(
     block: int | None, name: str, group: Mapping[str, Tensor]
 ) -> BlockCorrelation | None:
     n = len(next(iter(group.values())))
+    if n < MIN_NEURONS:
+        return None
     kept: dict[str, Tensor] = {}
     left_out = []
     for label, vector in group.items():
@@ -168,7 +177,7 @@ def _correlate(
             left_out.append(f"{label} (the same as {twin})")
         else:
             kept[label] = vector
-    if n < MIN_NEURONS or len(kept) < 2:
+    if len(kept) < 2:
         return None
     found = measure.correlations({name: kept}, n)
     largest = measure.largest_correlation(found)
@@ -224,6 +233,7 @@ def block_vectors(
     biases: bool = False,
     progress: Callable[[int], object] | None = None,
     workers: int | None = None,
+    failed: Callable[[str, CheckpointError], object] | None = None,
 ) -> Vectors:
     """The mean vectors: {(block, set, indices): {label: (N,) float64}}, one pass over the weights.
 
@@ -248,8 +258,9 @@ def block_vectors(
         return {}
     requests = {name: _blocks(view) for name, view in views.items()}
     vectors: Vectors = {}
+    options: dict[str, Any] = {"progress": progress, "workers": workers, "failed": failed}
     with as_matrices(checkpoint, views) as flat:
-        for name, means in stream_means(flat, requests, progress=progress, workers=workers):
+        for name, means in stream_means(flat, requests, **options):
             for key, label, vector in _vectors(views[name], means, layout.sets):
                 vectors.setdefault(key, {})[label] = vector
     return vectors

@@ -26,7 +26,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rclib.checkpoints.opening import Checkpoint, CheckpointError
+from rclib.checkpoints.tensor_file import brief_line
 from rclib.families.layout import Layout
+from rclib.files.memory import available_memory
 from rclib.inspection.matrix_plan import MatrixPlan, plan_matrices, spectra_layout
 from rclib.inspection.rounding import Precision, numerical_rank, precision, same_value
 from rclib.spectral.power_law import MIN_EIGENVALUES, PowerLaw, power_law
@@ -74,6 +76,17 @@ class MatrixSpectrum:
     note: str = ""
 
 
+def _check_memory(checkpoint: Checkpoint, name: str, numbers: int) -> None:
+    """CheckpointError if the tensor and so many float64 numbers do not fit into the memory: the
+    system would end the process, and with it what was measured before."""
+    needed = checkpoint.tensors[name].nbytes + 8 * numbers
+    if needed > WHOLE and needed > available_memory():
+        raise CheckpointError(
+            f"{checkpoint.source}: tensor {brief_line(name)}: no memory for {needed} bytes, which "
+            "its spectrum takes"
+        )
+
+
 def _triangle(checkpoint: Checkpoint, name: str, width: int) -> Tensor:
     """R of the QR decomposition of a tall matrix (m, n), (n, n), a chunk of rows at a time."""
     top = torch.zeros(0, width, dtype=torch.float64)
@@ -83,7 +96,9 @@ def _triangle(checkpoint: Checkpoint, name: str, width: int) -> Tensor:
         rows = checkpoint.entries(name, first * width, last * width).view(last - first, width)
         stacked = torch.cat([top, rows.double()])
         if not bool(torch.isfinite(stacked).all()):
-            raise CheckpointError(f"{checkpoint.source}: tensor {name!r} holds NaN or infinity")
+            raise CheckpointError(
+                f"{checkpoint.source}: tensor {brief_line(name)} holds NaN or infinity"
+            )
         top = torch.linalg.qr(stacked, mode="r").R
     return top
 
@@ -95,16 +110,17 @@ def matrix_spectra(
     blocks: Collection[int | None] | None = None,
     plans: Collection[MatrixPlan] | None = None,
     progress: Callable[[int], object] | None = None,
-    on_error: Callable[[str, str], object] | None = None,
+    failed: Callable[[str, CheckpointError], object] | None = None,
 ) -> Iterator[MatrixSpectrum]:
     """The spectrum of every matrix, in the order of the file.
 
     layout : of the checkpoint; None takes the table that fits, or names and shapes alone. plans :
         the matrices themselves, instead (`rclib.inspection.matrix_plan.plan_matrices`).
     blocks : which ones (None: matrices outside the blocks); default all. progress : called with
-    the bytes of each tensor that is done. on_error : called with name and reason of a tensor that
-    cannot be measured, and the others go on. Without it: CheckpointError naming the tensor for NaN
-    or infinite weights and types without fractions; ValueError for blocks that are not there.
+    the bytes of each tensor that is done. failed : called with the name and error of each
+    tensor that cannot be measured, which is then left out; without it the first is raised. Raises
+    CheckpointError naming the tensor for NaN or infinite weights, types without fractions and
+    missing memory, ValueError for blocks that are not there.
     """
     if plans is None:
         unknown: frozenset[str] = frozenset()
@@ -114,20 +130,21 @@ def matrix_spectra(
         check_blocks(plans, blocks)
         for name in left:
             if layout is not None and name in layout.weights:
-                reason = "spectra are taken of floating types only"
-                if on_error is None:
-                    raise CheckpointError(f"{checkpoint.source}: tensor {name!r}: {reason}")
-                on_error(name, reason)
+                where = f"{checkpoint.source}: tensor {brief_line(name)}"
+                error = CheckpointError(f"{where}: spectra are taken of floating types only")
+                if failed is None:
+                    raise error
+                failed(name, error)
     else:
         check_blocks(plans, blocks)
     for plan in plans:
         if blocks is None or plan.block in blocks:
             try:
-                yield from _spectra_of(checkpoint, plan)
+                yield from _spectra_of(checkpoint, plan, failed)
             except CheckpointError as error:
-                if on_error is None:
+                if failed is None:
                     raise
-                on_error(plan.name, str(error))
+                failed(plan.name, error)
             if progress is not None:
                 progress(checkpoint.tensors[plan.name].nbytes)
 
@@ -140,10 +157,15 @@ def check_blocks(plans: Collection[MatrixPlan], blocks: Collection[int | None] |
         raise ValueError(f"the model has no block {missing[0]}, it has {there}")
 
 
-def _spectra_of(checkpoint: Checkpoint, plan: MatrixPlan) -> Iterator[MatrixSpectrum]:
+def _spectra_of(
+    checkpoint: Checkpoint,
+    plan: MatrixPlan,
+    failed: Callable[[str, CheckpointError], object] | None,
+) -> Iterator[MatrixSpectrum]:
     height, width = plan.shape
     name = plan.name
     if plan.whole and height > 2 * width and height * width > WHOLE:
+        _check_memory(checkpoint, name, 10 * width * width)
         triangle = _triangle(checkpoint, name, width)
         values = esd(triangle)
         stored = getattr(torch, str(checkpoint.tensors[name].dtype).removeprefix("torch."))
@@ -151,12 +173,19 @@ def _spectra_of(checkpoint: Checkpoint, plan: MatrixPlan) -> Iterator[MatrixSpec
         known = Precision(float(torch.finfo(stored).eps), rms, (height, width))
         yield _spectrum(plan, plan.label, plan.kind, (height, width), values, None, known)
         return
+    _check_memory(checkpoint, name, height * width + 3 * min(height, width) ** 2)
     for label, kind, matrix in plan.matrices(checkpoint):
         tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.t()
         try:
             values = esd(tall)
         except ValueError as error:
-            raise CheckpointError(f"{checkpoint.source}: tensor {name!r}: {error}") from None
+            one = f", {label}" if plan.count > 1 else ""
+            where = f"{checkpoint.source}: tensor {brief_line(name)}{one}"
+            refused = CheckpointError(f"{where}: {error}")
+            if failed is None or plan.count == 1:
+                raise refused from None
+            failed(f"{name}[{label}]", refused)  # one expert does not stop the others
+            continue
         rows, columns = (int(n) for n in matrix.shape)
         yield _spectrum(plan, label, kind, (rows, columns), values, tall, precision(tall))
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -178,7 +178,7 @@ def _compute(
 
 def sweep(
     function: store.Experiment,
-    configurations: Sequence[Config],
+    configurations: Iterable[Config],
     executor: Executor | None = None,
     *,
     data: Source | None = None,
@@ -189,10 +189,12 @@ def sweep(
 ) -> list[store.Arrays]:
     """Results of `function(data, **configuration)` for all, in the order of `configurations`.
 
-    function: of a module that the workers can import; returns numpy arrays by name.
-    configurations: keyword arguments, plain JSON. Equal ones run once.
-    executor: where runs go, with `submit` alone; None runs one after the other, here. It is
-        left open.
+    function: of a module that the workers can import; returns numpy arrays by name. The
+        keywords of a `functools.partial` count as part of each configuration.
+    configurations: keyword arguments, plain JSON or numpy numbers; any iterable. Equal ones run
+        once.
+    executor: where runs go, with `submit` alone, or Dask's Client; None runs one after the other,
+        here. It is left open.
     data: goes along with every configuration; on a cluster let the function load a large one.
     cost: estimate of a run's length; the longest start first, so that no worker is left alone
         with a long run at the end.
@@ -205,15 +207,18 @@ def sweep(
     is finished. Raises SweepError, after all others are finished and stored, if a
     configuration failed; TypeError if one is not plain JSON or the executor is none.
     """
+    if callable(getattr(executor, "get_executor", None)):  # Dask's Client
+        executor = executor.get_executor(pure=False)  # type: ignore[union-attr]
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise TypeError(
             "executor must have the `submit` of a concurrent.futures.Executor, "
             f"got {type(executor).__name__}"
         )
     torch.set_num_threads(1)  # what the keys say
+    function, listed = _unfolded(function, configurations)
     return _sweep(
         function,
-        configurations,
+        listed,
         lambda _: nullcontext(executor),
         data,
         data,
@@ -223,6 +228,42 @@ def sweep(
         needs,
         hand=executor is not None,
     )
+
+
+def _unfolded(
+    function: store.Experiment, configurations: Iterable[Config]
+) -> tuple[store.Experiment, list[dict[str, Any]]]:
+    """The function without its partials, whose keywords go into the configurations; the
+    configurations with numpy's numbers as Python's, as keys and results are to be the same."""
+    keywords: dict[str, Any] = {}
+    while isinstance(function, partial):
+        if function.args:
+            raise TypeError(
+                "a partial of a sweep can only have keywords, got the positional arguments "
+                f"{function.args!r:.80}; name them"
+            )
+        keywords = {**function.keywords, **keywords}
+        function = function.func
+    if not callable(function) or not hasattr(function, "__qualname__"):
+        raise TypeError(f"function must be a function of a module, got {function!r:.80}")
+    if isinstance(configurations, Mapping):
+        raise TypeError("configurations must be a list of mappings, got one mapping: put it in [ ]")
+    listed = []
+    for config in configurations:
+        if not isinstance(config, Mapping):
+            raise TypeError(f"a configuration must map names to values, got {config!r:.80}")
+        listed.append({key: _plain(value) for key, value in {**keywords, **config}.items()})
+    return function, listed
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return value
 
 
 def _sweep(
@@ -369,7 +410,7 @@ def _make_sure(
 
 def run(
     function: store.Experiment,
-    configs: Sequence[Config],
+    configs: Iterable[Config],
     *,
     data: Source | None = None,
     cost: Callable[[Config], float] | None = None,
@@ -389,4 +430,5 @@ def run(
             min(limit, todo), get_context("spawn"), initializer=_start, initargs=(shared,)
         )
 
-    return _sweep(function, configs, where, data, None, cost, description, jobs, needs, hand=False)
+    function, listed = _unfolded(function, configs)
+    return _sweep(function, listed, where, data, None, cost, description, jobs, needs, hand=False)

@@ -172,6 +172,7 @@ def stream_means(
     workers: int | None = None,
     progress: Callable[[int], object] | None = None,
     compiled: bool | None = None,
+    failed: Callable[[str, CheckpointError], object] | None = None,
 ) -> Iterator[tuple[str, Means]]:
     """(name, as `block_means`) of many matrices and vectors, in the order of `requests`.
 
@@ -183,21 +184,28 @@ def stream_means(
     progress : called with the number of bytes that were done since its last call.
     compiled : whether float32, float16, bfloat16, float8_e4m3fn and float8_e5m2 go through the
         compiled loop; default where numba is installed and 8 GB or more are asked for.
+    failed : called with the name and the error of each tensor that cannot be measured, which is
+        then left out; without it the first such error is raised.
     Raises ValueError (before anything is read) for blocks that do not fit, and CheckpointError
     for unknown names, tensors of other than one or two axes, types without fractions, empty
     tensors, and NaN or infinite weights.
     """
     plans = []
     for name, blocks in requests.items():
-        shape = _usable(checkpoint, name)
-        if not 1 <= len(shape) <= 2:
-            raise CheckpointError(
-                f"{checkpoint.source}: tensor {brief_line(name)} of shape {shape} is neither "
-                "vector nor matrix"
-            )
-        matrix = (shape[0], shape[1] if len(shape) == 2 else 1)
-        plans.append(_Plan(checkpoint, name, matrix, blocks, squares))
-    return _stream(plans, workers, progress, compiled)
+        try:
+            shape = _usable(checkpoint, name)
+            if not 1 <= len(shape) <= 2:
+                raise CheckpointError(
+                    f"{checkpoint.source}: tensor {brief_line(name)} of shape {shape} is neither "
+                    "vector nor matrix"
+                )
+            matrix = (shape[0], shape[1] if len(shape) == 2 else 1)
+            plans.append(_Plan(checkpoint, name, matrix, blocks, squares))
+        except CheckpointError as error:
+            if failed is None:
+                raise
+            failed(name, error)
+    return _stream(plans, workers, progress, compiled, failed)
 
 
 class _Plan:
@@ -213,6 +221,7 @@ class _Plan:
     ) -> None:
         self.checkpoint, self.name, self.shape = checkpoint, name, shape
         self.squares = squares
+        self.error: CheckpointError | None = None
         self.itemsize = checkpoint.info(name).nbytes // math.prod(shape)
         where = f"tensor {brief_line(name)}"
         self.row_places = _places(blocks.rows, shape[0], f"row block of {where}")
@@ -241,14 +250,13 @@ class _Plan:
         self.columns = np.zeros((kinds[0], self.shape[1]))
         self.square_sums = np.zeros(kinds)
 
-    def add(self, part: Part) -> int:
-        """Add the sums of a window; its number of bytes."""
+    def add(self, part: Part) -> None:
+        """Add the sums of a window."""
         window = part.window
         self.rows[window.top : window.bottom] += part.rows.numpy()
         self.columns[:, window.left : window.right] += part.columns.numpy()
         if part.squares is not None:
             self.square_sums += part.squares.numpy()
-        return window.entries * self.itemsize
 
     def finish(self) -> Means:
         """Means from the sums."""
@@ -276,6 +284,7 @@ def _stream(
     workers: int | None,
     progress: Callable[[int], object] | None,
     compiled: bool | None,
+    failed: Callable[[str, CheckpointError], object] | None = None,
 ) -> Iterator[tuple[str, Means]]:
     if compiled is None:
         large = sum(plan.nbytes for plan in plans) >= COMPILE_FROM
@@ -300,9 +309,13 @@ def _stream(
         for plan, window, _ in jobs:
             where = plan.checkpoint, plan.name, plan.shape, window, plan.selection
             try:
+                if plan.error is not None:  # of another window: nothing more is asked of it
+                    raise plan.error
                 parts.append(tiler.sums(*where, squares=plan.squares))
             except Exception as error:  # raised in its turn, after the tensors before it
-                return [*parts, error]
+                parts.append(error)
+                if failed is None or not isinstance(error, CheckpointError):
+                    break
         return parts
 
     # Work is handed out a few batches at a time and collected in its order, so that the sums do
@@ -311,13 +324,18 @@ def _stream(
 
     def collect() -> Iterator[tuple[str, Means]]:
         jobs, future = pending.popleft()
-        for (plan, _, last), part in zip(jobs, future.result(), strict=False):
-            if isinstance(part, Exception):
-                raise part
-            done = plan.add(part)
+        for (plan, window, last), part in zip(jobs, future.result(), strict=False):
+            if isinstance(part, Exception) and plan.error is None:
+                if failed is None or not isinstance(part, CheckpointError):
+                    raise part
+                plan.error = part
+                failed(plan.name, part)
+            done = window.entries * plan.itemsize
+            if plan.error is None and not isinstance(part, Exception):
+                plan.add(part)
             if progress is not None:
                 progress(done)
-            if last:
+            if last and plan.error is None:
                 yield plan.name, plan.finish()
 
     pool = ThreadPoolExecutor(workers, initializer=prepare)

@@ -24,7 +24,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from rclib.checkpoints.hub import split_id
+from rclib.checkpoints.hub_names import split_id
 
 TOKEN = "hf_token_of_the_test"
 Files = dict[str, bytes]

@@ -212,14 +212,14 @@ def test_unknown_layouts_and_bad_weights(
     state["h.1.mlp.c_fc.weight"][2, 3] = float("nan")
     broken = saved(tmp_path / "nan", state, config)
     out = tmp_path / "out"
-    message = refused(capsys, "correlations", str(broken), "--out", str(out))
-    assert "h.1.mlp.c_fc.weight" in message
-    assert not out.exists()
-    assert main(["spectra", str(broken)]) == 1  # the others are measured, the bad one is named
-    captured = capsys.readouterr()
-    assert "13 matrices" in captured.out
-    assert "'h.1.mlp.c_fc.weight': W must be finite" in captured.err
-    assert captured.err.count("\n") == 1
+    for name in ("correlations", "spectra"):  # the others are measured, the bad one is named
+        assert main([name, str(broken), "--out", str(out / name)]) == 1
+        captured = capsys.readouterr()
+        assert "attn.c_proj" in captured.out
+        assert "h.1.mlp.c_fc.weight" in captured.err
+        assert captured.err.count("\n") == 1
+        record = json.loads((out / name / f"{name}.json").read_text("utf-8"))
+        assert list(record["left_out"]) == ["h.1.mlp.c_fc.weight"]
     heads = saved(tmp_path / "heads", tensors(), {"model_type": "gpt2", "n_head": 5})
     assert "head.0 = 5" in refused(capsys, "correlations", str(heads))
 

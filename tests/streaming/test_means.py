@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rclib.checkpoints import safetensors_file
+from rclib.checkpoints import tensor_file
 from rclib.checkpoints.opening import Checkpoint, CheckpointError, open_checkpoint
 from rclib.streaming import means as streaming
 from rclib.streaming import tiles
@@ -39,7 +39,7 @@ def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "TILE", 1 << 10)
     monkeypatch.setattr(tiles, "TREE", 1 << 8)
     monkeypatch.setattr(tiles, "LINE", 1 << 5)
-    monkeypatch.setattr(safetensors_file, "MAP_FROM", 1 << 12)
+    monkeypatch.setattr(tensor_file, "MAP_FROM", 1 << 12)
 
 
 def _mean_over_others(tensor: Tensor, axis: int) -> Tensor:
