@@ -131,7 +131,7 @@ def test_a_failed_run_on_the_cluster_is_named(runs: Any, client: Any, tmp_path: 
     (tmp_path / "log" / "go").touch()
     configs: list[dict[str, Any]] = [{"seed": 1}, {"seed": 2, "fail": True}, {"seed": 3}]
     with pytest.raises(sweep.SweepError, match=r"noise\(seed=2, fail=True\): .*seed 2 is broken"):
-        sweep.sweep(runs.noise, configs, client.get_executor(pure=False))
+        sweep.sweep(runs.noise, configs, client)  # the client in place of its executor
     assert [store.lookup(runs.noise, c) is not None for c in configs] == [True, False, True]
 
 
