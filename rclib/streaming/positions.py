@@ -17,7 +17,10 @@ Places = tuple[slice | NDArray[np.int64], int]
 
 
 def places_of(blocks: Mapping[str, Block], size: int, where: str) -> dict[str, Places]:
-    """Positions of each block, checked: at least one, inside the axis, none twice."""
+    """Positions of each block, checked: at least one, inside the axis, none twice.
+
+    Raises ValueError, beginning with `where`, for a block of another kind.
+    """
     if not blocks:
         raise ValueError(f"{where}: at least one is needed")
     found: dict[str, Places] = {}
