@@ -254,7 +254,7 @@ def _blocks(kind: int) -> _Blocks | str:
     try:
         from gguf import constants, quants
     except ImportError:
-        return "is quantised; to read it, pip install 'rclib[gguf]'"
+        return "is quantised (to read it, pip install 'rclib[gguf]')"
     try:
         named = constants.GGMLQuantizationType(kind)
         entries, nbytes = constants.GGML_QUANT_SIZES[named]

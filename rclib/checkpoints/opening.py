@@ -218,7 +218,7 @@ def _from_path(source: str, revision: str | None, key: str | None) -> Checkpoint
     if path is not None and (os.path.lexists(path) or path.name.endswith(FILES)):
         if revision is not None:
             raise ValueError(f"revision must be None for a path, got {revision!r}")
-        return opened_path(source, path, key)
+        return _opened_path(source, path, key)
     named = hub_id(source)
     if named is None:
         if revision is not None:
@@ -236,10 +236,10 @@ def _from_path(source: str, revision: str | None, key: str | None) -> Checkpoint
         if "://" in source:
             raise
         raise CheckpointError(f"{error}; and there is no file or directory {source} here") from None
-    return opened_path(source, folder, key)
+    return _opened_path(source, folder, key)
 
 
-def opened_path(source: str, path: Path, key: str | None) -> Checkpoint:
+def _opened_path(source: str, path: Path, key: str | None) -> Checkpoint:
     """The checkpoint at a path that exists, under the title `source`. Raises CheckpointError."""
     notes: list[str] = []
     if path.is_dir():

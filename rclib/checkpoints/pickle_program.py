@@ -27,7 +27,7 @@ from rclib.checkpoints.pickle_values import (
     Storage,
 )
 
-__all__ = ["Program", "read_pickle"]
+__all__ = ["read_pickle"]
 
 # A checkpoint of 100,000 tensors with an optimizer of two moments has some 20 million opcodes.
 MAX_OPCODES = 50_000_000
@@ -46,7 +46,7 @@ def read_pickle(
     storages : takes up all that the pickle refers to, by key. Raises Refused (one line) for what
     is no pickle, asks for code, or is too large.
     """
-    program = Program(content, start, {} if storages is None else storages)
+    program = _Program(content, start, {} if storages is None else storages)
     collecting = gc.isenabled()
     gc.disable()  # millions of new values would be looked through again and again
     try:
@@ -57,7 +57,7 @@ def read_pickle(
         program.opcodes.clear()  # they refer to the program, which would keep the content open
 
 
-class Program:
+class _Program:
     """One run of one pickle."""
 
     def __init__(self, content: memoryview, start: int, storages: dict[str, Storage]) -> None:

@@ -22,7 +22,10 @@ __all__ = [
     "Refused",
     "Storage",
     "called",
+    "fill",
+    "key_of",
     "known",
+    "made",
 ]
 
 MAX_AXES = 32
@@ -177,7 +180,7 @@ _OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
 def known(module: str, name: str) -> Named:
-    """What a global stands for. Raises Refused for anything but what weights are made of."""
+    """What a global stands for. Raises Foreign for anything but what weights are made of."""
     full = f"{_OLD_MODULES.get(module, module)}.{name}"
     short = full.removeprefix("torch.storage.").removeprefix("torch.cuda.").removeprefix("torch.")
     plain = (
@@ -304,7 +307,10 @@ def _rebuilt(kind: str, args: tuple[Any, ...]) -> Any:
 
 
 def fill(target: Array, state: Any) -> None:
-    """Give an array its state, (version, shape, dtype, is Fortran, bytes)."""
+    """Give an array its state, (version, shape, dtype, is Fortran, bytes).
+
+    Raises Refused for a state of another form.
+    """
     if not isinstance(state, tuple) or len(state) != 5 or not _naturals(state[1]):
         raise Refused("a numpy array without shape, type and bytes")
     kind = state[2].state if isinstance(state[2], Instance) else None

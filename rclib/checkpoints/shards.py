@@ -21,7 +21,7 @@ from rclib.checkpoints.folders import explained, sorted_names
 from rclib.checkpoints.safetensors_file import read_json
 from rclib.checkpoints.tensor_file import brief_line
 
-__all__ = ["WEIGHTS", "Shard", "check_name", "inside", "read_index", "weight_files"]
+__all__ = ["WEIGHTS", "Shard", "check_name", "indexed", "inside", "read_index", "weight_files"]
 
 # In this order of preference.
 WEIGHTS = (

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,7 +170,9 @@ def progress_bar(total: int, description: str) -> Iterator[Callable[[int], objec
     """A bar with the bytes done and their rate, on a terminal alone; yields its update."""
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=description, unit="B", unit_scale=True, disable=None) as bar:
+    # None: unless standard error is no terminal; it may be closed.
+    disable = True if sys.stderr is None else None
+    with tqdm(total=total, desc=description, unit="B", unit_scale=True, disable=disable) as bar:
 
         def update(done: int) -> None:
             bar.update(done)

@@ -57,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     folder, left_out = Folder(arguments.out), LeftOut()
     with opened(arguments) as (checkpoint, layout):
+        left_out.take(checkpoint)
         blocks = arguments.block
         total = sum(
             checkpoint.tensors[name].nbytes
@@ -78,7 +79,6 @@ def run(arguments: argparse.Namespace) -> int:
                 if not left_out.reasons:
                     raise
                 raise left_out.nothing(checkpoint.source, "nothing to compare") from error
-        left_out.take(checkpoint)
         record = _record(found, checkpoint.nbytes, len(checkpoint.tensors), layout.ignored)
         record["left_out"] = left_out.reasons
         record |= {"inferred": layout.inferred, "without_row": layout.left_out}

@@ -36,12 +36,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from rclib.checkpoints.opening import Checkpoint, CheckpointError
 from rclib.checkpoints.safetensors_file import brief_line
 from rclib.streaming import compiled as compiled_loop
+from rclib.streaming.positions import Block, marks_of, places_of
 from rclib.streaming.tiles import Part, Selection, Tiler, Window, windows
 from rclib.streaming.widen import FLOATING
 
@@ -54,8 +54,6 @@ __all__ = [
     "block_means",
     "stream_means",
 ]
-
-Block = slice | Sequence[int] | Tensor
 
 # Means that are kept of one tensor, 512 MB as float64.
 MAX_MEANS = 1 << 26
@@ -106,8 +104,6 @@ class AxisMeans:
 
 
 Means = dict[tuple[str, str], BlockMeans]
-# Positions along an axis, as NumPy takes them, and how many they are.
-Places = tuple[slice | NDArray[np.int64], int]
 
 
 def axis_means(
@@ -224,8 +220,8 @@ class _Plan:
         self.error: CheckpointError | None = None
         self.itemsize = checkpoint.info(name).nbytes // math.prod(shape)
         where = f"tensor {brief_line(name)}"
-        self.row_places = _places(blocks.rows, shape[0], f"row block of {where}")
-        self.column_places = _places(blocks.columns, shape[1], f"column block of {where}")
+        self.row_places = places_of(blocks.rows, shape[0], f"row block of {where}")
+        self.column_places = places_of(blocks.columns, shape[1], f"column block of {where}")
         if shape[0] * len(blocks.columns) + shape[1] * len(blocks.rows) > MAX_MEANS:
             raise CheckpointError(
                 f"{checkpoint.source}: {where} has too many rows or columns: means of "
@@ -240,8 +236,8 @@ class _Plan:
 
     def start(self, compiled: bool) -> None:
         """Make room for the sums: NumPy arrays, since torch would wake its threads for them."""
-        rows = _marks(self.row_places, self.shape[0])
-        columns = _marks(self.column_places, self.shape[1])
+        rows = marks_of(self.row_places, self.shape[0])
+        columns = marks_of(self.column_places, self.shape[1])
         marks = rows, None if columns is None else columns.t()
         cut = compiled_loop.cut_into(*marks, self.shape) if compiled else None
         self.selection = Selection(*marks, cut)
@@ -379,34 +375,3 @@ def _usable(checkpoint: Checkpoint, name: str) -> tuple[int, ...]:
     if not math.prod(info.shape):
         raise CheckpointError(f"{where} of shape {info.shape} is empty")
     return info.shape
-
-
-def _places(blocks: Mapping[str, Block], size: int, where: str) -> dict[str, Places]:
-    """Positions of each block, checked: at least one, inside the axis, none twice."""
-    if not blocks:
-        raise ValueError(f"{where}: at least one is needed")
-    found: dict[str, Places] = {}
-    for label, block in blocks.items():
-        if isinstance(block, slice):
-            count = len(range(*block.indices(size)))
-            if not count or max(block.start or 0, block.stop or 0) > size:
-                raise ValueError(f"{where}: {label!r} is not inside {size} positions: {block}")
-            found[label] = block, count
-            continue
-        places = np.asarray(block)
-        if places.ndim != 1 or not len(places) or places.dtype.kind not in "iu":
-            raise ValueError(f"{where}: {label!r} must be a slice or a list of positions")
-        if not 0 <= places.min() <= places.max() < size or len(np.unique(places)) != len(places):
-            raise ValueError(f"{where}: {label!r} must name positions below {size} once each")
-        found[label] = places.astype(np.int64), len(places)
-    return found
-
-
-def _marks(places: Mapping[str, Places], size: int) -> Tensor | None:
-    """(blocks, size) of zeros and ones; None for one block of everything."""
-    if len(places) == 1 and next(iter(places.values()))[1] == size:
-        return None
-    marks = np.zeros((len(places), size))
-    for row, (positions, _) in zip(marks, places.values(), strict=True):
-        row[positions] = 1.0
-    return torch.from_numpy(marks)

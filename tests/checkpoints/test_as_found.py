@@ -137,6 +137,11 @@ def _script(path: Path) -> None:
     torch.jit.save(torch.jit.script(Module()), path)  # type: ignore[no-untyped-call]
 
 
+def _numpy(path: Path, save: Callable[..., object]) -> None:
+    with open(path, "wb") as file:
+        save(file, np.ones(3))
+
+
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 523000000\n"
 NOT_WEIGHTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "lfs": (lambda p: p.write_bytes(LFS), "Git LFS pointer, not the weights; run `git lfs pull`"),
@@ -154,8 +159,8 @@ NOT_WEIGHTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "page": (lambda p: p.write_bytes(b"<!DOCTYPE html><html>"), "a web page"),
     "json": (lambda p: p.write_bytes(b'{"a": 1}' + b" " * 999), "a JSON file"),
     "hdf5": (lambda p: p.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "Keras or TensorFlow"),
-    "npy": (lambda p: np.save(p.open("wb"), np.ones(3)), "one numpy array"),
-    "npz": (lambda p: np.savez(p.open("wb"), a=np.ones(3)), "a zip archive, but not of torch.save"),
+    "npy": (lambda p: _numpy(p, np.save), "one numpy array"),
+    "npz": (lambda p: _numpy(p, np.savez), "a zip archive, but not of torch.save"),
     "gzip": (lambda p: p.write_bytes(b"\x1f\x8b" + bytes(99)), "gzip; unpack it"),
     "onnx": (lambda p: p.write_bytes(b"\x08\x08\x12\x07pytorch" + bytes(99)), "an ONNX graph"),
     "old ggml": (lambda p: p.write_bytes(b"tjgg" + bytes(99)), "before GGUF"),

@@ -224,6 +224,40 @@ def test_unknown_layouts_and_bad_weights(
     assert "head.0 = 5" in refused(capsys, "correlations", str(heads))
 
 
+def test_one_bad_tensor_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {"model_type": "gpt2", "n_head": HEADS}
+    assert main(["spectra", str(saved(tmp_path / "good", tensors(), config)), "--json"]) == 0
+    whole = {r["matrix"]: r for r in json.loads(capsys.readouterr().out)["rows"] if r["block"] == 1}
+    state = tensors()
+    state["h.1.mlp.c_fc.weight"][2, 3] = float("nan")
+    state["h.1.attn.c_attn.weight"][0, 0] = float("inf")
+    broken = saved(tmp_path / "bad", state, config)
+    assert main(["spectra", str(broken), "--json"]) == 1
+    captured = capsys.readouterr()
+    rows = {r["matrix"]: r for r in json.loads(captured.out)["rows"] if r["block"] == 1}
+    assert rows == {m: whole[m] for m in ("attn.c_proj", "mlp.c_proj")}
+    left_out = json.loads(captured.out)["left_out"]
+    assert set(left_out) == {"h.1.mlp.c_fc.weight", "h.1.attn.c_attn.weight"}
+    lines = captured.err.splitlines()
+    assert [line.startswith("left out: ") for line in lines] == [True, True]
+    assert all(name in captured.err for name in left_out)
+    out = tmp_path / "out"
+    assert main(["correlations", str(broken), "--out", str(out)]) == 1
+    captured = capsys.readouterr()
+    assert "tensor 'h.1.mlp.c_fc.weight': entry [2, 3] is nan" in captured.err
+    record = json.loads((out / "correlations.json").read_text("utf-8"))
+    (row,) = [r for r in record["rows"] if (r["block"], r["set"]) == (1, "stream")]
+    # What is left: c_proj of attention and MLP.
+    a, b = (tensors()[f"h.1.{m}.c_proj.weight"].double().mean(0) for m in ("attn", "mlp"))
+    assert row["correlation"] == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-6)
+    everything = saved(tmp_path / "all", {k: v * float("nan") for k, v in state.items()}, config)
+    for name in ("correlations", "spectra"):
+        message = refused(capsys, name, str(everything))
+        assert "left out: " in message
+
+
 @pytest.mark.parametrize(
     "arguments", [[], ["nothing"], ["correlations"], ["spectra", "x", "--block", "a"]]
 )

@@ -195,6 +195,28 @@ def test_wrong_command_is_one_line(
     assert files("build") == []
 
 
+def test_numbers_on_the_command_line_are_as_people_write_them() -> None:
+    for text, value in (
+        ("1e-1", 0.1), ("[1e-1, 1.0, -2E+3]", [0.1, 1.0, -2000.0]), (".5e1", 5.0),
+        ("'1e-1'", "1e-1"), ("1e5x", "1e5x"), ("v1e3", "v1e3"), ("true", True),
+        ("{a: 1e2}", {"a": 100.0}),
+    ):  # fmt: skip
+        assert runner._override(f"x={text}") == ("x", value)
+    with pytest.raises(runner.RunError, match="no finite number"):
+        runner._override("x=1e999")
+
+
+def test_an_interrupted_run_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run_one", interrupted)
+    assert runner.main(["run", GOOD]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_file_that_is_no_notebook_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     Path("notebooks/10_text.ipynb").write_text("not JSON")
     assert "10_text: not a notebook" in fails(capsys, "run", "10_text")

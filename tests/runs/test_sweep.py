@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -363,3 +364,36 @@ def test_core_seconds_count_a_run_once_and_also_when_it_was_found(runs: Any) -> 
     assert spent == pytest.approx(sum(stored))
     sweep.run(runs.echo, [{"x": 102}, {"x": 101}])
     assert sweep.core_seconds() - before == pytest.approx(spent)
+
+
+def test_numpy_numbers_generators_and_partials_are_the_same_runs(runs: Any, tmp_path: Path) -> None:
+    wanted = sweep.sweep(runs.echo, [{"x": x, "wait_for": 0} for x in (1, 2)])
+    for function, configurations in (
+        (runs.echo, [{"x": x, "wait_for": np.int8(0)} for x in np.arange(1, 3)]),
+        (runs.echo, ({"x": x, "wait_for": 0} for x in (1, 2))),
+        (partial(runs.echo, wait_for=0), [{"x": 1}, {"x": 2}]),
+        (partial(partial(runs.echo, wait_for=9, x=7), wait_for=0), [{"x": 1}, {"x": 2}]),
+    ):
+        found = sweep.sweep(function, configurations)
+        assert [int(r["x"]) for r in found] == [int(r["x"]) for r in wanted]
+    assert len(list(tmp_path.glob("**/done*"))) == 2  # each was computed once
+    with ThreadPoolExecutor(1) as pool:
+        assert (
+            len(sweep.sweep(partial(runs.echo, wait_for=0), iter([{"x": np.int64(1)}]), pool)) == 1
+        )
+    assert len(sweep.run(partial(runs.echo, wait_for=0), iter([{"x": 1}]))) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda f: (partial(f, None), [{"x": 1}]), "can only have keywords"),
+        (lambda f: (f, {"x": 1}), "got one mapping"),
+        (lambda f: (f, [1]), "must map names to values"),
+        (lambda f: (f, [{"x": np.ones(3)}]), "must be plain JSON"),
+        (lambda f: ("echo", [{"x": 1}]), "must be a function of a module"),
+    ],
+)
+def test_sweeps_of_other_things_are_named(runs: Any, make: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        sweep.sweep(*make(runs.echo))

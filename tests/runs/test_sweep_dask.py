@@ -143,7 +143,7 @@ def test_a_killed_worker_loses_no_run_and_a_failed_one_is_named(
     # On what is left of the cluster a failed run is named, and the others are kept.
     configs = [{"seed": 11}, {"seed": 12, "fail": True}, {"seed": 13}]
     with pytest.raises(sweep.SweepError, match=r"noise\(seed=12, fail=True\): .*seed 12 is broken"):
-        sweep.sweep(runs.noise, configs, client.get_executor(pure=False))
+        sweep.sweep(runs.noise, configs, client)  # in place of its executor
     assert [store.lookup(runs.noise, c) is not None for c in configs] == [True, False, True]
 
 

@@ -356,3 +356,32 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     assert read == count * size > 1e9
     assert after < 1e9
     assert after - before < 100e6
+
+
+def test_a_bad_tensor_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "WINDOW", 1 << 10)  # several windows a tensor
+    state = {f"w{i}": torch.randn(40, 30) for i in range(5)}
+    state["w1"][39, 2] = float("nan")
+    state["w3"][0, 0] = float("inf")
+    state |= {"ids": torch.arange(3), "empty": torch.zeros(0, 3), "cube": torch.ones(2, 2, 2)}
+    good = ["w0", "w2", "w4"]
+    with open_checkpoint(state) as checkpoint:
+        for workers in (1, 3):
+            failed: dict[str, str] = {}
+            done: list[int] = []
+            found = dict(
+                stream_means(
+                    checkpoint, {name: Blocks() for name in state}, workers=workers,
+                    failed=lambda name, error, to=failed: to.update({name: str(error)}),
+                    progress=done.append,
+                )
+            )  # fmt: skip
+            assert list(found) == good
+            assert set(failed) == set(state) - set(good)
+            assert "entry [39, 2] is nan" in failed["w1"]
+            assert sum(done) == 5 * 40 * 30 * 4
+            for name in good:
+                wanted = state[name].double().mean(1)
+                torch.testing.assert_close(found[name]["", ""].rows, wanted, atol=1e-6, rtol=1e-5)
+        with pytest.raises(CheckpointError, match="'w1'"):
+            list(stream_means(checkpoint, {"w1": Blocks()}))
