@@ -9,7 +9,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,16 @@ if TYPE_CHECKING:  # `--help` answers without torch and matplotlib
 __all__ = [
     "Folder",
     "add_source_arguments",
+    "given_sizes",
     "json_text",
+    "layout_text",
+    "left_out_text",
     "opened",
     "plain",
     "progress_bar",
     "report",
     "table_text",
+    "write_table",
 ]
 
 
@@ -50,7 +54,12 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--axes",
         metavar="FILE.yaml",
-        help="the tensors' axes of a family that is not known (see rclib/family_tables)",
+        help="the tensors' axes of a family that is not known (see rclib/families/tables)",
+    )
+    parser.add_argument(
+        "--write-table",
+        metavar="FILE.yaml",
+        help="write the table of axes that is used, or that was inferred, as a file to edit",
     )
     parser.add_argument(
         "--size",
@@ -61,7 +70,8 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _sizes(texts: Sequence[str]) -> dict[str, int]:
+def given_sizes(texts: Sequence[str]) -> dict[str, int]:
+    """Sizes of indices as the command line gives them; ValueError for what is no INDEX=NUMBER."""
     sizes = {}
     for text in texts:
         index, _, number = text.partition("=")
@@ -73,19 +83,58 @@ def _sizes(texts: Sequence[str]) -> dict[str, int]:
 
 @contextlib.contextmanager
 def opened(arguments: argparse.Namespace) -> Iterator[tuple[Checkpoint, Layout]]:
-    """The checkpoint that the arguments name, and its layout.
+    """The checkpoint that the arguments name, and its layout, parts without a row left out.
 
     Raises CheckpointError, FamilyError or ValueError, one line each.
     """
     from rclib.checkpoints.opening import open_checkpoint
     from rclib.families import layout as families
 
-    sizes = _sizes(arguments.size)
+    sizes = given_sizes(arguments.size)
     family = families.read_family(arguments.axes) if arguments.axes else None
     with open_checkpoint(arguments.source, revision=arguments.revision) as checkpoint:
-        layout = families.layout(checkpoint.tensors, checkpoint.config, family=family, sizes=sizes)
+        layout = families.layout(
+            checkpoint.tensors, checkpoint.config, family=family, sizes=sizes, partial=True
+        )
+        write_table(arguments.write_table, layout, checkpoint)
         layout.check_blocks(arguments.block)
         yield checkpoint, layout
+
+
+def write_table(path: str | None, layout: Layout | None, checkpoint: Checkpoint) -> None:
+    """The table that is used, as a file to edit; ValueError where there is none."""
+    from rclib.families.infer import table_text
+    from rclib.files.atomic import write_atomically
+
+    if path is None:
+        return
+    if layout is None or layout.table is None:
+        raise ValueError(f"--write-table {path}: no table fits, and none can be inferred")
+    text = table_text(layout.table, checkpoint.tensors, inferred=layout.inferred)
+    write_atomically(Path(path), text.encode())
+
+
+def layout_text(layout: Layout) -> str:
+    """What was taken for the axes, in a few words."""
+    if layout.inferred:
+        return "axes inferred from shapes (a guess: --write-table FILE.yaml to look at and edit)"
+    return f"layout {layout.family}"
+
+
+def left_out_text(left: Mapping[str, str] | Sequence[str], what: str, shown: int = 6) -> list[str]:
+    """One line naming what was left out, numbers of blocks taken together; none if nothing was."""
+    from rclib.families.matching import numbered, printable
+
+    if not left:
+        return []
+    groups: dict[str, int] = {}
+    for name in left:
+        reason = f": {left[name]}" if isinstance(left, Mapping) else ""
+        key = printable(numbered(name)) + reason
+        groups[key] = groups.get(key, 0) + 1
+    listed = [f"{key} ({n} times)" if n > 1 else key for key, n in list(groups.items())[:shown]]
+    more = f"; and {len(groups) - shown} more" if len(groups) > shown else ""
+    return [f"left out, {what}: {'; '.join(listed)}{more}"]
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ from rclib.cli.common import (
     Folder,
     add_source_arguments,
     json_text,
+    layout_text,
+    left_out_text,
     opened,
     progress_bar,
     report,
@@ -64,13 +66,15 @@ def run(arguments: argparse.Namespace) -> int:
                 checkpoint, layout, blocks=blocks, biases=arguments.biases, progress=progress
             )
         record = _record(found, checkpoint.nbytes, len(checkpoint.tensors), layout.ignored)
+        record |= {"inferred": layout.inferred, "left_out": layout.left_out}
+        said = layout_text(layout)
     if folder.wanted:
         folder.table("correlations", found.table())
         folder.table("vectors", found.vector_table())
         folder.json("correlations", record)
         _draw(folder, found)
         folder.write()
-    report(json_text(record) if arguments.json else _text(found, record))
+    report(json_text(record) if arguments.json else _text(found, record, said))
     return 0
 
 
@@ -92,11 +96,8 @@ def _record(
     }
 
 
-def _text(found: BlockCorrelations, record: dict[str, Any]) -> str:
-    head = (
-        f"{found.source}: layout {found.family}, {record['tensors']} tensors, "
-        f"{record['bytes'] / 1e9:.3g} GB"
-    )
+def _text(found: BlockCorrelations, record: dict[str, Any], said: str) -> str:
+    head = f"{found.source}: {said}, {record['tensors']} tensors, {record['bytes'] / 1e9:.3g} GB"
     header = ["block", "index set", "N", "pairs", "largest", "of", "and", "chance", "95 %", "p"]
     rows = [
         [
@@ -118,7 +119,8 @@ def _text(found: BlockCorrelations, record: dict[str, Any]) -> str:
         f"{above} of {len(rows)} rows lie above their 95 percent level; independent vectors "
         f"alone give {0.05 * len(rows):.1f}"
     )
-    return "\n".join([head, table_text(header, rows, left=(1, 5, 6)), tail])
+    left = left_out_text(record["left_out"], "without a row in the table")
+    return "\n".join([head, table_text(header, rows, left=(1, 5, 6)), tail, *left])
 
 
 def _p_value(p: float) -> str:

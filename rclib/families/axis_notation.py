@@ -41,7 +41,18 @@ __all__ = [
 
 
 class NotationError(ValueError):
-    """A line that does not follow the notation, or sizes that do not fit it."""
+    """A line that does not follow the notation, or sizes that do not fit it.
+
+    tensor : whose shape it is that does not fit, None where there is none.
+    """
+
+    tensor: str | None = None
+
+
+def _misfit(tensor: str, message: str) -> NotationError:
+    error = NotationError(message)
+    error.tensor = tensor
+    return error
 
 
 class UnknownSizesError(NotationError):
@@ -234,8 +245,8 @@ def solve_sizes(
     for name, axes in tensors.items():
         shape = tuple(shapes[name])
         if len(shape) != len(axes.axes):
-            raise NotationError(
-                f"tensor {name!r} has shape {shape}, its axes table has {len(axes.axes)} axes"
+            raise _misfit(
+                name, f"tensor {name!r} has shape {shape}, its axes table has {len(axes.axes)} axes"
             )
         equations += [(name, a, n) for a, n in zip(axes.axes, shape, strict=True)]
     while equations:
@@ -248,9 +259,10 @@ def solve_sizes(
                 left.append((name, axis, length))
             elif axis.size(sizes) != length:
                 given = ", ".join(f"{i} = {sizes[i] or '?'}" for i in axis.names())
-                raise NotationError(
+                raise _misfit(
+                    name,
                     f"tensor {name!r} of shape {tuple(shapes[name])}: an axis of {length} does "
-                    f"not fit its indices ({given})"
+                    f"not fit its indices ({given})",
                 )
         if len(left) == len(equations):
             missing = sorted({i for _, a, _ in left for i in a.names() if i not in sizes})

@@ -1,6 +1,6 @@
 """Model families as tables: which axes the tensors of a checkpoint have, by their names.
 
-A table is a YAML file, for the families that ship (`rclib/family_tables/*.yaml`) as for any other
+A table is a YAML file, for the families that ship (`rclib/families/tables/*.yaml`) as for any other
 (`--axes FILE.yaml`). Adding a family is adding rows:
 
     family: my_model
@@ -21,13 +21,12 @@ resized, with the reason) and `tied` (head and embedding that are one tensor).
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -40,36 +39,54 @@ from rclib.families.axis_notation import (
     parse,
     solve_sizes,
 )
+from rclib.families.configuration import flat_config
+from rclib.families.infer import infer
+from rclib.families.matching import (
+    Match,
+    Shaped,
+    is_floating,
+    known_families,
+    match,
+    ranked,
+    unmatched_message,
+)
 from rclib.families.table import Family, FamilyError, read_family
 
 __all__ = [
     "Family",
     "FamilyError",
     "Layout",
+    "ShapeError",
     "Shaped",
+    "SizesError",
     "Tied",
     "Weight",
     "base",
+    "is_floating",
     "known_families",
     "layout",
     "piece_name",
     "read_family",
 ]
 
-SHOWN = 40  # unmatched names that an error lists
-TABLES = Path(__file__).with_name("tables")
+
+class SizesError(FamilyError):
+    """Sizes that nothing tells; `indices` are those to give, without their block."""
+
+    def __init__(self, message: str, indices: Sequence[str]) -> None:
+        self.indices = tuple(indices)
+        super().__init__(message)
 
 
-class Shaped(Protocol):
-    """A tensor or what a checkpoint knows of one without reading it."""
+class ShapeError(FamilyError):
+    """Shapes that contradict a table; `tensor` is the first one."""
 
-    @property
-    def shape(self) -> Any:
-        """Its sizes, one an axis."""
+    def __init__(self, message: str, tensor: str | None) -> None:
+        self.tensor = tensor
+        super().__init__(message)
 
-    @property
-    def dtype(self) -> Any:
-        """Its type of number."""
+
+MISFITS = 2  # rows that may be left out because their shapes contradict the others
 
 
 @dataclass(frozen=True)
@@ -103,7 +120,8 @@ class Layout:
 
     weights : every described tensor; ignored : tensors that are no weights; sizes : of every
     index; sets : what is compared, name -> indices without their block; ordered : index ->
-    why it may not be resized.
+    why it may not be resized; left_out : floating tensors that the table does not describe;
+    table : the table itself; inferred : whether it was made up from names and shapes.
     """
 
     family: str
@@ -113,6 +131,9 @@ class Layout:
     sets: Mapping[str, tuple[str, ...]]
     ordered: Mapping[str, str]
     tied: Tied | None = None
+    left_out: tuple[str, ...] = ()
+    table: Family | None = None
+    inferred: bool = False
 
     @property
     def axes(self) -> dict[str, tuple[str, ...]]:
@@ -155,40 +176,106 @@ def base(index: str) -> str:
     return index.partition(".")[0]
 
 
-@cache
-def known_families() -> tuple[Family, ...]:
-    """The families that ship, in the order of their names."""
-    return tuple(read_family(path) for path in sorted(TABLES.glob("*.yaml")))
-
-
 def layout(
     tensors: Mapping[str, Shaped],
     config: Mapping[str, Any] | None = None,
     *,
     family: Family | None = None,
     sizes: Mapping[str, int] | None = None,
+    partial: bool = False,
 ) -> Layout:
     """The layout of a checkpoint's tensors; nothing but names, shapes and types is looked at.
 
     tensors : by name, `Checkpoint.tensors` or a state dict. config : the parsed config.json, of a
     live model `model.config.to_dict()`.
     family : a table of one's own; default the one that config's model_type or, failing that,
-        the names tell. sizes : sizes by index without block (e.g. {"head": 12}), which
+        the names and shapes tell. sizes : sizes by index without block (e.g. {"head": 12}), which
         override the config's.
+    partial : leave out what no row describes (`Layout.left_out`), and infer the axes where no
+        table fits (`rclib.families.infer`).
 
     Raises FamilyError (one line) for tensors that no row describes, with their names and how to
     describe them, for shapes that contradict the table, and for sizes that nothing tells.
     """
-    if family is None:
-        family = _detect(tensors, config)
-    rows, ignored, unmatched = _match(family, tensors)
-    if unmatched:
-        raise FamilyError(_unmatched_message(family, tensors, unmatched))
-    if not rows:
-        raise FamilyError(f"no tensor is described by the table {family.name!r}")
+    flat = flat_config(config)
+    if family is not None:
+        return _described(family, match(family, tensors), tensors, flat, sizes or {}, partial)
+    candidates = ranked(tensors, flat)
+    failed: tuple[Family, Match, ShapeError] | None = None
+    meant = False  # by the configuration, or by all of the names
+    for known, found, named in candidates:
+        clear = named or not found.unmatched
+        if not found.rows or not (clear or (partial and _fits(known, found))):
+            continue
+        try:
+            return _described(known, found, tensors, flat, sizes or {}, partial)
+        except ShapeError as error:  # the same names, stored in another way
+            failed = failed or (known, found, error)
+            meant = meant or clear
+    if partial and failed is not None and _fits(*failed[:2]):
+        with contextlib.suppress(ShapeError):
+            return _without_misfits(*failed[:2], tensors, flat, sizes or {})
+    if partial and not meant:
+        made = infer(tensors)
+        if made is not None:
+            found = match(made, tensors)
+            described = _described(made, found, tensors, flat, sizes or {}, True)
+            return replace(described, inferred=True)
+    if failed is not None:
+        raise failed[2]
+    # The table that comes nearest says what is missing.
+    known, found, _ = min(candidates, key=lambda e: (len(e[1].unmatched), -len(e[1].rows)))
+    raise FamilyError(unmatched_message(known, tensors, found.unmatched or list(tensors)))
+
+
+def _fits(family: Family, found: Match) -> bool:
+    """Whether a table describes enough of the blocks to be that of the model: three matrices."""
+    rows = {pattern for pattern, captured in found.rows.values() if "b" in captured}
+    return sum("<-" in family.tensors[row] or "->" in family.tensors[row] for row in rows) >= 3
+
+
+def _without_misfits(
+    family: Family,
+    found: Match,
+    tensors: Mapping[str, Shaped],
+    config: Mapping[str, Any],
+    sizes: Mapping[str, int],
+) -> Layout:
+    """The layout without a row or two whose shapes contradict the others (a padded vocabulary)."""
+    dropped: dict[str, None] = {}
+    while True:
+        try:
+            return _described(family, found, tensors, config, sizes, True)
+        except ShapeError as error:
+            if error.tensor is None:
+                raise
+            pattern = found.rows[error.tensor][0]
+            dropped[pattern] = None
+            if len(dropped) > MISFITS:
+                raise
+            rows = {n: row for n, row in found.rows.items() if row[0] != pattern}
+            gone = tuple(n for n in found.rows if n not in rows)
+            found = Match(rows, found.ignored, (*found.unmatched, *gone))
+
+
+def _described(
+    family: Family,
+    found: Match,
+    tensors: Mapping[str, Shaped],
+    config: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    partial: bool,
+) -> Layout:
+    if found.unmatched and not partial:
+        raise FamilyError(unmatched_message(family, tensors, found.unmatched))
+    if not found.rows:
+        raise FamilyError(
+            f"no tensor is described by the table {family.name!r}; it has, for instance, the row "
+            f"{next(iter(family.tensors))!r}"
+        )
     weights: dict[str, Weight] = {}
     taken: dict[tuple[str, tuple[tuple[str, str], ...]], str] = {}
-    for name, (pattern, captured) in rows.items():
+    for name, (pattern, captured) in found.rows.items():
         key = (pattern, tuple(sorted(captured.items())))
         if taken.setdefault(key, name) != name:
             raise FamilyError(f"tensors {taken[key]!r} and {name!r} are the same row {pattern!r}")
@@ -199,11 +286,13 @@ def layout(
     return Layout(
         family=family.name,
         weights=_told_apart(weights),
-        ignored=tuple(ignored),
-        sizes=_sizes(family, weights, tensors, config or {}, sizes or {}),
+        ignored=found.ignored,
+        sizes=_sizes(family, weights, tensors, config, sizes),
         sets=family.sets,
         ordered=family.ordered,
-        tied=_tied(family, rows, config or {}),
+        tied=_tied(family, found, config),
+        left_out=found.unmatched,
+        table=family,
     )
 
 
@@ -224,71 +313,6 @@ def _told_apart(weights: Mapping[str, Weight]) -> dict[str, Weight]:
         name: replace(w, label=name) if counts[w.block, w.label] > 1 else w
         for name, w in weights.items()
     }
-
-
-def _detect(tensors: Mapping[str, Shaped], config: Mapping[str, Any] | None) -> Family:
-    kind = (config or {}).get("model_type")
-    for family in known_families():
-        if isinstance(kind, str) and kind in family.model_types:
-            return family
-    fits = {f.name: _match(f, tensors) for f in known_families()}
-    best = min(known_families(), key=lambda f: (len(fits[f.name][2]), -len(fits[f.name][0])))
-    if fits[best.name][2] or not fits[best.name][0]:
-        raise FamilyError(_unmatched_message(best, tensors, fits[best.name][2] or list(tensors)))
-    return best
-
-
-Rows = dict[str, tuple[str, dict[str, str]]]
-
-
-def _match(family: Family, tensors: Mapping[str, Shaped]) -> tuple[Rows, list[str], list[str]]:
-    """{tensor: (row's pattern, what its placeholders stand for)}, ignored and unmatched names."""
-    rows: Rows = {}
-    ignored, unmatched = [], []
-    for name, info in tensors.items():
-        found = family.find(name)
-        if found is not None:
-            rows[name] = found
-        elif family.ignores(name) or not _is_floating(info):
-            ignored.append(name)
-        else:
-            unmatched.append(name)
-    return rows, ignored, unmatched
-
-
-def _is_floating(info: Shaped) -> bool:
-    return "float" in str(info.dtype)
-
-
-def _unmatched_message(
-    family: Family, tensors: Mapping[str, Shaped], unmatched: Iterable[str]
-) -> str:
-    counts: dict[str, int] = {}
-    shapes: dict[str, str] = {}
-    for name in unmatched:
-        pattern = re.sub(r"(?<=\.)\d+(?=\.)", "{b}", name, count=1)
-        counts[pattern] = counts.get(pattern, 0) + 1
-        shapes.setdefault(pattern, "x".join(map(str, tensors[name].shape)))
-    shown = [
-        f"{_printable(p)} ({shapes[p]}{f', {n} times' if n > 1 else ''})"
-        for p, n in list(counts.items())[:SHOWN]
-    ]
-    more = f", and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
-    listed = ", ".join(shown) + more
-    first = _printable(next(iter(counts)))
-    known = ", ".join(f.name for f in known_families())
-    return (
-        f"unknown layout: the table {family.name!r} (known are {known}) has no row for {listed}; "
-        "describe every tensor in a YAML file and pass it as --axes FILE.yaml, one row each under "
-        f"`tensors:`, such as `{first}: mlp.{{b}} <- stream` (outputs, inputs), "
-        "`in -> out`, `vocab stream`, or put names that are no weights under `ignore:`"
-    )
-
-
-def _printable(name: str) -> str:
-    """A name from an unknown file, fit for one line of a terminal."""
-    plain = "".join(c if c.isprintable() else "?" for c in name)
-    return plain if len(plain) <= 120 else plain[:117] + "..."
 
 
 def _sizes(
@@ -312,19 +336,20 @@ def _sizes(
         missing = sorted({base(i) for i in error.indices})
         wanted = [i for i in missing if i in family.sizes] or missing
         keys = sorted({str(key) for i in wanted for key in family.sizes.get(i, ())})
-        raise FamilyError(
+        raise SizesError(
             f"the shapes do not tell the size of {', '.join(missing)}: give "
             + " ".join(f"--size {i}=NUMBER" for i in wanted)
-            + (f", or a config.json with {', '.join(keys)}" if keys else "")
+            + (f", or a config.json with {', '.join(keys)}" if keys else ""),
+            wanted,
         ) from None
     except NotationError as error:
-        raise FamilyError(f"table {family.name!r}: {error}") from None
+        raise ShapeError(f"table {family.name!r}: {error}", error.tensor) from None
 
 
-def _tied(family: Family, rows: Rows, config: Mapping[str, Any]) -> Tied | None:
+def _tied(family: Family, found: Match, config: Mapping[str, Any]) -> Tied | None:
     if family.tied is None:
         return None
-    by_pattern = {pattern: name for name, (pattern, _) in rows.items()}
+    by_pattern = {pattern: name for name, (pattern, _) in found.rows.items()}
     heads = [by_pattern[p] for p in family.tied.heads if p in by_pattern]
     said = config.get("tie_word_embeddings")
     return Tied(

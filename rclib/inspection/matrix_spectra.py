@@ -1,16 +1,21 @@
 """Spectra of every matrix of a checkpoint: power-law exponents, spikes, stable rank.
 
-Each matrix (part of a fused one) is taken as W (outputs, inputs), heads side by side, one tensor
-at a time; λ are the eigenvalues of W^T W or W W^T, whichever is smaller. A very large matrix that
-is much taller than wide, such as an embedding of 100,000 tokens, is first reduced by QR in row
-chunks: W = Q R has the eigenvalues of R.
+Each matrix (part of a fused one, expert of a stack, convolution as out x (in · places)) is taken as
+W (outputs, inputs), one at a time (`rclib.inspection.matrix_plan`); λ are the eigenvalues of W^T W
+or W W^T, whichever is smaller. A very large matrix that is much taller than wide, such as an
+embedding of 100,000 tokens, is first reduced by QR in row chunks: W = Q R has the eigenvalues of R.
+
+Eigenvalues that the entries' precision cannot tell from zero are zero, and a tail whose values
+differ by rounding alone has no exponent (`rclib.inspection.rounding`).
 
 Sources: paper B, "Quantities" (ESD, α by Hill and by KS); the bulk's edge and spikes as in
-`rclib.spectral.random_matrix.outliers`, with the variance that the median eigenvalue tells.
+`rclib.spectral.random_matrix.outliers`, with the variance that the median eigenvalue tells, for a
+matrix of as many rows as are not zero and as many columns as its rank.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, fields
 
@@ -22,12 +27,13 @@ from torch import Tensor
 
 from rclib.checkpoints.opening import Checkpoint, CheckpointError
 from rclib.families.layout import Layout
-from rclib.families.matrix_view import MatrixView, as_matrices, matrix_view
-from rclib.spectral.power_law import PowerLaw, power_law
+from rclib.inspection.matrix_plan import MatrixPlan, plan_matrices, spectra_layout
+from rclib.inspection.rounding import Precision, numerical_rank, precision, same_value
+from rclib.spectral.power_law import MIN_EIGENVALUES, PowerLaw, power_law
 from rclib.spectral.random_matrix import marchenko_pastur, outliers
 from rclib.spectral.spectra import esd, stable_rank
 
-__all__ = ["MatrixSpectrum", "esd_histogram", "matrix_spectra", "spectra_table", "weight_matrices"]
+__all__ = ["MatrixSpectrum", "check_blocks", "esd_histogram", "matrix_spectra", "spectra_table"]
 
 Floats = NDArray[np.float64]
 BINS = 100  # of log10 of the eigenvalues, as in paper B
@@ -41,9 +47,11 @@ class MatrixSpectrum:
     block : number, None outside the blocks; name : of the tensor; matrix : its short name, with
     the part of a fused tensor; outputs, inputs : its shape. alpha_hill, alpha_ks : power-law
     exponents, alpha_ks_error : (α - 1)/√n of the second, tail : n, its number of eigenvalues;
-    None below 10 positive eigenvalues. spikes : eigenvalues beyond the Marchenko-Pastur bulk,
-    edge : where it ends, variance : of the bulk's entries. largest : the largest eigenvalue.
-    eigenvalues : (min(outputs, inputs),) ascending.
+    None below 10 positive eigenvalues and where they would measure rounding. spikes : eigenvalues
+    beyond the Marchenko-Pastur bulk, edge : where it ends, variance : of the bulk's entries.
+    largest : the largest eigenvalue.
+    eigenvalues : (min(outputs, inputs),) ascending, zero where they are rounding; rank : how many
+    are not zero. kind : what the tensor was taken for; note : why a number is missing.
     """
 
     block: int | None
@@ -61,46 +69,18 @@ class MatrixSpectrum:
     largest: float
     stable_rank: float
     eigenvalues: Floats
+    rank: int = 0
+    kind: str = "matrix"
+    note: str = ""
 
 
-def weight_matrices(
-    checkpoint: Checkpoint, layout: Layout, *, blocks: Collection[int | None] | None = None
-) -> Iterator[tuple[MatrixView, dict[str, Tensor]]]:
-    """Every tensor that is a matrix, with its parts {label: (rows, columns) as stored}.
-
-    In the order of the file, one tensor in memory at a time; a tensor that is not cut has one
-    part, "". Vectors and biases are passed over. A very tall matrix comes as its R (float64).
-    """
-    layout.check_blocks(blocks)
-    views = {
-        name: matrix_view(layout.weights[name], layout)
-        for name in checkpoint.tensors
-        if name in layout.weights and (blocks is None or layout.weights[name].block in blocks)
-    }
-    views = {name: view for name, view in views.items() if view.is_matrix}
-    if not views:
-        return
-    with as_matrices(checkpoint, views) as flat:
-        for name, view in views.items():
-            height, width = view.shape
-            rows, columns = view.positions()
-            if not rows and not columns and height > 2 * width and height * width > WHOLE:
-                yield view, {"": _triangle(flat, name)}
-                continue
-            tensor = flat.tensor(name)
-            if rows:
-                yield view, {label: tensor[places] for label, places in rows.items()}
-            elif columns:
-                yield view, {label: tensor[:, places] for label, places in columns.items()}
-            else:
-                yield view, {"": tensor}
-
-
-def _triangle(checkpoint: Checkpoint, name: str) -> Tensor:
+def _triangle(checkpoint: Checkpoint, name: str, width: int) -> Tensor:
     """R of the QR decomposition of a tall matrix (m, n), (n, n), a chunk of rows at a time."""
-    width = checkpoint.tensors[name].shape[1]
     top = torch.zeros(0, width, dtype=torch.float64)
-    for _, rows in checkpoint.chunks(name, max_bytes=4 * width * width):
+    height = math.prod(checkpoint.tensors[name].shape) // width
+    for first in range(0, height, 4 * width):
+        last = min(first + 4 * width, height)
+        rows = checkpoint.entries(name, first * width, last * width).view(last - first, width)
         stacked = torch.cat([top, rows.double()])
         if not bool(torch.isfinite(stacked).all()):
             raise CheckpointError(f"{checkpoint.source}: tensor {name!r} holds NaN or infinity")
@@ -110,51 +90,109 @@ def _triangle(checkpoint: Checkpoint, name: str) -> Tensor:
 
 def matrix_spectra(
     checkpoint: Checkpoint,
-    layout: Layout,
+    layout: Layout | None = None,
     *,
     blocks: Collection[int | None] | None = None,
+    plans: Collection[MatrixPlan] | None = None,
     progress: Callable[[int], object] | None = None,
+    on_error: Callable[[str, str], object] | None = None,
 ) -> Iterator[MatrixSpectrum]:
     """The spectrum of every matrix, in the order of the file.
 
+    layout : of the checkpoint; None takes the table that fits, or names and shapes alone. plans :
+        the matrices themselves, instead (`rclib.inspection.matrix_plan.plan_matrices`).
     blocks : which ones (None: matrices outside the blocks); default all. progress : called with
-    the bytes of each tensor that is done. Raises CheckpointError naming the tensor for NaN or
-    infinite weights and types without fractions, ValueError for blocks that are not there.
+    the bytes of each tensor that is done. on_error : called with name and reason of a tensor that
+    cannot be measured, and the others go on. Without it: CheckpointError naming the tensor for NaN
+    or infinite weights and types without fractions; ValueError for blocks that are not there.
     """
-    for view, parts in weight_matrices(checkpoint, layout, blocks=blocks):
-        weight = view.weight
-        for part, matrix in parts.items():
-            outputs, inputs = view.shape if view.sides[0] == "C" else view.shape[::-1]
-            if part:  # a cut group's share of its side
-                outputs, inputs = matrix.shape if view.sides[0] == "C" else matrix.shape[::-1]
+    if plans is None:
+        unknown: frozenset[str] = frozenset()
+        if layout is None:
+            layout, unknown = spectra_layout(checkpoint.tensors, checkpoint.config)
+        plans, left = plan_matrices(checkpoint.tensors, layout, unknown)
+        check_blocks(plans, blocks)
+        for name in left:
+            if layout is not None and name in layout.weights:
+                reason = "spectra are taken of floating types only"
+                if on_error is None:
+                    raise CheckpointError(f"{checkpoint.source}: tensor {name!r}: {reason}")
+                on_error(name, reason)
+    else:
+        check_blocks(plans, blocks)
+    for plan in plans:
+        if blocks is None or plan.block in blocks:
             try:
-                if not matrix.is_floating_point():
-                    raise ValueError(
-                        f"spectra are taken of floating types only, not {matrix.dtype}"
-                    )
-                values = esd(matrix if matrix.shape[0] >= matrix.shape[1] else matrix.t())
-            except ValueError as error:
-                where = f"{checkpoint.source}: tensor {weight.name!r}"
-                raise CheckpointError(f"{where}: {error}") from None
-            label = f"{weight.label}.{part}" if part else weight.label
-            yield _spectrum(weight.block, weight.name, label, (int(outputs), int(inputs)), values)
-        if progress is not None:
-            progress(checkpoint.tensors[weight.name].nbytes)
+                yield from _spectra_of(checkpoint, plan)
+            except CheckpointError as error:
+                if on_error is None:
+                    raise
+                on_error(plan.name, str(error))
+            if progress is not None:
+                progress(checkpoint.tensors[plan.name].nbytes)
+
+
+def check_blocks(plans: Collection[MatrixPlan], blocks: Collection[int | None] | None) -> None:
+    """ValueError for block numbers that no matrix has; None is always there."""
+    there = sorted({p.block for p in plans if p.block is not None})
+    missing = sorted({b for b in blocks or () if b is not None} - set(there))
+    if missing:
+        raise ValueError(f"the model has no block {missing[0]}, it has {there}")
+
+
+def _spectra_of(checkpoint: Checkpoint, plan: MatrixPlan) -> Iterator[MatrixSpectrum]:
+    height, width = plan.shape
+    name = plan.name
+    if plan.whole and height > 2 * width and height * width > WHOLE:
+        triangle = _triangle(checkpoint, name, width)
+        values = esd(triangle)
+        stored = getattr(torch, str(checkpoint.tensors[name].dtype).removeprefix("torch."))
+        rms = math.sqrt(float(values.sum()) / (height * width))
+        known = Precision(float(torch.finfo(stored).eps), rms, (height, width))
+        yield _spectrum(plan, plan.label, plan.kind, (height, width), values, None, known)
+        return
+    for label, kind, matrix in plan.matrices(checkpoint):
+        tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.t()
+        try:
+            values = esd(tall)
+        except ValueError as error:
+            raise CheckpointError(f"{checkpoint.source}: tensor {name!r}: {error}") from None
+        rows, columns = (int(n) for n in matrix.shape)
+        yield _spectrum(plan, label, kind, (rows, columns), values, tall, precision(tall))
 
 
 def _spectrum(
-    block: int | None, name: str, matrix: str, shape: tuple[int, int], values: Floats
+    plan: MatrixPlan,
+    label: str,
+    kind: str,
+    shape: tuple[int, int],
+    values: Floats,
+    matrix: Tensor | None,
+    known: Precision,
 ) -> MatrixSpectrum:
-    """values : eigenvalues of the smaller Gram matrix, ascending."""
-    hill, ks = _fit(values, "hill"), _fit(values, "ks")
-    zero = not values.any()
-    bulk = None if zero else outliers(values, rows=max(shape))
+    """values : eigenvalues of the smaller Gram matrix, ascending; matrix : tall, or None."""
+    rank = numerical_rank(values, matrix, known)
+    notes = []
+    if rank < int((values > 0).sum()):
+        notes.append(f"rank {rank} of {len(values)}, the rest is rounding")
+        values = np.concatenate([np.zeros(len(values) - rank), values[len(values) - rank :]])
+    elif rank < len(values):
+        notes.append(f"rank {rank} of {len(values)}")
+    hill, why = _fit(values, "hill", known)
+    ks, why_ks = _fit(values, "ks", known)
+    notes += [f"no α Hill: {why}"] if why and not why_ks else []
+    notes += [f"no α KS: {why_ks}"] if why_ks and not why else []
+    notes += [f"no α: {why}"] if why and why_ks else []
+    positive = values[values > 0]
+    rows = max(shape) if matrix is None else max(int((matrix != 0).any(1).sum()), len(positive))
+    bulk = outliers(positive, rows=rows) if len(positive) else None
+    outputs, inputs = shape if plan.outputs_first else shape[::-1]
     return MatrixSpectrum(
-        block=block,
-        name=name,
-        matrix=matrix,
-        outputs=shape[0],
-        inputs=shape[1],
+        block=plan.block,
+        name=plan.name,
+        matrix=label,
+        outputs=outputs,
+        inputs=inputs,
         alpha_hill=None if hill is None else hill.alpha,
         alpha_ks=None if ks is None else ks.alpha,
         alpha_ks_error=None if ks is None else ks.standard_error,
@@ -163,17 +201,26 @@ def _spectrum(
         edge=0.0 if bulk is None else bulk.edge,
         variance=0.0 if bulk is None else bulk.variance,
         largest=float(values[-1]),
-        stable_rank=0.0 if zero else stable_rank(values),
+        stable_rank=stable_rank(values) if len(positive) else 0.0,
         eigenvalues=values,
+        rank=rank,
+        kind=kind,
+        note="; ".join(notes),
     )
 
 
-def _fit(values: Floats, method: str) -> PowerLaw | None:
-    """The fit, None where there are too few eigenvalues or all of the tail are equal."""
+def _fit(values: Floats, method: str, known: Precision) -> tuple[PowerLaw | None, str]:
+    """The fit, or None and why: too few eigenvalues, or a tail that is one value."""
+    positive = values[values > 0]
+    if len(positive) < MIN_EIGENVALUES:
+        return None, f"fewer than {MIN_EIGENVALUES} eigenvalues"
     try:
-        return power_law(values, method)
+        found = power_law(values, method)
     except ValueError:
-        return None
+        return None, "the eigenvalues of the tail are equal"
+    if same_value(positive[found.index :], known):
+        return None, "the eigenvalues of the tail are equal up to rounding"
+    return found, ""
 
 
 def spectra_table(spectra: Iterable[MatrixSpectrum]) -> pd.DataFrame:

@@ -29,6 +29,7 @@ __all__ = [
     "table_row",
 ]
 
+_RECORDS = "rclib/experiments/mean_field/records/figure_4_5"
 _HIDDEN = {"profile", "dataset", "seeds"}  # parameters that stand elsewhere in the row
 
 
@@ -42,7 +43,7 @@ def deviations(run: Run, papers: Papers) -> list[tuple[Record, str]]:
                 reason = "Its interval straddles the criterion"
                 reason += f" ({claim['repeats']} repeats)." if claim["repeats"] > 1 else "."
             if not reason and claim["verdict"] == "not testable here":
-                reason = claim["note"]
+                reason = claim["note"] + _smaller(run, claim)
             found.append((claim, reason))
     return found
 
@@ -132,6 +133,14 @@ def notebook_link(run: Run, up: str = "") -> str:
     return f"[{name}]({up}notebooks/{name}.ipynb)"
 
 
+def _smaller(run: Run, claim: Record) -> str:
+    """What a smaller scale says of a claim that the largest cannot test; "" if nothing."""
+    if claim["key"] not in run.smaller:
+        return ""
+    profile, there = run.smaller[claim["key"]]
+    return f" (at the {profile} profile: {measured(there)}, {there['verdict']})"
+
+
 def measured(claim: Record) -> str:
     """A claim's value with its interval, e.g. "0.41 [0.39, 0.43]"."""
     if claim["value"] is None:
@@ -198,7 +207,23 @@ def codecheck(papers: Papers, runs: Mapping[str, Run]) -> str:
                 file = f"figures/{run.profile}/{name}/{figure['name']}.{kind}"
                 if (folder / file).is_file():
                     lines += [f"  - file: {file}", f'    comment: "{title}: {what}"']
+    lines += _records()
     return "\n".join(lines) + "\n"
+
+
+def _records() -> list[str]:
+    """Entries of the runs that were computed elsewhere and came in as data."""
+    from rclib.experiments.mean_field import lm_records  # loads torch, which the table needs not
+
+    lines = []
+    for run in lm_records.load_records(**lm_records.PAPER):
+        file = f"{_RECORDS}/{lm_records.record_name(*run.key[1:])}"
+        if (paths.project_root() / file).is_file():
+            made = ", ".join(run.origin[name] for name in ("device", "precision", "computed"))
+            what = f"run of Figure 4.5, N = {run.key[1]}, input computed elsewhere: {made}, "
+            what += f"torch {run.origin['torch']}; {run.origin['note']}"
+            lines += [f"  - file: {file}", f'    comment: "{_quoted(what)}"']
+    return lines
 
 
 def _quoted(text: str) -> str:

@@ -36,6 +36,11 @@ def checkpoint_maps(
 
     Raises FamilyError for an index that is unknown or cannot be resized.
     """
+    if layout.left_out:
+        raise FamilyError(
+            f"it cannot be resized: it has tensors without a row, {layout.left_out[0]!r} the "
+            f"first of {len(layout.left_out)}"
+        )
     sizes: dict[str, int] = {}
     for name, size in target.items():
         if name in layout.ordered:

@@ -18,13 +18,15 @@ structure); the norm rate r2 multiplies the transferred weights and biases.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from rclib.checks.arguments import count, flag, mapping, number
 from rclib.rowcolumn.axes import Axes, gamma_sets, index_sizes
+from rclib.rowcolumn.fan_in import input_axes
 
 __all__ = ["IndexMaps", "draw_index_maps", "gather", "transfer"]
 
@@ -163,21 +165,46 @@ def transfer(
     random_rate: float = 0.0,
     norm_rate: float = 1.0,
     fan_in_exponents: Mapping[str, float] | None = None,
+    inputs: Mapping[str, Sequence[int]] | None = None,
     replacement: bool = True,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """Grow or shrink a network without training (paper A, Algorithm 1).
 
     tensors : the trained weights by name; axes : their index names; target : new size of each
-    index to change. Returns new tensors; the inputs are left as they are. Raises ValueError
-    when tensors, axes and target do not fit together (see `draw_index_maps`, `gather`).
+    index to change. inputs : positions of the axes that a tensor sums over, by tensor name (an
+    empty tuple for a look-up table); those of tensors not named are told by
+    `rclib.rowcolumn.fan_in.input_axes`. Returns new tensors; the inputs are left as they are.
+    Raises ValueError when tensors, axes and target do not fit together (see `draw_index_maps`,
+    `gather`), and for a tensor of which it cannot be told what it sums over.
     """
+    norm_rate = number("norm_rate", norm_rate)
+    exponents = mapping("fan_in_exponents", {} if fan_in_exponents is None else fan_in_exponents)
+    source = index_sizes(axes, tensors)
     maps = draw_index_maps(
         axes,
-        index_sizes(axes, tensors),
+        source,
         target,
         random_rate=random_rate,
         replacement=replacement,
         generator=generator,
     )
-    return gather(tensors, axes, maps, norm_rate=norm_rate, fan_in_exponents=fan_in_exponents)
+    summed = input_axes(axes, source, target, inputs)
+    # With a = 1 `gather`, for which the last axis is the fan-in, leaves the scale to us.
+    given = {name: _exponent(name, exponents) for name in axes}
+    out = gather(
+        tensors, axes, maps, norm_rate=norm_rate, fan_in_exponents=dict.fromkeys(axes, 1.0)
+    )
+    for name, places in summed.items():
+        ratio = math.prod(tensors[name].shape[p] / out[name].shape[p] for p in places)
+        factor = ratio ** (1.0 - given[name])
+        if factor != 1.0:
+            out[name] = _scaled(name, out[name], factor)
+    return out
+
+
+def _exponent(name: str, exponents: Mapping[str, float]) -> float:
+    exponent = number(f"fan_in_exponents of {name!r}", exponents.get(name, 0.0))
+    if not abs(exponent) <= 9:
+        raise ValueError(f"fan_in_exponents of {name!r} must lie in [-9, 9]")
+    return exponent

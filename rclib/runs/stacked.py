@@ -42,6 +42,7 @@ def sweep_stacked(
     group: int = 16,
     cost: Callable[[Config], float] | None = None,
     description: str = "runs",
+    needs: sweep.Needs | None = None,
 ) -> list[store.Arrays]:
     """Results of all configurations in their order, each as {name: array of one member}.
 
@@ -50,7 +51,7 @@ def sweep_stacked(
         returns {name: (S, ...)} of NumPy arrays.
     configurations: keyword arguments, plain JSON, each with all the keys `members`.
     executor: as in `sweep.sweep`; None: `$RCLIB_WORKERS` processes, as `sweep.run`.
-    data, cost, description: as there.
+    data, cost, description, needs: as there.
 
     Raises ValueError for a configuration without one of the members, or with a key "group";
     SweepError, after all groups are done, if some failed: it names each configuration of those.
@@ -65,7 +66,8 @@ def sweep_stacked(
             what = "hold no key 'group'" if not missing else f"hold {missing[0]!r}"
             raise ValueError(f"configurations[{place}] must {what}, got {brief(dict(config))}")
     jobs = sweep.Jobs(partial(_split, keys, group), partial(_call, keys))
-    options: dict[str, Any] = {"data": data, "cost": cost, "description": description}
+    options: dict[str, Any] = {"data": data, "cost": cost, "needs": needs}
+    options["description"] = description
     if executor is None:
         return sweep.run(function, configurations, jobs=jobs, **options)
     return sweep.sweep(function, configurations, executor, jobs=jobs, **options)

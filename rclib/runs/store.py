@@ -16,6 +16,7 @@ the store.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -24,7 +25,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextvars import ContextVar
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,7 @@ __all__ = [
     "code_behind",
     "device",
     "fetch",
+    "handing",
     "keep",
     "key_of",
     "lookup",
@@ -57,6 +60,9 @@ __all__ = [
 
 Arrays = dict[str, np.ndarray]
 Experiment = Callable[..., Arrays]
+
+# Runs by key that `fetch` finds without a store: a worker elsewhere got them along with its task.
+_handed: ContextVar[Mapping[str, Arrays]] = ContextVar("_handed")
 
 
 @functools.cache
@@ -190,12 +196,16 @@ def fetch(
     data: Source | None = None,
     root: Path | None = None,
 ) -> Arrays:
-    """The result of `function(data, **config)`: from the store, or computed and stored."""
+    """The result of `function(data, **config)`: handed over (`handing`), from the store, or
+    computed and stored."""
+    # The key comes first: a run may change the thread count, on which the key depends.
+    key = run_key(function, config, data=data)
+    given = _handed.get({}).get(key)
+    if given is not None:  # arrays of one's own, as from the store
+        return {name: value.copy() for name, value in given.items()}
     found = lookup(function, config, data=data, root=root)
     if found is not None:
         return found
-    # The key comes first: a run may change the thread count, on which the key depends.
-    key = run_key(function, config, data=data)
     begin = time.monotonic()
     # As a later run will find it: in C order, on which the last digits of sums depend.
     found = function(data, **config)
@@ -203,6 +213,16 @@ def fetch(
     seconds = time.monotonic() - begin
     keep(function, config, arrays, key=key, seconds=seconds, data=data, root=root)
     return arrays
+
+
+@contextlib.contextmanager
+def handing(runs: Mapping[str, Arrays]) -> Iterator[None]:
+    """While this lasts, `fetch` finds these runs (key -> arrays) in this thread."""
+    token = _handed.set({**_handed.get({}), **runs})
+    try:
+        yield
+    finally:
+        _handed.reset(token)
 
 
 def keep(

@@ -8,6 +8,10 @@ interrupted sweep goes on where it stopped.
 
 `run` is the same with a pool of `$RCLIB_WORKERS` processes of its own, which share one copy of
 the data set.
+
+A run that fetches other runs from the store (`store.fetch`) says which by `needs`. They are made
+sure of first, each once; workers of an executor get their arrays along with the task, those of
+`run` read them from the disk that they share.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -32,9 +37,21 @@ from tqdm.auto import tqdm
 from rclib.runs import store
 from rclib.runs.source import Source
 
-__all__ = ["Failure", "Jobs", "SweepError", "core_seconds", "run", "sweep", "workers"]
+__all__ = [
+    "Failure",
+    "Jobs",
+    "Need",
+    "Needs",
+    "SweepError",
+    "core_seconds",
+    "run",
+    "sweep",
+    "workers",
+]
 
 Config = Mapping[str, Any]
+Need = tuple[store.Experiment, Config]
+Needs = Callable[[Config], Sequence[Need]]
 
 _shared: Source | None = None  # in a process of `run`: the data set of its sweep
 _spent: dict[tuple[str, str], float] = {}  # seconds of every run that this process has asked for
@@ -135,10 +152,11 @@ def _compute(
     data: Source | None,
     keys: Sequence[str],
     jobs: Jobs = Jobs(),
+    handed: Mapping[str, store.Arrays] = MappingProxyType({}),
 ) -> list[tuple[store.Arrays, float]]:
     """One job in a worker: arrays and seconds of each of its runs, which share the job's time.
 
-    `keys` are what the sweep knows the runs by.
+    `keys` are what the sweep knows the runs by, `handed` the runs that they need, by key.
     """
     torch.set_num_threads(1)
     data = _shared if data is None else data
@@ -149,7 +167,7 @@ def _compute(
             "not that of the sweep (was the code edited meanwhile?)"
         )
     begin = time.monotonic()
-    with threadpool_limits(limits=1):
+    with threadpool_limits(limits=1), store.handing(handed):
         found = jobs.call(function, data, configurations)
     results = [
         {name: np.asarray(value, order="C") for name, value in arrays.items()} for arrays in found
@@ -167,6 +185,7 @@ def sweep(
     cost: Callable[[Config], float] | None = None,
     description: str = "runs",
     jobs: Jobs = Jobs(),
+    needs: Needs | None = None,
 ) -> list[store.Arrays]:
     """Results of `function(data, **configuration)` for all, in the order of `configurations`.
 
@@ -178,6 +197,9 @@ def sweep(
     cost: estimate of a run's length; the longest start first, so that no worker is left alone
         with a long run at the end.
     jobs: runs that are computed together.
+    needs: configuration -> the (function, configuration) of the runs that it fetches, on the
+        same data. They run in the same way, unless they are stored, and go along with the task.
+        A needed run that itself needs others has to be swept before.
 
     Runs found in the store are not computed again, and each new one is stored as soon as it
     is finished. Raises SweepError, after all others are finished and stored, if a
@@ -198,6 +220,8 @@ def sweep(
         cost,
         description,
         jobs,
+        needs,
+        hand=executor is not None,
     )
 
 
@@ -210,6 +234,9 @@ def _sweep(
     cost: Callable[[Config], float] | None,
     description: str,
     jobs: Jobs,
+    needs: Needs | None,
+    *,
+    hand: bool,  # needed runs go along with a task, since workers may have another store
 ) -> list[store.Arrays]:
     keys = [store.run_key(function, config, data=data) for config in configurations]
     of_key = {key: dict(config) for key, config in zip(keys, configurations, strict=True)}
@@ -220,6 +247,23 @@ def _sweep(
         if found is not None:
             results[key] = found
     new = [key for key in of_key if key not in results]
+    needed: dict[str, dict[str, Need]] = {}
+    if needs is not None:
+        needed = {key: _needed(needs, of_key[key], data) for key in new}
+        failed = _make_sure(needed, where, data, sent, description, hand=hand)
+        errors = {key: failed[n] for key in new for n in needed[key] if n in failed}
+        new = [key for key in new if key not in errors]
+    carried: dict[str, store.Arrays] = {}  # read once, however many tasks they go along with
+
+    def luggage(job: list[str]) -> dict[str, store.Arrays]:
+        wanted = {n: need for key in job for n, need in needed.get(key, {}).items()} if hand else {}
+        for n, (other, config) in wanted.items():
+            if n not in carried:
+                found = store.lookup(other, config, data=data)
+                if found is not None:  # else the worker computes it again
+                    carried[n] = found
+        return {n: carried[n] for n in wanted if n in carried}
+
     todo = [[new[place] for place in places] for places in jobs.split([of_key[key] for key in new])]
     if cost is not None:
         todo.sort(key=lambda job: -sum(cost(of_key[key]) for key in job))
@@ -255,7 +299,9 @@ def _sweep(
                 for job in todo:
                     configs = [of_key[key] for key in job]
                     try:
-                        future = executor.submit(_compute, function, configs, sent, job, jobs)
+                        future = executor.submit(
+                            _compute, function, configs, sent, job, jobs, luggage(job)
+                        )
                     except RuntimeError as error:  # the pool broke, or was shut down
                         errors.update(dict.fromkeys(job, error))
                     else:
@@ -279,6 +325,48 @@ def _sweep(
     return [results[key] for key in keys]
 
 
+def _needed(needs: Needs, config: Config, data: Source | None) -> dict[str, Need]:
+    """The runs that one configuration needs, by key."""
+    return {
+        store.run_key(other, one, data=data): (other, dict(one)) for other, one in needs(config)
+    }
+
+
+def _make_sure(
+    needed: Mapping[str, Mapping[str, Need]],
+    where: Callable[[int], AbstractContextManager[Executor | None]],
+    data: Source | None,
+    sent: Source | None,
+    description: str,
+    *,
+    hand: bool,
+) -> dict[str, BaseException]:
+    """Compute the needed runs that are not stored, each once; returns the errors of those that
+    failed, by key."""
+    missing: dict[store.Experiment, dict[str, Config]] = {}
+    for key, (other, config) in {k: n for one in needed.values() for k, n in one.items()}.items():
+        if store.lookup(other, config, data=data) is None:
+            missing.setdefault(other, {})[key] = config
+    failed: dict[str, BaseException] = {}
+    for other, configs in missing.items():
+        try:
+            _sweep(
+                other,
+                list(configs.values()),
+                where,
+                data,
+                sent,
+                None,
+                f"{description}: what they start from",
+                Jobs(),
+                None,
+                hand=hand,
+            )
+        except SweepError as error:
+            failed |= {list(configs)[one.position]: one.error for one in error.failures}
+    return failed
+
+
 def run(
     function: store.Experiment,
     configs: Sequence[Config],
@@ -287,6 +375,7 @@ def run(
     cost: Callable[[Config], float] | None = None,
     description: str = "runs",
     jobs: Jobs = Jobs(),
+    needs: Needs | None = None,
 ) -> list[store.Arrays]:
     """`sweep` over `$RCLIB_WORKERS` processes of this machine; the data set is in memory once."""
     torch.set_num_threads(1)
@@ -300,4 +389,4 @@ def run(
             min(limit, todo), get_context("spawn"), initializer=_start, initargs=(shared,)
         )
 
-    return _sweep(function, configs, where, data, None, cost, description, jobs)
+    return _sweep(function, configs, where, data, None, cost, description, jobs, needs, hand=False)

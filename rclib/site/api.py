@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
 
 import pdoc
 import pdoc.render
+
+import rclib
 
 __all__ = ["write_api"]
 
@@ -24,7 +29,7 @@ def write_api(folder: Path) -> None:
             show_source=False,  # it lies beside; ten megabytes more would say it again
             math=False,
         )
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _face_as_text():
             # Types that exist for the type checker alone are shown as they are written.
             warnings.filterwarnings("ignore", "Error parsing type annotation")
             pdoc.pdoc("rclib", output_directory=folder)
@@ -37,3 +42,22 @@ def write_api(folder: Path) -> None:
             html,
         )
         path.write_text(html, encoding="utf-8")
+
+
+@contextmanager
+def _face_as_text() -> Iterator[None]:
+    """The package as pdoc can show it: names that are imported on first use are a list of links
+    to where they are defined, and the packages stand as submodules."""
+    doc, names = rclib.__doc__, rclib.__all__
+    lines = [
+        f"- `{name}`: {line}; `{where.replace(':', '.')}`"
+        for name, (where, line) in rclib.FACE.items()
+    ]
+    own = "".join(f"    {name:20s} {line}\n" for name, (_, line) in rclib.FACE.items())
+    packages = [m.name for m in pkgutil.iter_modules(rclib.__path__) if m.name[0] != "_"]
+    try:
+        rclib.__doc__ = (doc or "").replace(own, "\n".join(lines) + "\n")
+        rclib.__all__ = packages
+        yield
+    finally:
+        rclib.__doc__, rclib.__all__ = doc, names

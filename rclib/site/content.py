@@ -1,26 +1,25 @@
-"""What the gallery shows, read from the results files: notebooks, figures, claims.
+"""What the site shows: series, notebooks, figures, claims and papers, each once.
 
 One figure (or claim) may exist at several profiles; the profiles stand side by side and the
-most complete one leads. Nothing is drawn or computed here.
+most complete one leads. A figure's identity is its notebook's full name with its own: two
+notebooks may have a figure of one name. `rclib.site.loading` fills these from the results files;
+nothing is drawn or computed here.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rclib import paths
 from rclib.study.claims import VERDICTS
-from rclib.study.papers import load_papers
-from rclib.study.results import load_results, tally
-from rclib.study.seeds import claim_rows
+from rclib.study.papers import Paper, Papers, Series
 
 __all__ = [
+    "BEYOND",
     "KINDS",
-    "PAPERS",
     "ClaimRow",
     "Figure",
     "Gallery",
@@ -29,20 +28,12 @@ __all__ = [
     "Variant",
     "first_sentence",
     "leading_first",
-    "load_gallery",
     "paper_of_claim",
+    "series_of",
 ]
 
-# What the gallery can be filtered by: key -> name.
-PAPERS = {
-    "A": "A Mean Field Ansatz",
-    "B": "From Spikes to Heavy Tails",
-    "beyond": "Beyond the papers",
-}
 KINDS = ("png", "pdf", "csv")
-_BY_NUMBER = {"1": "A", "2": "B"}  # notebooks 1x, 2x; all others go beyond the papers
-# The end that `rclib.study.study.Study.save_figure` adds to a caption.
-_DATA_NOTE = re.compile(r"\s*Data: .*; profile: \w+\.$", re.DOTALL)
+BEYOND = "beyond"  # in place of a paper's id
 
 
 @dataclass(frozen=True)
@@ -86,6 +77,24 @@ class ClaimRow:
     quantity: str
     criterion: str
     outcomes: Mapping[str, Outcome]
+    item: str | None = None  # of the paper, where the claim names one
+    control: bool = False  # it must fail if the effect is absent
+    seen: str = ""  # for a criterion that was written after a value was seen: on which seeds
+
+    @property
+    def anchor(self) -> str:
+        """Its place on the page of all claims."""
+        return re.sub(r"[^\w.-]", "-", f"{self.notebook}.{self.key}")
+
+    @property
+    def profile(self) -> str:
+        """The most complete profile at which it was measured."""
+        return next(iter(self.outcomes))
+
+    @property
+    def lead(self) -> Outcome:
+        """Its outcome there."""
+        return self.outcomes[self.profile]
 
     @property
     def verdicts(self) -> tuple[str, ...]:
@@ -118,9 +127,9 @@ class Variant:
 class Notebook:
     """A notebook with its results: profile -> record."""
 
-    name: str
+    name: str  # its full name
     title: str
-    paper: str
+    paper: str  # id of the paper that it replicates, or BEYOND
     records: Mapping[str, Mapping[str, Any]]
 
     @property
@@ -133,6 +142,11 @@ class Notebook:
         """The most complete profile that has results."""
         return next(iter(self.records))
 
+    @property
+    def claims(self) -> list[Mapping[str, Any]]:
+        """Its claims there."""
+        return list(self.records[self.leading]["claims"])
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -143,6 +157,27 @@ class Figure:
     title: str  # a few words
     label: str  # what the paper calls it; "Beside ..." for one that goes further
     variants: Mapping[str, Variant]
+    own: tuple[str, ...] = ()  # keys of the claims that its item of the paper owns
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Its identity: (notebook, figure)."""
+        return self.notebook.name, self.name
+
+    @property
+    def path(self) -> str:
+        """Its identity as a path, "<notebook>/<figure>"."""
+        return f"{self.notebook.name}/{self.name}"
+
+    @property
+    def page(self) -> str:
+        """Its page on the site."""
+        return f"figures/{self.path}.html"
+
+    @property
+    def thumbnail(self) -> str:
+        """Its small picture on the site."""
+        return f"thumbnails/{self.path}.png"
 
     @property
     def lead(self) -> Variant:
@@ -154,25 +189,73 @@ class Figure:
         """First sentence of the caption."""
         return first_sentence(self.lead.caption)
 
-    @property
-    def verdicts(self) -> Mapping[str, int]:
-        """Verdicts of the notebook's claims at the leading profile: verdict -> count."""
-        return tally(c["verdict"] for c in self.lead.record["claims"])
+    def file(self, profile: str, kind: str = "png") -> str:
+        """One of its files on the site."""
+        return f"figures/{profile}/{self.path}.{kind}"
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """All that the site shows. `profiles` have results; `missing` have none."""
+    """All that the site shows. `profiles` have results; `missing` have none; `problems` names
+    every file that could not be read, whose content is left out."""
 
     notebooks: tuple[Notebook, ...]
     figures: tuple[Figure, ...]
     claims: tuple[ClaimRow, ...]
     profiles: tuple[str, ...]
     missing: tuple[str, ...]
+    papers: Papers
+    problems: tuple[str, ...] = ()
+
+    @property
+    def series(self) -> tuple[Series, ...]:
+        """The series that have results."""
+        return series_of(self.papers, (notebook.name for notebook in self.notebooks))
+
+    def notebooks_in(self, series: Series) -> tuple[Notebook, ...]:
+        """The notebooks of a series."""
+        return tuple(n for n in self.notebooks if series.holds(n.name))
+
+    def figures_of(self, notebook: str) -> tuple[Figure, ...]:
+        """The figures of one notebook."""
+        return tuple(f for f in self.figures if f.notebook.name == notebook)
 
     def claims_of(self, notebook: str) -> tuple[ClaimRow, ...]:
         """The claims of one notebook."""
         return tuple(c for c in self.claims if c.notebook == notebook)
+
+    def own_claims(self, figure: Figure) -> tuple[ClaimRow, ...]:
+        """The claims that belong to a figure: those of its item of the paper, where it has any."""
+        claims = self.claims_of(figure.notebook.name)
+        return tuple(c for c in claims if c.key in figure.own) or claims
+
+    def paper(self, key: str) -> Paper | None:
+        """A paper by its id; None for `BEYOND`."""
+        return next((paper for paper in self.papers.papers if paper.id == key), None)
+
+    def paper_name(self, key: str) -> str:
+        """Two or three words for a paper, or for what belongs to none."""
+        paper = self.paper(key)
+        return paper.short if paper else "Beyond the papers"
+
+    def cover(self, series: Series | None = None) -> Figure | None:
+        """The figure that stands for a series, or for the site: the first that a paper calls a
+        figure, or else the first."""
+        figures = [f for f in self.figures if series is None or series.holds(f.notebook.name)]
+        named = [figure for figure in figures if figure.label.startswith("Figure")]
+        return next(iter([*named, *figures]), None)
+
+
+def series_of(papers: Papers, notebooks: Iterable[str]) -> tuple[Series, ...]:
+    """The series of these notebooks, by their first digit; one that series.yaml does not know
+    has its digit for a title."""
+    known = {series.digit: series for series in papers.series}
+    digits = sorted({int(name[0]) for name in notebooks})
+    titles = {0: "Overview"}
+    return tuple(
+        known.get(digit) or Series(digit, "", titles.get(digit, f"Series {digit}"), "", ())
+        for digit in digits
+    )
 
 
 def first_sentence(text: str) -> str:
@@ -186,104 +269,9 @@ def leading_first(profiles: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(profiles, key=lambda profile: place.get(profile, 1)))
 
 
-def paper_of_claim(source: str, notebook_paper: str) -> str:
-    """Key of `PAPERS` for a claim's source, e.g. "A, Figure 4.1" or "beyond the paper"."""
-    letter, comma, _ = source.partition(",")
-    if comma and letter in PAPERS:
-        return letter
-    return "beyond" if source.startswith("beyond") else notebook_paper
-
-
-def load_gallery() -> Gallery:
-    """Everything that the results files of all profiles hold.
-
-    Raises ValueError naming the file when a results file is not valid or when a figure that
-    it names is not there.
-    """
-    profiles = leading_first(paths.PROFILES)
-    records = {profile: load_results(profile) for profile in profiles}
-    by_notebook: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for profile, found in records.items():
-        for record in found:
-            by_notebook.setdefault(record["notebook"], {})[profile] = record
-    notebooks = tuple(
-        Notebook(name, lead["title"], _paper(name, lead["title"]), kinds)
-        for name, kinds in sorted(by_notebook.items())
-        for lead in [next(iter(kinds.values()))]
-    )
-    return Gallery(
-        notebooks=notebooks,
-        figures=tuple(figure for notebook in notebooks for figure in _figures(notebook)),
-        claims=tuple(claim for notebook in notebooks for claim in _claims(notebook)),
-        profiles=tuple(profile for profile in profiles if records[profile]),
-        missing=tuple(profile for profile in profiles if not records[profile]),
-    )
-
-
-def _paper(name: str, title: str) -> str:
-    if title.lower().startswith("beyond"):
-        return "beyond"
-    return _BY_NUMBER.get(name[0], "beyond")
-
-
-def _figures(notebook: Notebook) -> list[Figure]:
-    variants: dict[str, dict[str, Variant]] = {}
-    for profile, record in notebook.records.items():
-        for figure in record["figures"]:
-            name = figure["name"]
-            folder = paths.figures_dir(profile, notebook.name)
-            files = {kind: folder / f"{name}.{kind}" for kind in KINDS}
-            for path in files.values():
-                if not path.is_file():
-                    raise ValueError(
-                        f"figure {path} is missing, but the results of {notebook.name} name it; "
-                        f"run `make figures PROFILE={profile}`"
-                    )
-            caption = _DATA_NOTE.sub("", figure["caption"])
-            variants.setdefault(name, {})[profile] = Variant(profile, caption, files, record)
-    titles, items = load_papers().figure_titles(), load_papers().figure_items()
-    return [
-        Figure(
-            name=name,
-            notebook=notebook,
-            title=titles.get((notebook.name, name), name.replace("_", " ").capitalize()),
-            label=items.get((notebook.name, name), notebook.label),
-            variants=found,
-        )
-        for name, found in variants.items()
-    ]
-
-
-def _claims(notebook: Notebook) -> list[ClaimRow]:
-    found: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for profile, record in notebook.records.items():
-        for claim in claim_rows([dict(record)]):
-            found.setdefault(claim["key"], {})[profile] = claim
-    rows = []
-    for key, by_profile in found.items():
-        lead = next(iter(by_profile.values()))
-        outcomes = {
-            profile: Outcome(
-                verdict=c["verdict"],
-                value=c["value"],
-                low=c["low"],
-                high=c["high"],
-                repeats=int(c["repeats"]),
-                note=c["note"],
-                seeds=c["seeds"],
-            )
-            for profile, c in by_profile.items()
-        }
-        rows.append(
-            ClaimRow(
-                notebook=notebook.name,
-                key=key,
-                source=lead["paper"],
-                paper=paper_of_claim(lead["paper"], notebook.paper),
-                statement=lead["statement"],
-                quantity=lead["quantity"],
-                criterion=lead["criterion"],
-                outcomes=outcomes,
-            )
-        )
-    return rows
+def paper_of_claim(source: str, notebook_paper: str, known: Iterable[str]) -> str:
+    """Id of the paper of a claim's source, e.g. "A, Figure 4.1" or "beyond the paper"."""
+    identity, comma, _ = source.partition(",")
+    if comma and identity in known:
+        return identity
+    return BEYOND if source.startswith(BEYOND) else notebook_paper

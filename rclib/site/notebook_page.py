@@ -13,6 +13,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -118,24 +119,37 @@ def read_notebook(path: Path) -> NotebookNode:
     return notebook
 
 
-def render(notebook: NotebookNode, *, pictures: str) -> Page:
-    """The notebook's cells as HTML.
-
-    pictures : folder, relative to the page, in which the page's pictures will lie.
-    """
-    node = nbformat.from_dict(notebook)
-    found = _take_pictures(node, pictures)
-    exporter = _Exporter(
+@cache
+def _exporter() -> _Exporter:
+    return _Exporter(
         raw_template=TEMPLATE,
         config=Config({"NbConvertBase": {"display_data_priority": PRIORITY}}),
         exclude_input_prompt=True,
         exclude_output_prompt=True,
     )
-    html, _ = exporter.from_notebook_node(node)
+
+
+def render(
+    notebook: NotebookNode,
+    *,
+    pictures: str,
+    saved: Mapping[str, tuple[str, int, int]] | None = None,
+) -> Page:
+    """The notebook's cells as HTML.
+
+    pictures : folder, relative to the page, in which the page's pictures will lie.
+    saved : figures that lie on the site already, name -> (address, width, height); a cell that
+        saves one of them shows that file.
+    """
+    node = nbformat.from_dict(notebook)
+    found = _take_pictures(node, pictures, saved or {})
+    html, _ = _exporter().from_notebook_node(node)
     return Page(_tidy(html), found)
 
 
-def _take_pictures(notebook: NotebookNode, folder: str) -> dict[str, bytes]:
+def _take_pictures(
+    notebook: NotebookNode, folder: str, saved: Mapping[str, tuple[str, int, int]]
+) -> dict[str, bytes]:
     """Pictures of the outputs, which are told where they will lie and what they show.
 
     The caption that a cell returns stands below its picture instead of above it. Widgets, which
@@ -150,19 +164,44 @@ def _take_pictures(notebook: NotebookNode, folder: str) -> dict[str, bytes]:
         captions = [o for o in outputs if pictures and _is_caption(o)]
         cell.outputs = [o for o in outputs if o not in captions]
         caption = ast.literal_eval(captions[-1].data["text/plain"]) if captions else ""
+        known = _saved_in(cell.source) if len(pictures) == 1 else []
         for output in pictures:
-            payload = base64.b64decode(output.data["image/png"])
-            name = hashlib.sha256(payload).hexdigest()[:16] + ".png"
-            found[name] = payload
-            width, height = size_of(payload)
+            if len(known) == 1 and known[0] in saved:
+                file, width, height = saved[known[0]]
+            else:
+                payload = base64.b64decode(output.data["image/png"])
+                name = hashlib.sha256(payload).hexdigest()[:16] + ".png"
+                found[name] = payload
+                file, (width, height) = f"{folder}/{name}", size_of(payload)
             output.metadata["rclib"] = {
-                "file": f"{folder}/{name}",
+                "file": file,
                 "alt": first_sentence(caption) or "Picture drawn by the cell above.",
                 "caption": caption,
                 "width": width,
                 "height": height,
             }
     return found
+
+
+def _saved_in(source: str) -> list[str]:
+    """Names of the figures that a cell saves (`study.save_figure(figure, "name", ...)`)."""
+    return [
+        call.args[1].value
+        for call in ast.walk(_tree(source))
+        if isinstance(call, ast.Call)
+        and getattr(call.func, "attr", "") == "save_figure"
+        and len(call.args) > 1
+        and isinstance(call.args[1], ast.Constant)
+        and isinstance(call.args[1].value, str)
+    ]
+
+
+def _tree(source: str) -> ast.Module:
+    """A cell's syntax; nothing of a cell with IPython's own commands."""
+    try:
+        return ast.parse(source)
+    except SyntaxError:
+        return ast.Module([], [])
 
 
 def _is_caption(output: NotebookNode) -> bool:
@@ -217,13 +256,9 @@ def declaring_cells(notebook: NotebookNode, keys: list[str]) -> dict[str, str]:
 
 def _strings(source: str) -> tuple[set[str], list[str]]:
     """String literals of a cell, and patterns of its f-strings that begin or end in text."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:  # a cell with IPython's own commands
-        return set(), []
     literals: set[str] = set()
     patterns = []
-    for node in ast.walk(tree):
+    for node in ast.walk(_tree(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             literals.add(node.value)
         elif isinstance(node, ast.JoinedStr):

@@ -32,6 +32,7 @@ __all__ = [
     "Kept",
     "PairDistances",
     "bootstrap_interval",
+    "borrowed_interval",
     "floor",
     "jackknife",
     "kolmogorov_smirnov",
@@ -157,16 +158,49 @@ def jackknife(
     if positive:
         inner = jackknife(lambda kept: _log(statistic(kept)), sizes)
         return Interval(*(math.exp(end) for end in (inner.value, inner.low, inner.high)))
+    value = statistic({group: range(size) for group, size in sizes.items()})
+    half = _t(sizes) * math.sqrt(sum(_variances(statistic, sizes).values()))
+    return Interval(value, value - half, value + half)
+
+
+def borrowed_interval(
+    statistic: Callable[[Kept], float], sizes: Mapping[int, int], chosen: Kept
+) -> Interval:
+    """A statistic of the runs `chosen` with the spread of a run taken from all of them.
+
+    For groups too small to leave a run out. The variance that `jackknife` finds for a group of R
+    runs is taken R / r times for its r chosen ones, the degrees of freedom are those of all runs.
+    Of distances between pairs this keeps the part of first order: a little short for two runs.
+
+    Raises ValueError for sizes below 3 and a group without two chosen runs.
+    """
+    if not sizes or min(sizes.values()) < 3:
+        raise ValueError(f"sizes must be at least 3, got {dict(sizes)}")
+    if any(len(set(chosen.get(group, ()))) < 2 for group in sizes):
+        raise ValueError(f"every group needs two chosen runs, got {dict(chosen)}")
+    variance = sum(
+        part * sizes[group] / len(chosen[group])
+        for group, part in _variances(statistic, sizes).items()
+    )
+    value = statistic(chosen)
+    half = _t(sizes) * math.sqrt(variance)
+    return Interval(value, value - half, value + half)
+
+
+def _variances(statistic: Callable[[Kept], float], sizes: Mapping[int, int]) -> dict[int, float]:
+    """What each group adds to the jackknife variance."""
     whole: dict[int, Sequence[int]] = {group: range(size) for group, size in sizes.items()}
-    value, variance = statistic(whole), 0.0
+    found = {}
     for group, size in sizes.items():
         without = [
             statistic({**whole, group: [i for i in range(size) if i != k]}) for k in range(size)
         ]
-        variance += (size - 1) * float(np.var(without))
-    freedom = sum(sizes.values()) - len(sizes)
-    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(variance)
-    return Interval(value, value - half, value + half)
+        found[group] = (size - 1) * float(np.var(without))
+    return found
+
+
+def _t(sizes: Mapping[int, int]) -> float:
+    return float(stats.t.ppf(0.975, sum(sizes.values()) - len(sizes)))
 
 
 def _log(value: float) -> float:

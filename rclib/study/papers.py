@@ -144,10 +144,14 @@ class Papers:
 
 @dataclass(frozen=True)
 class Run:
-    """The results of one notebook at the largest scale that is committed."""
+    """The results of one notebook at the largest scale that is committed.
+
+    smaller : key -> (profile, claim), for claims that only a smaller scale could test.
+    """
 
     profile: str
     record: Record
+    smaller: Mapping[str, tuple[str, Record]] = field(default_factory=dict)
 
 
 @cache
@@ -207,5 +211,14 @@ def committed_runs() -> dict[str, Run]:
     for profile in sorted(paths.PROFILES, key=lambda name: name == "paper"):
         if profile != "quick":
             for record in load_results(profile):
-                runs[record["notebook"]] = Run(profile, record)
+                before = runs.get(record["notebook"])
+                smaller = _only_there(before, record) if before else {}
+                runs[record["notebook"]] = Run(profile, record, smaller)
     return dict(sorted(runs.items()))
+
+
+def _only_there(before: Run, record: Record) -> dict[str, tuple[str, Record]]:
+    """Claims that `before` could test and `record` cannot."""
+    tested = {c["key"]: c for c in before.record["claims"] if c["value"] is not None}
+    untested = [c["key"] for c in record["claims"] if c["value"] is None]
+    return {key: (before.profile, tested[key]) for key in untested if key in tested}

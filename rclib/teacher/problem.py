@@ -31,6 +31,7 @@ from rclib.checks.arguments import brief, count, number
 __all__ = [
     "Problem",
     "RidgeFit",
+    "check_arrays",
     "features",
     "loss_and_gradient",
     "make_problem",
@@ -78,7 +79,10 @@ class Problem:
 
 def check_arrays(**arrays: tuple[Any, tuple[str, ...]]) -> None:
     """Each argument must be an array of float32 or float64 with the axes named; axes of one name
-    have one length, which is not zero."""
+    have one length, which is not zero.
+
+    Raises TypeError for what is no array, ValueError for another dtype or shape.
+    """
     sizes: dict[str, tuple[str, int]] = {}
     for name, (array, axes) in arrays.items():
         if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):

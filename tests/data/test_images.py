@@ -434,6 +434,7 @@ def test_folder_is_decoded_again_when_one_file_changes(tmp_path: Path) -> None:
     assert load("cifar10", root=tmp_path).checksum != first.checksum
 
 
+@pytest.mark.slow
 def test_damage_anywhere_in_the_kept_file_is_found_and_repaired(tmp_path: Path) -> None:
     write_zip(tmp_path / "cifar10.zip", image_files())
     first = load("cifar10", root=tmp_path)
@@ -501,6 +502,7 @@ print("not reached")
 """
 
 
+@pytest.mark.slow
 def test_full_disk_and_killed_writer_leave_no_half_file(tmp_path: Path) -> None:
     write_zip(tmp_path / "cifar10.zip", image_files())
     result = subprocess.run(

@@ -159,6 +159,7 @@ def built(project: Path) -> None:
             (project / target).touch()
 
 
+@pytest.mark.slow
 def test_an_edit_runs_what_imports_it(made: Path) -> None:
     assert would_run(made) == ["10_a", "20_b"]
     built(made)

@@ -23,9 +23,13 @@ from nbformat.v4 import new_code_cell, new_notebook
 from rclib.execution import kernel_server, kernels, provisioner, runner
 from rclib.execution.runner import RunError
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or not hasattr(os, "pidfd_open"), reason="kernels are forked on Linux"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform != "linux" or not hasattr(os, "pidfd_open"),
+        reason="kernels are forked on Linux",
+    ),
+]
 PARAMETERS = 'profile = "quick"'
 ROOT = Path(__file__).parents[2]
 # What a notebook can see of its process and what packages found out when they were imported.
@@ -78,15 +82,18 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def offer() -> Iterator[str]:
     """A server for the whole module, measured by coverage, whose kernels are not."""
-    with pytest.MonkeyPatch.context() as patch, kernels.serving():
-        name = os.environ[kernels.OFFER]
-        patch.delenv(kernels.OFFER)
-        yield name
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # as make sets it, and the fixture below
+        with kernels.serving():
+            name = os.environ[kernels.OFFER]
+            patch.delenv(kernels.OFFER)
+            yield name
 
 
 @pytest.fixture
 def forked(offer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(kernels.OFFER, offer)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as make sets it, and as the server has it
     for name in [n for n in os.environ if n.startswith("COVERAGE_PROCESS_")]:
         monkeypatch.delenv(name)
     provisioner.register()
@@ -458,10 +465,12 @@ def test_server_that_cannot_start_means_ordinary_kernels(
 
 def test_nothing_stays_when_the_command_is_killed(project: Path) -> None:
     write("10_parent", "import os; open('../pids', 'w').write(f'{os.getppid()} {os.getpid()}')")
-    before = set(Path("/tmp").iterdir())
+    own = project.parent / "temporary"
+    own.mkdir()
     command = [sys.executable, "-m", "rclib.execution.runner", "run", "10_parent"]
     script = "import subprocess, sys, time\nsubprocess.run(sys.argv[1:])\ntime.sleep(60)"
     variables = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_PROCESS_")}
+    variables |= {"OMP_NUM_THREADS": "1", "TMPDIR": str(own)}
     serve = [sys.executable, "-m", "rclib.execution.kernels", "--"]
     outer = subprocess.Popen(
         [*serve, sys.executable, "-c", script, *command],
@@ -479,7 +488,7 @@ def test_nothing_stays_when_the_command_is_killed(project: Path) -> None:
     assert gone(server)
     assert gone(kernel)
     os.killpg(outer.pid, signal.SIGKILL)  # the command itself, which slept on
-    assert {p for p in set(Path("/tmp").iterdir()) - before if "rclib" in p.name} == set()
+    assert [p for p in own.iterdir() if "rclib" in p.name] == []
 
 
 # --- the command and the registration ------------------------------------------------------

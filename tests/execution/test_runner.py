@@ -328,6 +328,7 @@ def test_stored_outputs_are_refreshed_from_the_last_run(
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_nbval_compares_the_refreshed_outputs() -> None:
     """With the options of `make test`."""
     path = write(GOOD, CHECK, CHECK.replace("7", "8"))

@@ -267,7 +267,10 @@ def test_make_new_gives_what_lint_types_tests_and_the_runner_accept(tmp_path: Pa
         shutil.copytree(ROOT / part, root / part, ignore=ignored)
     for part in ("pyproject.toml", "Makefile", "README.md"):
         shutil.copyfile(ROOT / part, root / part)
-    (root / "tests/support").mkdir(parents=True)
+    shutil.copytree(ROOT / "tests/support", root / "tests/support", ignore=ignored)
+    (root / "tests/experiments").mkdir()
+    contracts = "tests/experiments/test_contracts.py"
+    shutil.copyfile(ROOT / contracts, root / contracts)
     taken = {path.name[:2] for path in (root / "notebooks").glob("[0-9]*.ipynb")}
     number = next(str(n) for n in range(49, 99) if str(n) not in taken)
     name = f"{number}_{SLUG}"
@@ -288,6 +291,9 @@ def test_make_new_gives_what_lint_types_tests_and_the_runner_accept(tmp_path: Pa
     assert "4 passed" in run(
         root, python, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(test)
     )
+    # What every experiment and notebook owes holds for this one without a word in those tests.
+    of_it = run(root, python, "-m", "pytest", "-q", "-p", "no:cacheprovider", contracts, "-k", SLUG)
+    assert "3 passed" in of_it
     assert "2 of 2 claims reproduced" in run(
         root, python, "-m", "rclib.execution.runner", "run", name
     )

@@ -140,6 +140,7 @@ def cell(source: str, name: str, *tags: str) -> dict[str, Any]:
     return kind | {"id": name, "metadata": meta, "source": source}
 
 
+@pytest.mark.slow
 def test_a_notebook_is_run_with_other_seeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 import yaml
 
-from rclib.families.layout import TABLES, FamilyError, known_families, layout
+from rclib.families.layout import FamilyError, known_families, layout
+from rclib.families.matching import TABLES
 from rclib.families.table import read_family
 
 OWN = """
@@ -95,7 +96,11 @@ def test_every_shipped_table_can_be_read_and_compares_its_main_indices() -> None
     assert len(kinds) == len(set(kinds))
     assert {"gpt2", "gpt_neox", "llama", "mistral", "qwen2", "bert"} <= set(kinds)
     for family in families:
-        assert {"stream", "MLP hidden", "vocabulary"} <= set(family.sets)
+        images = "resnet" in family.name or "vit" in family.name
+        assert {"stage" if "resnet" in family.name else "stream"} <= set(family.sets)
+        assert images or "vocabulary" in family.sets
+        hidden = {"MLP hidden", "hidden of all experts", "inner channels"} & set(family.sets)
+        assert hidden, family.name
 
 
 def test_unknown_layouts_name_what_is_unmatched_and_how_to_describe_it() -> None:

@@ -32,6 +32,7 @@ def figures(folder: Path, jobs: int) -> subprocess.Popen[bytes]:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (ROOT / ".venv" / ".installed").exists(), reason="needs the environment that make builds"
 )

@@ -19,7 +19,7 @@ PICTURES = sorted(
 )
 
 
-@pytest.mark.parametrize("path", PICTURES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize("path", PICTURES, ids=lambda path: f"{path.parents[1].name}-{path.stem}")
 def test_committed_figure(path: Path) -> None:
     with Image.open(path) as picture:
         assert picture.info.keys() <= {"dpi", "transparency"}

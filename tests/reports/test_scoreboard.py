@@ -167,6 +167,7 @@ def test_every_broken_file_is_named(folder: Path, capsys: pytest.CaptureFixture[
         results.load_results("quick")
 
 
+@pytest.mark.slow
 def test_the_overview_names_a_broken_file_and_shows_the_others(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,7 @@ def test_shrinking_what_was_grown_by_copies_gives_it_back() -> None:
     torch.testing.assert_close(move_gpt(grown, 8, back)(x), model(x), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_sampling_error_falls_with_the_width_and_broken_indices_do_not() -> None:
     model = small(width=16, norm="rms")
     x = tokens()[:, :-1]

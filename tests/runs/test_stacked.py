@@ -134,6 +134,7 @@ def test_one_entry_a_member_and_a_new_seed_computes_only_itself(
     assert all(f is not None and same(f, a) for f, a in zip(found, among, strict=True))
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_arrays_of_one(
     runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +197,7 @@ def test_a_failing_group_is_named_and_loses_no_other(runs: Any, tmp_path: Path) 
     assert groups(tmp_path) == [[0, 1], [4, 5], [3]]
 
 
+@pytest.mark.slow
 def test_a_failing_group_of_a_pool_loses_no_other(
     runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

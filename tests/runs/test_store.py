@@ -442,6 +442,7 @@ def writers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return here, done.stdout
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_the_old_file_and_no_temporary_one(writers: tuple[Path, str]) -> None:
     here, printed = writers
     failed, files = json.loads(printed)
@@ -450,6 +451,7 @@ def test_full_disk_leaves_the_old_file_and_no_temporary_one(writers: tuple[Path,
     assert (here / "file.bin").read_bytes() == b"old"
 
 
+@pytest.mark.slow
 def test_killed_writer_leaves_no_entry_that_is_not_whole(writers: tuple[Path, str]) -> None:
     root = writers[0] / "cache"
     large = sys.modules["store_test_runs"].large

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from rclib.data.images import load
-from rclib.experiments.mean_field.mlp_runs import configuration, train_mlp
+from rclib.experiments.mean_field.mlp_runs import configuration, runs_needed, train_mlp
 from rclib.runs import store, sweep
 
 # `echo` writes down that it was called, in files: worker processes share no lists.
@@ -45,6 +45,18 @@ def echo(data, *, x, fail=False, die=False, interrupt=False, wait_for=0):
     time.sleep(0.01)
     (LOG / f"done {name}").touch()
     return {"x": np.asarray(x), "sum": np.asarray(data.x_test.sum() if data is not None else 0)}
+
+
+def twice(data, *, source, times=2):
+    from rclib.runs import store
+    found = store.fetch(echo, source, data=data)["x"]
+    found *= times  # arrays of its own
+    (LOG / f"start {len(list(LOG.iterdir())):02d} twice").touch()
+    return {"x": found}
+
+
+def needs(config):
+    return [(echo, config["source"])]
 """
 
 
@@ -98,6 +110,7 @@ def test_without_a_cost_the_order_of_the_configs_is_kept(runs: Any, tmp_path: Pa
     assert [x for x, _ in finished(tmp_path)] == [3, 1, 2]
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_arrays_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +134,49 @@ def test_two_workers_give_the_arrays_of_one(
         assert all((one[k].dtype, one[k].shape) == (two[k].dtype, two[k].shape) for k in one)
     finals = {r["test_loss"].tobytes() for r in results[0]}
     assert len(finals) == len(configs)  # different runs, not one run three times
+
+
+# --- runs that need others -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["here", "two workers", "executor"])
+def test_what_runs_need_is_computed_once_and_before_them(
+    runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    configs = [{"source": {"x": x}, "times": t} for x, t in ((3, 1), (3, 2), (4, 3), (3, 4))]
+    if how == "executor":
+        with ThreadPoolExecutor(2) as pool:
+            results = sweep.sweep(runs.twice, configs, pool, needs=runs.needs)
+    else:
+        monkeypatch.setenv("RCLIB_WORKERS", "2" if how == "two workers" else "1")
+        results = sweep.run(runs.twice, configs, needs=runs.needs)
+    assert [int(r["x"]) for r in results] == [3, 6, 12, 12]
+    assert sorted(x for x, _ in finished(tmp_path)) == [3, 4]
+    names = sorted(p.name for p in (tmp_path / "log").glob("start*"))
+    assert [name.split()[2] == "twice" for name in names] == [False] * 2 + [True] * 4
+    # Stored runs ask for nothing any more, not even for what they needed.
+    for path in (tmp_path / "cache" / "echo").iterdir():
+        path.unlink()
+    sweep.run(runs.twice, configs, needs=runs.needs)
+    assert len(finished(tmp_path)) == 2
+
+
+def test_a_run_whose_need_fails_fails_with_its_error(runs: Any, tmp_path: Path) -> None:
+    bad = {"x": 5, "fail": True}
+    configs = [{"source": {"x": 3}}, {"source": bad}, {"source": bad, "times": 4}]
+    with pytest.raises(sweep.SweepError, match=r"2 of 3 .*RuntimeError: run 5 is broken") as caught:
+        sweep.run(runs.twice, configs, needs=runs.needs)
+    assert [f.position for f in caught.value.failures] == [1, 2]
+    assert [r and int(r["x"]) for r in caught.value.results] == [6, None, None]
+    assert finished(tmp_path) == [(3, os.getpid())]
+
+
+def test_transfers_say_which_runs_they_start_from() -> None:
+    source = configuration(width=6, seed=0, epochs=1, lr=0.1, batch_size=32)
+    for config in ({"source": source}, {"source": source, "reference": {**source, "seed": 1}}):
+        found = runs_needed(config)
+        assert found == [(train_mlp, config[key]) for key in config]
+    assert runs_needed({"source": source, "reference": None}) == [(train_mlp, source)]
 
 
 # --- failures ------------------------------------------------------------------------------
@@ -150,6 +206,7 @@ def test_many_failures_are_counted_and_the_first_five_shown(runs: Any) -> None:
     assert [f.position for f in caught.value.failures] == list(range(1, 8))
 
 
+@pytest.mark.slow
 def test_finished_runs_of_two_workers_are_kept_when_another_fails(
     runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +227,7 @@ def test_finished_runs_of_two_workers_are_kept_when_another_fails(
     assert process != os.getpid()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_of_the_pool_is_reported_and_the_sweep_goes_on_next_time(
     runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

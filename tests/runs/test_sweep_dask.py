@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,6 +46,16 @@ def noise(data, *, seed, fail=False):
     (LOG / f"done {seed} {os.getpid()} {time.monotonic_ns()}").touch()
     threads = np.array(torch.get_num_threads())
     return {"singular": torch.linalg.svdvals(w).numpy(), "threads": threads}
+
+
+def grown(data, *, source, width):
+    from rclib.runs import store
+    run = store.fetch(noise, source)
+    return {"grown": np.resize(run["singular"], width), "process": np.array(os.getpid())}
+
+
+def needs(config):
+    return [(noise, config["source"])]
 """
 
 
@@ -90,7 +101,10 @@ def events(tmp_path: Path, kind: str) -> list[tuple[int, int]]:
     return [(int(n[1]), int(n[2])) for n in names]
 
 
-def test_a_killed_worker_loses_no_run(runs: Any, client: Any, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_killed_worker_loses_no_run_and_a_failed_one_is_named(
+    runs: Any, client: Any, tmp_path: Path
+) -> None:
     killed: list[int] = []
 
     def kill_one() -> None:
@@ -103,7 +117,7 @@ def test_a_killed_worker_loses_no_run(runs: Any, client: Any, tmp_path: Path) ->
 
     other = threading.Thread(target=kill_one)
     other.start()
-    configs = [{"seed": seed} for seed in (7, 3, 5, 1, 2, 6, 4, 0)]
+    configs: list[dict[str, Any]] = [{"seed": seed} for seed in (7, 3, 5, 1, 2, 6, 4, 0)]
     found = sweep.sweep(runs.noise, configs, client.get_executor(pure=False))
     other.join()
 
@@ -126,15 +140,42 @@ def test_a_killed_worker_loses_no_run(runs: Any, client: Any, tmp_path: Path) ->
     assert all((a["singular"] == b["singular"]).all() for a, b in zip(found, again, strict=True))
     assert len(events(tmp_path, "done")) == len(done)
 
-
-def test_a_failed_run_on_the_cluster_is_named(runs: Any, client: Any, tmp_path: Path) -> None:
-    (tmp_path / "log" / "go").touch()
-    configs: list[dict[str, Any]] = [{"seed": 1}, {"seed": 2, "fail": True}, {"seed": 3}]
-    with pytest.raises(sweep.SweepError, match=r"noise\(seed=2, fail=True\): .*seed 2 is broken"):
+    # On what is left of the cluster a failed run is named, and the others are kept.
+    configs = [{"seed": 11}, {"seed": 12, "fail": True}, {"seed": 13}]
+    with pytest.raises(sweep.SweepError, match=r"noise\(seed=12, fail=True\): .*seed 12 is broken"):
         sweep.sweep(runs.noise, configs, client.get_executor(pure=False))
     assert [store.lookup(runs.noise, c) is not None for c in configs] == [True, False, True]
 
 
+def test_runs_without_a_common_disk_get_what_they_need(
+    runs: Any, client: Any, tmp_path: Path
+) -> None:
+    """Three stores: this process's and one a worker. The source is computed once all the same."""
+    (tmp_path / "log" / "go").touch()
+
+    def own_store(folder: str, dask_worker: Any) -> None:
+        os.environ["RCLIB_CACHE"] = f"{folder}/worker {dask_worker.name}"
+
+    client.run(own_store, str(tmp_path))
+    configs = [{"source": {"seed": s}, "width": n} for s in (1, 2) for n in (3, 50, 7, 11)]
+    executor = client.get_executor(pure=False)
+    found = sweep.sweep(runs.grown, configs, executor, needs=runs.needs)
+    done = events(tmp_path, "done")
+    assert sorted(seed for seed, _ in done) == [1, 2]
+    assert os.getpid() not in {process for _, process in done}  # on the cluster too
+    assert os.getpid() not in {int(run["process"]) for run in found}
+    assert not list(tmp_path.glob("worker */**/*.safetensors"))
+    for config, run in zip(configs, found, strict=True):
+        source = store.lookup(runs.noise, config["source"])
+        assert source is not None
+        assert (run["grown"] == np.resize(source["singular"], config["width"])).all()
+    # Without `needs` each worker would compute and store the source for itself.
+    with_other = [{"source": {"seed": 3}, "width": n} for n in range(1, 9)]
+    sweep.sweep(runs.grown, with_other, executor)
+    assert list(tmp_path.glob("worker */noise/*.safetensors"))
+
+
+@pytest.mark.slow
 def test_the_readme_goes_from_laptop_to_cluster(client: Any) -> None:
     text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     section = text.split("## From laptop to cluster in one argument")[1].split("\n## ")[0]

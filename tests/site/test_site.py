@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -18,13 +19,13 @@ from site_project import (
     make_project,
     picture,
     record,
-    write_notebook,
+    small_papers,
     write_results,
 )
 
 from rclib import paths
 from rclib.site import build as builder
-from rclib.site import content, images, notebook_page
+from rclib.site import content, images, loading, notebook_page, pages
 from rclib.site.build import build
 from rclib.site.mathml import mathml
 from rclib.study.results import duration
@@ -39,6 +40,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(variable, raising=False)
     root = make_project(tmp_path / "project")
     monkeypatch.chdir(root)
+    monkeypatch.setattr(loading, "load_papers", small_papers)
     return root
 
 
@@ -57,49 +59,112 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 # --- the whole -----------------------------------------------------------------------------
 
 
-def test_front_page_has_a_card_a_figure(project: Path) -> None:
+def test_start_page_has_a_card_a_series(project: Path) -> None:
     made = build(project / "site", api=False)
-    assert (made["figures"], made["claims"], made["notebooks"]) == (4, 12, 4)
+    assert (made.figures, made.claims, made.notebooks) == (4, 12, 4)
+    assert made.problems == ()
     page = soup(project / "site" / "index.html")
     summary = words(page.select_one(".summary"))
     assert "12 claims , each at the largest scale that was run" in summary
     assert "3 reproduced" in summary
-    assert "stand when corrected for the number of claims" in summary
     cards = page.select(".card")
-    assert [c.select_one("a")["href"] for c in cards] == [
-        f"figures/{name}.html"
-        for name in ("figure_4_1_heat_maps", "new_figure", "spikes_esd", "more_of_it")
+    assert [c.select_one("a")["href"] for c in cards] == [f"series/{d}.html" for d in (1, 2, 3)]
+    assert [c.select_one("img")["src"] for c in cards] == [
+        "thumbnails/11_a/figure_4_1_heat_maps.png",
+        "thumbnails/20_b/spikes_esd.png",
+        "thumbnails/31_c/more_of_it.png",
     ]
-    assert [c["data-paper"] for c in cards] == ["A", "A", "B", "beyond"]
     first = words(cards[0])
-    for text in (
-        "Figure 4.1",
-        "Heat maps of the middle layer",
-        "Caption <b>figure_4_1_heat_maps</b> at N = 8.",
-        "1 reproduced",
-        "1 not reproduced",
-        "1 undecided",
-        "1 not testable here",
-        "data & co of paper · paper profile",
-        "1.5 min on one core",
-    ):
+    for text in ("The first series", "Does it hold?", "1 notebook ·", "1 of 4 claims reproduced"):
         assert text in first, text
-    assert "More words" not in first
-    assert "quick profile" in words(cards[2])  # no paper-scale results of this one
-    assert words(cards[1]).startswith("Figure 4.1 New figure")  # in no table of titles
+    assert words(cards[2]).startswith("Series 3")  # which series.yaml does not know
+
+
+def test_series_page_has_question_answer_notebooks_and_verdicts(project: Path) -> None:
+    build(project / "site", api=False)
+    page = soup(project / "site" / "series" / "1.html")
+    assert words(page.select_one("h1")) == "The first series"
+    assert [words(p) for p in page.select(".page-head .lead")] == [
+        "Does it hold?",
+        "Together: It does.",
+    ]
+    (entry,) = page.select(".entry")
+    text = words(entry)
+    for part in (
+        "Figure 4.1: heat maps",
+        "11_a · Paper A",
+        "Caption <b>figure_4_1_heat_maps</b> at N = 8.",
+        "Heat maps of the middle layer New figure",
+        "1 reproduced",
+        "1 not testable here",
+        "data & co of paper · paper profile · 1.5 min on one core",
+    ):
+        assert part in text, part
+    assert "More words" not in text
+    links = [a["href"] for a in entry.select(".inline a")]
+    assert links == [f"../figures/11_a/{n}.html" for n in ("figure_4_1_heat_maps", "new_figure")]
+    rows = page.select("table.verdicts tbody tr")
+    assert words(rows[0]) == (
+        "Paper A , Figure 4.1 the good statement of 11_a 0.91 [0.885, 0.935] stated ≥ 0.5 "
+        "reproduced paper profile"
+    )
+    assert rows[0].select_one("th a")["href"] == "../claims.html#11_a.good_claim"
+    assert "quick profile" in words(soup(project / "site" / "series" / "2.html"))
+
+
+def test_paper_page_goes_item_by_item(project: Path) -> None:
+    build(project / "site", api=False)
+    page = soup(project / "site" / "papers" / "A.html")
+    text = words(page.select_one(".page-head"))
+    assert "Somebody, Else, 2024. arXiv 2401.00001" in text
+    assert page.select_one(".lead a")["href"] == "https://arxiv.org/abs/2401.00001"
+    assert "Smaller or simpler than in the paper (11_a): Fewer steps." in text
+    figure, algorithm = (words(row) for row in page.select("table.items tbody tr"))
+    assert "Left open: What the text leaves out. Heat maps of the middle layer 11_a" in figure
+    assert "1 not reproduced" in figure
+    assert "rclib/rowcolumn/transfer.py implemented, tested" in algorithm
+    other = soup(project / "site" / "papers" / "B.html")
+    assert "A talk" in words(other.select_one(".lead"))
+    chips = [words(row.select_one(".chips")) for row in other.select("table.items tbody tr")]
+    assert chips[0] == "1 reproduced 1 not reproduced"
+    listed = soup(project / "site" / "papers.html").select(".notebooks a")
+    assert [a["href"] for a in listed] == ["papers/A.html", "papers/B.html"]
+
+
+def test_figure_page_tells_its_own_claims_from_the_others(project: Path) -> None:
+    build(project / "site", api=False)
+    page = soup(project / "site" / "figures" / "20_b" / "spikes_esd.html")
+    assert "Beside Sweep" in words(page.select_one(".label"))
+    assert words(page.select_one("#claims-head")) == "Claims of this notebook"  # all of them
+    papers = small_papers()
+    own = papers.papers[1].items[0]
+    moved = dataclasses.replace(own, beside={"spikes_esd": "x"})
+    papers = dataclasses.replace(
+        papers, papers=(papers.papers[0], dataclasses.replace(papers.papers[1], items=(moved,)))
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "load_papers", lambda: papers)
+        build(project / "site", api=False)
+    page = soup(project / "site" / "figures" / "20_b" / "spikes_esd.html")
+    assert words(page.select_one("#claims-head")) == "Claims of this figure"
+    assert [len(t.select("tbody tr")) for t in page.select("table.claims")] == [2, 2]
+    assert words(page.select_one("details summary h3")) == "Other claims of this notebook"
+    whole = soup(project / "site" / "figures" / "31_c" / "more_of_it.html")
+    assert words(whole.select_one("#claims-head")) == "Claims of this notebook"
 
 
 def test_scoreboard_says_with_how_many_sets_of_seeds(project: Path) -> None:
-    path = project / "results" / "stability" / "quick.json"
-    path.parent.mkdir()
+    path = project / "results" / "stability" / "quick" / "11_a.json"
+    path.parent.mkdir(parents=True)
     row = {
         "key": "good_claim",
         "verdict": "reproduced",
         "verdicts": {"reproduced": 7, "undecided": 3},
     }
-    path.write_text(json.dumps({"notebooks": {"11_a": [row]}}), encoding="utf-8")
+    content = {"notebook": "11_a", "repeats": 10, "claims": [row]}
+    path.write_text(json.dumps(content), encoding="utf-8")
     build(project / "site", api=False)
-    rows = soup(project / "site" / "index.html").select_one("#scoreboard table").select("tbody tr")
+    rows = soup(project / "site" / "claims.html").select_one("#scoreboard table").select("tbody tr")
     good, bad = (words(row) for row in rows[:2])
     assert good.count("3 repeats; 7 of 10 sets of seeds agree") == 1  # quick alone
     assert "sets of seeds" not in bad
@@ -107,7 +172,8 @@ def test_scoreboard_says_with_how_many_sets_of_seeds(project: Path) -> None:
 
 def test_scoreboard_has_profiles_side_by_side(project: Path) -> None:
     build(project / "site", api=False)
-    page = soup(project / "site" / "index.html")
+    page = soup(project / "site" / "claims.html")
+    assert "stand when corrected for the number of claims" in words(page.select_one(".page-head"))
     tables = page.select("#scoreboard table")
     assert len(tables) == 3
     head = [words(cell) for cell in tables[0].select("thead th")]
@@ -125,10 +191,13 @@ def test_scoreboard_has_profiles_side_by_side(project: Path) -> None:
     assert "needs a machine that is not here" in untested
     assert "no result" in words(tables[1].select_one("tbody tr"))  # no paper-scale results
     rows = tables[0].select("tbody tr")
-    assert [r["data-verdicts"] for r in rows] == [
-        "reproduced", "not-reproduced", "undecided", "not-testable-here",
-    ]  # fmt: skip
-    cells = [r.select_one(".source a")["href"] for r in rows]
+    assert [r["data-outcomes"].split() for r in rows] == [
+        [f"paper:{verdict}", f"quick:{verdict}"]
+        for verdict in ("reproduced", "not-reproduced", "undecided", "not-testable-here")
+    ]
+    assert {(r["data-paper"], r["data-series"]) for r in rows} == {("A", "1")}
+    assert {r["data-paper"] for r in tables[2].select("tbody tr")} == {"beyond"}
+    cells = [r.select(".source a")[-1]["href"] for r in rows]
     page_11 = "notebooks/quick/11_a.html"
     assert cells == [f"{page_11}#cell-11-{n}" for n in ("02", "02", "03", "03")]
 
@@ -161,28 +230,28 @@ def test_every_picture_has_an_alternative_text_and_its_size(project: Path) -> No
 def test_figure_page_has_both_profiles_and_its_neighbours(project: Path) -> None:
     build(project / "site", api=False)
     site = project / "site"
-    page = soup(site / "figures" / "new_figure.html")
-    assert page.select_one(".large img")["src"] == "../figures/paper/new_figure.png"
-    assert page.select_one(".others img")["src"] == "../figures/quick/new_figure.png"
+    page = soup(site / "figures" / "11_a" / "new_figure.html")
+    assert page.select_one(".large img")["src"] == "../../figures/paper/11_a/new_figure.png"
+    assert page.select_one(".others img")["src"] == "../../figures/quick/11_a/new_figure.png"
     downloads = [a["href"] for a in page.select(".downloads a")]
     assert downloads == [
-        f"../figures/{profile}/new_figure.{kind}"
+        f"../../figures/{profile}/11_a/new_figure.{kind}"
         for profile in ("paper", "quick")
         for kind in ("png", "pdf", "csv")
     ]
     for profile in ("paper", "quick"):
         for kind in ("png", "pdf", "csv"):
             name = f"new_figure.{kind}"
-            copied = (site / "figures" / profile / name).read_bytes()
-            assert copied == (project / "figures" / profile / name).read_bytes()
-    assert page.select_one("a[rel=prev]")["href"] == "../figures/figure_4_1_heat_maps.html"
-    assert page.select_one("a[rel=next]")["href"] == "../figures/spikes_esd.html"
-    assert page.select_one(".button")["href"] == "../notebooks/quick/11_a.html"
+            copied = (site / "figures" / profile / "11_a" / name).read_bytes()
+            assert copied == (project / "figures" / profile / "11_a" / name).read_bytes()
+    assert page.select_one("a[rel=prev]")["href"] == "../../figures/11_a/figure_4_1_heat_maps.html"
+    assert page.select_one("a[rel=next]")["href"] == "../../figures/20_b/spikes_esd.html"
+    assert page.select_one(".button")["href"] == "../../notebooks/quick/11_a.html"
     details = words(page.select_one(".details"))
     for text in ("data & co of paper", "1.5 min on one core", "width 8", "seeds 0, 1", "cores 2"):
         assert text in details, text
     assert "None" not in details
-    last = soup(site / "figures" / "more_of_it.html")
+    last = soup(site / "figures" / "31_c" / "more_of_it.html")
     assert last.select_one("a[rel=next]") is None
 
 
@@ -210,7 +279,8 @@ def test_profiles_without_results_are_named(project: Path) -> None:
     notices = [words(n) for n in page.select(".notice")]
     assert any("No results of the paper profile yet" in n for n in notices)
     assert any("make figures PROFILE=paper" in n for n in notices)
-    assert len(page.select(".card")) == 4
+    assert len(page.select(".card")) == 3
+    page = soup(project / "site" / "claims.html")
     head = [words(cell) for cell in page.select("#scoreboard table")[0].select("thead th")]
     assert head == ["Statement", "Criterion", "Quick profile"]
 
@@ -223,7 +293,7 @@ def test_without_any_results_there_still_is_a_page(
     monkeypatch.chdir(tmp_path)
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
-    assert build(tmp_path / "site", api=False)["figures"] == 0
+    assert build(tmp_path / "site", api=False).figures == 0
     page = soup(tmp_path / "site" / "index.html")
     assert "No figures yet" in words(page)
     notices = " ".join(words(n) for n in page.select(".notice"))
@@ -238,11 +308,11 @@ def test_a_third_profile_stands_between_the_two(
     made = record("20_b", title="Paper B: one", profile="third", figures=["spikes_esd"])
     write_results(project, made)
     build(project / "site", api=False)
-    page = soup(project / "site" / "index.html")
+    page = soup(project / "site" / "claims.html")
     head = [words(cell) for cell in page.select("#scoreboard table")[1].select("thead th")]
     assert head[2:] == ["Quick profile", "Third profile", "Paper profile"]
-    figure = soup(project / "site" / "figures" / "spikes_esd.html")
-    assert figure.select_one(".large img")["src"] == "../figures/third/spikes_esd.png"
+    figure = soup(project / "site" / "figures" / "20_b" / "spikes_esd.html")
+    assert figure.select_one(".large img")["src"] == "../../figures/third/20_b/spikes_esd.png"
 
 
 def test_replication_page_links_to_the_sites_notebooks(project: Path) -> None:
@@ -254,25 +324,30 @@ def test_replication_page_links_to_the_sites_notebooks(project: Path) -> None:
     assert dangling(project / "site") == []
 
 
+@pytest.mark.slow
 def test_site_of_this_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(copy_of_this_project(tmp_path / "project", ROOT))
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     made = build(tmp_path / "site", api=False)
-    gallery = content.load_gallery()
-    named = {path.stem for path in (ROOT / "figures" / "paper").glob("*.png")}
-    assert named <= {figure.name for figure in gallery.figures}
-    assert made["figures"] == len(gallery.figures)
+    gallery = loading.load_gallery()
+    named = {p.relative_to(ROOT / "figures" / "paper") for p in ROOT.glob("figures/paper/*/*.png")}
+    assert named <= {Path(f"{figure.path}.png") for figure in gallery.figures}
+    assert made.figures == len(gallery.figures)
+    assert made.problems == ()
     assert dangling(tmp_path / "site") == []
-    assert made["bytes"] < 60e6
+    assert made.bytes < 60e6
     # Every claim of a committed result is declared in a cell that the scoreboard links to, but
     # those of notebook 15 whose keys are made from the names of checkpoints.
-    page = soup(tmp_path / "site" / "index.html")
-    links = [a["href"] for a in page.select("#scoreboard .source a")]
-    assert len(links) == made["claims"]
+    page = soup(tmp_path / "site" / "claims.html")
+    links = [source.select("a")[-1]["href"] for source in page.select("#scoreboard .source")]
+    assert len(links) == made.claims
     unplaced = [link for link in links if "#cell-" not in link]
     assert [link for link in unplaced if "15_figure_4_4" not in link] == []
     assert len(unplaced) < 8
+    pieces = soup(tmp_path / "site" / "docs" / "how_the_pieces_fit.html")
+    assert pieces.select_one("svg.layers text") is not None
+    assert pieces.select("table a") == []  # without the API's pages there is nothing to link to
 
 
 # --- errors --------------------------------------------------------------------------------
@@ -303,21 +378,22 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_invalid_results_are_one_error_and_the_old_site_stays(
+def test_invalid_results_are_one_line_each_and_the_rest_is_built(
     project: Path, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
-    build(project / "site", api=False)
-    before = snapshot(project / "site")
     change, message = CASES[case]
     spoil(project, **change)
     assert builder.main(["--no-api"]) == 1
     out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: ")
+    assert err.startswith("error: left out: ")
     assert err.count("\n") == 1
     assert message in err
     assert "20_b" in err or "gone" in err or "21_z" in err
-    assert snapshot(project / "site") == before
+    assert out.count("\n") == 1
+    assert "3 figures" in out
+    assert dangling(project / "site") == []
+    assert "the good statement of 11_a" in words(soup(project / "site" / "claims.html"))
+    assert (project / "site" / "notebooks" / "quick" / "20_b.html").is_file()
     assert sorted(p.name for p in project.iterdir() if "site" in p.name) == ["site"]
 
 
@@ -326,13 +402,49 @@ def test_a_notebook_or_picture_that_cannot_be_read_is_named(
 ) -> None:
     path = project / "build" / "quick" / "11_a.ipynb"
     path.write_text("{}")
+    (project / "figures" / "quick" / "20_b" / "spikes_esd.png").write_bytes(b"no picture")
+    (project / "notebooks" / "12_d.ipynb").write_text("no notebook")
+    stability = project / "results" / "stability" / "quick" / "11_a.json"
+    stability.parent.mkdir(parents=True)
+    stability.write_text("[]")
     assert builder.main(["--no-api"]) == 1
-    assert f"{path} is not a notebook" in capsys.readouterr().err
-    write_notebook(path.parent, "11_a", title="t", executed=True)
-    (project / "figures" / "quick" / "spikes_esd.png").write_bytes(b"no picture")
+    err = capsys.readouterr().err
+    assert [line.split(" is ")[0].split()[-1] for line in err.splitlines()] == [
+        str(stability),
+        str(project / "figures" / "quick" / "20_b" / "spikes_esd.png"),
+        str(path),
+        str(project / "notebooks" / "12_d.ipynb"),
+    ]
+    site = project / "site"
+    assert dangling(site) == []
+    assert (site / "notebooks" / "stored" / "11_a.html").is_file()  # instead of the executed one
+    assert not (site / "figures" / "20_b").exists()
+
+
+def test_an_output_that_is_no_picture_is_named(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = project / "build" / "quick" / "31_c.ipynb"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(re.sub(r'"image/png": "[^"]*"', '"image/png": "bm90aGluZw=="', text))
     assert builder.main(["--no-api"]) == 1
-    assert "spikes_esd.png is not a picture" in capsys.readouterr().err
-    assert not (project / "site").exists()
+    assert f"error: left out: {path}: an output is not a picture" in capsys.readouterr().err
+
+
+def test_an_error_half_way_leaves_the_old_site(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(project / "site", api=False)
+    before = snapshot(project / "site")
+
+    def full(*_: Any, **__: Any) -> str:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(pages, "search_index", full)
+    assert builder.main(["--no-api"]) == 1
+    assert capsys.readouterr().err == "error: no space left on device\n"
+    assert snapshot(project / "site") == before
+    assert sorted(p.name for p in project.iterdir() if "site" in p.name) == ["site"]
 
 
 def test_a_folder_that_is_no_site_is_left_alone(
@@ -430,11 +542,58 @@ def test_first_sentence(text: str, sentence: str) -> None:
     assert content.first_sentence(text) == sentence
 
 
+def test_a_figure_that_lies_on_the_site_is_not_written_again(project: Path) -> None:
+    notebook = notebook_page.read_notebook(project / "build" / "quick" / "11_a.ipynb")
+    saved = {"figure_4_1_heat_maps": ("../../figures/f.png", 300, 200)}
+    page = notebook_page.render(notebook, pictures="files", saved=saved)
+    assert page.pictures == {}
+    image = BeautifulSoup(page.html, "html.parser").find("figure").img
+    assert (image["src"], image["width"], image["loading"]) == (*saved_address(saved), "lazy")
+    assert notebook_page.render(notebook, pictures="files", saved={"other": ("x", 1, 1)}).pictures
+
+
+def saved_address(saved: dict[str, tuple[str, int, int]]) -> tuple[str, str]:
+    address, width, _ = next(iter(saved.values()))
+    return address, str(width)
+
+
 def test_paper_of_a_claim() -> None:
-    assert content.paper_of_claim("A, Figure 4.1", "B") == "A"
-    assert content.paper_of_claim("beyond the paper (theory)", "A") == "beyond"
-    assert content.paper_of_claim("control for the claim above", "B") == "B"
-    assert content.paper_of_claim("Another, source", "beyond") == "beyond"
+    known = ("A", "B", "1803.03635")
+    assert content.paper_of_claim("A, Figure 4.1", "B", known) == "A"
+    assert content.paper_of_claim("1803.03635, Figure 1", "B", known) == "1803.03635"
+    assert content.paper_of_claim("beyond the paper (theory)", "A", known) == "beyond"
+    assert content.paper_of_claim("control for the claim above", "B", known) == "B"
+    assert content.paper_of_claim("Another, source", "beyond", known) == "beyond"
+
+
+def test_paper_of_a_notebook_is_the_one_whose_items_name_it_or_its_claims(project: Path) -> None:
+    found = {n.name: n.paper for n in loading.load_gallery().notebooks}
+    assert found == {"11_a": "A", "20_b": "B", "31_c": "beyond"}
+    write_results(
+        project, record("32_e", title="t", profile="quick", figures=[], paper="B, an aside")
+    )
+    found = {n.name: n.paper for n in loading.load_gallery().notebooks}
+    assert found["32_e"] == "B"
+
+
+def test_control_and_what_is_not_blind_are_marked(project: Path) -> None:
+    path = project / "results" / "quick" / "20_b.json"
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    whole["claims"][0] |= {"blind": False, "seen_on": [0, 1], "control": True, "item": "Sweep"}
+    path.write_text(json.dumps(whole), encoding="utf-8")
+    build(project / "site", api=False)
+    rows = soup(project / "site" / "claims.html").select("#scoreboard table")[1].select("tbody tr")
+    assert "Control: it must fail" in words(rows[0])
+    assert "Not blind: criterion set after seeds 0, 1 were seen." in words(rows[0])
+    assert "Control" not in words(rows[1])
+    assert "Not blind" not in words(rows[1])
+
+
+def test_series_of_notebooks() -> None:
+    found = content.series_of(small_papers(), ["20_b", "00_overview", "11_a", "12_d", "70_x"])
+    assert [series.title for series in found] == [
+        "Overview", "The first series", "The second series", "Series 7",
+    ]  # fmt: skip
 
 
 def test_leading_profiles_and_durations() -> None:

@@ -93,6 +93,7 @@ def test_loop_as_plain_python(
     assert squares or not found[2].any()
 
 
+@pytest.mark.slow
 @needs_numba
 @pytest.mark.parametrize("squares", [False, True], ids=["sums", "squares"])
 @pytest.mark.parametrize("dtype", TYPE_LIST, ids=str)
@@ -105,6 +106,7 @@ def test_compiled_loop(dtype: torch.dtype, squares: bool) -> None:
         assert squares or not found[2].any()
 
 
+@pytest.mark.slow
 @needs_numba
 @pytest.mark.parametrize("mean", [0.0, 1.0, 1000.0])
 def test_accuracy_where_float32_alone_would_lose_digits(mean: float) -> None:
@@ -130,6 +132,7 @@ BLOCKS: dict[str, Blocks] = {
 }
 
 
+@pytest.mark.slow
 @needs_numba
 @pytest.mark.parametrize("small", [False, True], ids=["large windows", "small windows"])
 @pytest.mark.parametrize("case", BLOCKS)

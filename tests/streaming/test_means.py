@@ -161,6 +161,7 @@ def test_results_do_not_depend_on_the_number_of_workers(
             assert (block.mean, block.square) == (other[key].mean, other[key].square)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [Blocks(), Blocks({"r": slice(0, 9000)}, {"c": range(2999)})])
 @pytest.mark.parametrize("mean", [0.0, 1.0, 1000.0])
 def test_accuracy_where_float32_alone_would_lose_digits(mean: float, blocks: Blocks) -> None:
@@ -329,6 +330,7 @@ print(before, peak(), c.nbytes)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not os.path.exists("/proc/self/status"), reason="peak memory is read from /proc"
 )

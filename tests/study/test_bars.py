@@ -19,6 +19,7 @@ print(len(runs))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variable", "bars"), [("1", 0), ("0", 1)])
 def test_bars_are_for_people(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, bars: int

@@ -36,6 +36,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable, raising=False)
 
 
+@pytest.mark.slow
 def test_a_cell_that_runs_again_replaces_its_figure_and_another_does_not() -> None:
     loop = f"for caption in ('One.', 'Two.'):\n    {DRAW.replace(chr(10), chr(10) + '    ')}"
     cells = [SETUP, "caption = 'First.'", DRAW, "caption = 'Second.'", DRAW, f"{DRAW}# other"]
@@ -111,6 +112,7 @@ def execute(path: Path) -> None:
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
 
 
+@pytest.mark.slow
 def test_a_copy_with_the_name_of_another_notebook_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -204,6 +204,7 @@ t.study().save_figure(t.drawn(), "c", caption="c.", data=t.FRAME)
 """
 
 
+@pytest.mark.slow
 def test_same_data_same_bytes_also_in_another_process(out: Path, tmp_path: Path) -> None:
     made = study()
     for name in ("a", "b"):

@@ -17,6 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 from rclib.study.claims import Claims, above
+from rclib.study.papers import Item, Paper, Papers, Series
 
 PROFILE_VALUES = {"quick": 0.9, "paper": 0.2}
 
@@ -119,6 +120,32 @@ def write_notebook(folder: Path, name: str, *, title: str, executed: bool) -> Pa
     return path
 
 
+def paper(identity: str, *items: Item, **more: Any) -> Paper:
+    """A paper with these items."""
+    about = {"title": f"The title of {identity}", "short": f"Paper {identity}"}
+    about |= {"authors": "Somebody, Else", "year": 2024, "source": "arXiv 2401.00001"}
+    return Paper(**{"id": identity, **about, "items": items, **more})
+
+
+def small_papers() -> Papers:
+    """What the notebooks of `make_project` replicate."""
+    figure = {"figure_4_1_heat_maps": "Heat maps of the middle layer"}
+    item = Item("A", "Figure 4.1", "heat maps", "11_a", figure, open="What the text leaves out.")
+    code = Item("A", "Algorithm 1", "sampling", code="rclib/rowcolumn/transfer.py")
+    one = Item("B", "One configuration", "a spike", "20_b", claims=("good_claim", "bad_claim"))
+    beside = Item("B", "Sweep", "more", "20_b", beside={"spikes_esd": "Spectra over steps"})
+    return Papers(
+        (
+            paper("A", item, code, simplified={"11_a": "Fewer steps."}),
+            paper("B", one, beside, source="A talk"),
+        ),
+        (
+            Series(1, "one", "The first series", "Does it hold?", ("A",), says="It does."),
+            Series(2, "two", "The second series", "Is there a spike?", ("B",)),
+        ),
+    )
+
+
 def make_project(root: Path) -> Path:
     """Two notebooks of paper A, one of paper B and one beyond; quick has all, paper one."""
     (root / "notebooks").mkdir(parents=True)
@@ -128,13 +155,67 @@ def make_project(root: Path) -> Path:
         ("20_b", "Paper B: one configuration", ["spikes_esd"], "B, one configuration"),
         ("31_c", "Beyond the papers: more", ["more_of_it"], "beyond the paper"),
     ]
-    for seed, (name, title, figures, paper) in enumerate(entries):
+    for seed, (name, title, figures, source) in enumerate(entries):
         write_notebook(root / "notebooks", name, title=title, executed=False)
         write_notebook(root / "build" / "quick", name, title=title, executed=True)
         for profile in ("quick", "paper") if name == "11_a" else ("quick",):
-            made = record(name, title=title, profile=profile, figures=figures, paper=paper)
+            made = record(name, title=title, profile=profile, figures=figures, paper=source)
             write_results(root, made, seed=10 * seed)
     write_notebook(root / "notebooks", "12_d", title="Not run yet", executed=False)
+    return root
+
+
+def many_names() -> list[str]:
+    """Sixty notebooks of nine series."""
+    sizes = {digit: 7 if digit <= 6 else 6 for digit in range(1, 10)}
+    return [f"{d}{i}_study_{d}{i}" for d, size in sizes.items() for i in range(size)]
+
+
+def many_papers() -> Papers:
+    """One paper a notebook of `make_many`, in nine series with long questions."""
+    papers = [
+        paper(
+            f"p{name[:2]}",
+            Item(f"p{name[:2]}", "Figure 1", "it", name, {"main": f"The main curve of {name}"}),
+            titles={name: {"control": f"The control of {name}"}},
+            title=f"Of the theory and practice of {name.replace('_', ' ')} in wide networks",
+            short=f"Theory {name[:2]}",
+        )
+        for name in many_names()
+    ]
+    question = "What remains of it when width, data and learning rate change together, and does "
+    question += "the same law hold at every width, or is it chance that rows and columns agree?"
+    series = [
+        Series(
+            digit=digit,
+            theme=f"theme{digit}",
+            title=f"Series with a rather long title, the number {digit}",
+            question=question,
+            papers=tuple(p.id for p in papers if p.id[1] == str(digit)),
+            says="They say one thing together. " * 3,
+        )
+        for digit in range(1, 10)
+    ]
+    return Papers(tuple(papers), tuple(series))
+
+
+def make_many(root: Path) -> Path:
+    """Sixty notebooks with the same names of figures everywhere; all have results of the paper's
+    scale, every third of the quick profile as well, and these are executed."""
+    (root / "notebooks").mkdir(parents=True)
+    (root / "pyproject.toml").touch()
+    for seed, name in enumerate(many_names()):
+        title = f"Study {name[:2]}: what it takes to see it in {name}"
+        write_notebook(root / "notebooks", name, title=title, executed=False)
+        profiles = ("paper",) if seed % 3 else ("paper", "quick")
+        for profile in profiles:
+            made = record(
+                name, title=title, profile=profile, figures=("main", "control"),
+                paper=f"p{name[:2]}, Figure 1",
+            )  # fmt: skip
+            write_results(root, made, seed=10 * seed)
+        if "quick" in profiles:
+            write_notebook(root / "build" / "quick", name, title=title, executed=True)
     return root
 
 
@@ -177,6 +258,8 @@ def dangling(site: Path, *, below: str = "") -> list[str]:
                 continue
             file, _, anchor = target.partition("#")
             goal = (path.parent / file).resolve() if file else path
+            if anchor.startswith("?"):  # a choice of the filter
+                anchor = "filter"
             if not goal.is_file() or (
                 anchor and goal in pages and anchor not in pages[goal].anchors
             ):
@@ -189,6 +272,9 @@ def copy_of_this_project(root: Path, source: Path) -> Path:
     the quick profile of a checkout may be half made, or made by another test right now."""
     root.mkdir(parents=True)
     (root / "pyproject.toml").touch()
+    (root / "docs").mkdir()
+    for path in (source / "docs").glob("*.*"):
+        shutil.copyfile(path, root / "docs" / path.name)
     for name in ("results", "figures"):
         for folder in sorted((source / name).iterdir()):
             if folder.is_dir() and folder.name != "quick":

@@ -421,6 +421,17 @@ def test_bfloat16_autocast_stays_close_to_float32(text: TextData) -> None:
     torch.testing.assert_close(rough.train_loss, exact.train_loss, rtol=0.01, atol=0.0)
 
 
+@pytest.mark.parametrize(
+    ("device", "accumulation", "mode"),
+    [("cuda", 1, "reduce-overhead"), ("cuda", 2, "default"), ("cpu", 1, "default")],
+)
+def test_cuda_graphs_where_no_gradient_has_to_wait(
+    device: str, accumulation: int, mode: str
+) -> None:
+    recipe = replace(RECIPE, accumulation=accumulation)
+    assert lm_train._compile_mode(torch.device(device), recipe) == mode
+
+
 def test_bar_shows_tokens_per_second_utilisation_and_loss(
     text: TextData, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from scipy import stats
 from rclib.data.images import Dataset
 from rclib.experiments.mean_field.mlp_runs import (
     configuration,
+    runs_needed,
     train_mlp,
     transferred_run,
     zero_shot,
@@ -114,6 +115,7 @@ def transfers(
         data=data,
         cost=_cost,
         description="transferred",
+        needs=runs_needed,
     )
     copies = []
     for (r1, r2, config), run in zip(keys, moved, strict=True):
@@ -154,7 +156,7 @@ def zero_shot_table(
         }
         for s in seeds
     ]
-    runs = sweep.run(zero_shot, configs, data=data, description="zero-shot")
+    runs = sweep.run(zero_shot, configs, data=data, description="zero-shot", needs=runs_needed)
     rows = []
     for seed, run in zip(seeds, runs, strict=True):
         begin, reached = float(run["start_loss"]), float(run["source_loss"])
@@ -203,6 +205,7 @@ def gap_curves(
         [{"source": configured(n, s), "widths": list(target_widths), **base} for n, s in keys],
         data=data,
         description="target widths",
+        needs=runs_needed,
     )
     other = {s: seeds[(i + 1) % len(seeds)] for i, s in enumerate(seeds)}
     wide = sweep.run(
@@ -218,6 +221,7 @@ def gap_curves(
         ],
         data=data,
         description="source widths",
+        needs=runs_needed,
     )
     reached = {
         s: float(run["source_loss"]) for (n, s), run in zip(keys, own, strict=True) if n == widest

@@ -208,7 +208,12 @@ def run_plan(data: TextData, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
     pairs = [(arm, seed) for arm in plan.arms for seed in plan.seeds]
     configs = [plan.resized(arm, seed) for arm, seed in pairs]
     done = sweep.run(
-        resized_run, configs, data=data, cost=resized_cost, description="changed width"
+        resized_run,
+        configs,
+        data=data,
+        cost=resized_cost,
+        description="changed width",
+        needs=lambda config: [(train_gpt, config["source"])],
     )
     copies = []
     for (arm, seed), config, run in zip(pairs, configs, done, strict=True):

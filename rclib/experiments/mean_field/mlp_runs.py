@@ -18,10 +18,18 @@ from rclib.nets.init import Init
 from rclib.nets.mlp import MLP
 from rclib.resizing import mlp
 from rclib.rowcolumn import measure
-from rclib.runs import store
+from rclib.runs import store, sweep
 from rclib.training.classifier import train
 
-__all__ = ["build_mlp", "configuration", "restore", "train_mlp", "transferred_run", "zero_shot"]
+__all__ = [
+    "build_mlp",
+    "configuration",
+    "restore",
+    "runs_needed",
+    "train_mlp",
+    "transferred_run",
+    "zero_shot",
+]
 
 Arrays = dict[str, np.ndarray]
 
@@ -225,3 +233,8 @@ def zero_shot(
         "source_accuracy": np.asarray(run["test_accuracy"][epoch]),
         "start_loss": np.asarray(run["test_loss"][0]),
     }
+
+
+def runs_needed(config: Mapping[str, Any]) -> list[sweep.Need]:
+    """The `train_mlp` runs that a `transferred_run` or `zero_shot` fetches: a sweep's `needs`."""
+    return [(train_mlp, config[key]) for key in ("source", "reference") if config.get(key)]

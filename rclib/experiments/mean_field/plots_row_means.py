@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from rclib.plots.style import DASHES, MARKERS, WIDTH
 
-__all__ = ["collapse", "control_densities", "levels", "row_mean_densities"]
+__all__ = ["collapse", "control_densities", "levels"]
 
 PALETTE = "flare"
 SHOWN = {"muP": "μP"}
@@ -79,44 +79,6 @@ def collapse(
         fontsize=6, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.22), handlelength=1.5,
         columnspacing=0.8,
     )  # fmt: skip
-    return figure
-
-
-def row_mean_densities(
-    frame: pd.DataFrame, notes: Mapping[tuple[int, int], str], *, label: str
-) -> Figure:
-    """Densities of both widths over one another, one row a block and one column a step.
-
-    frame : block, step, width, x, density. notes : (block, step) -> text in the panel's corner.
-    """
-    blocks, steps = sorted(frame.block.unique()), sorted(frame.step.unique())
-    looks = _looks(list(frame.width.unique()))
-    figure, panels = plt.subplots(
-        len(blocks),
-        len(steps),
-        figsize=(WIDTH, 1.3 * len(blocks) + 0.6),
-        squeeze=False,
-    )
-    for i, block in enumerate(blocks):
-        for j, step in enumerate(steps):
-            panel = panels[i, j]
-            _lines(panel, frame[(frame.block == block) & (frame.step == step)], looks, "density")
-            top = panel.get_ylim()[1]
-            panel.set_ylim(0, 1.3 * top)  # room for the note
-            panel.set_yticks([])
-            panel.spines["left"].set_visible(False)
-            panel.text(
-                0.98, 0.98, notes.get((int(block), int(step)), ""), transform=panel.transAxes,
-                ha="right", va="top", fontsize=6,
-            )  # fmt: skip
-            if i == 0:
-                panel.set_title("start" if step == 0 else f"step {step}")
-            if i == len(blocks) - 1:
-                panel.set_xlabel(label)
-            if j == 0:
-                panel.set_ylabel(f"block {block + 1}\ndensity")
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, title="width N", loc="outside right upper")
     return figure
 
 

@@ -8,7 +8,7 @@ see the same batches in the same order, so two seeds of one width differ by thei
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -53,13 +53,15 @@ def train_all(
     seeds: Sequence[int],
     steps: int,
     start: str,
+    skip: Collection[Key] = (),
     **options: Any,
 ) -> dict[Key, Arrays]:
     """Train every parametrisation of `rates` (its η, for all widths) at every width and seed.
 
-    options : of `lm_configuration`. All runs see the same batches.
+    options : of `lm_configuration`. skip : runs to leave out. All runs see the same batches.
     """
     keys = [(name, width, seed) for name in rates for width in widths for seed in seeds]
+    keys = [key for key in keys if key not in skip]
     configs = [
         lm_configuration(
             parametrization=name,

@@ -128,6 +128,7 @@ def test_table_1_first_updates_scale_as_the_exponents_say(
     assert measured == pytest.approx(first_step_exponents(name, 3, optimizer), abs=0.12)
 
 
+@pytest.mark.slow
 def test_first_updates_of_a_deep_mean_field_network(digits: Dataset) -> None:
     # Each hidden layer below the last two loses another √N in the error (zero-mean start).
     predicted = first_step_exponents("MF", 5, "sgd")
@@ -151,6 +152,7 @@ def test_first_updates_of_a_deep_mean_field_network(digits: Dataset) -> None:
     np.testing.assert_allclose(measured, predicted, atol=0.12)
 
 
+@pytest.mark.slow
 def test_start_scales_as_multiplier_and_initial_scale_say(digits: Dataset) -> None:
     # A sum over N independent zero-mean terms: exponent mult + init + 1/2.
     for name in ("SP", "MF", "muP"):

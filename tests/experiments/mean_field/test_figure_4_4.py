@@ -35,6 +35,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> figure_4_4.Runs:
     return found
 
 
+@pytest.mark.slow
 def test_tables_of_trained_and_untrained_models(runs: figure_4_4.Runs) -> None:
     assert set(runs) == {(v, s) for v in VARIANTS for s in (0, 1)}
     table = figure_4_4.trained_table(runs)

@@ -290,13 +290,6 @@ def test_collapse_figure_shows_every_width_and_the_tolerance():
 def test_row_mean_figures_draw_what_they_are_given():
     runs = independent_runs([16, 32, 64])
     densities = figure_4_5.densities(runs, "MF", widths=[16, 64], steps=[0, 8], blocks=[0])
-    figure = draw.row_mean_densities(densities, {(0, 8): "W 0.1"}, label="row mean")
-    assert [len(p.lines) for p in figure.axes] == [2, 2]
-    assert {"start", "step 8", "block 1\ndensity", "W 0.1", "row mean"} <= shown_texts(figure)
-    last = densities[(densities.step == 8) & (densities.width == 64)]
-    assert np.array_equal(figure.axes[1].lines[1].get_ydata(), last.density)
-    plt.close(figure)
-
     frame = figure_4_5.levels_by_width(runs, "MF", widths=[16, 32, 64], step=8, blocks=1, draws=5)
     figure = draw.levels(frame, units={"Wasserstein": "W1", "Kolmogorov-Smirnov": "KS"})
     assert len(figure.axes) == 4

@@ -136,6 +136,7 @@ def test_interrupted_run_goes_on_and_leaves_nothing_behind(
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_runs_go_through_the_store_and_worker_processes(
     data: TextData, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -269,6 +269,7 @@ def test_spread_interval_covers_in_95_of_100_cases() -> None:
         spikes_sweep.spread_interval(1.0, 1)
 
 
+@pytest.mark.slow
 def test_formula_and_bootstrap_of_alpha_fit_independent_values_not_eigenvalues() -> None:
     rng = np.random.default_rng(0)
     independent = {s: rng.random(100) ** (-1 / 1.5) for s in range(20)}

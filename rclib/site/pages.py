@@ -1,0 +1,317 @@
+"""The pages of one build, written from templates, with copies of what they show.
+
+index.html                              the series, with questions, scores and a picture each
+series/<digit>.html                     a series: what it asks, its notebooks, its claims
+figures/<notebook>/<figure>.html        a figure with its claims; its files lie in
+                                        figures/<profile>/<notebook>/
+notebooks/<profile>/<notebook>.html     a notebook as it was executed, or as it is stored
+papers/<id>.html, papers.html           a paper item by item, and the list of them
+claims.html, notebooks.html             all claims, with filters; all notebooks
+docs/<name>.html, replication.html      texts of the project
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from rclib import __version__, paths
+from rclib.site import docs, images, notebook_page
+from rclib.site.content import BEYOND, ClaimRow, Figure, Gallery, Notebook, series_of
+from rclib.site.search import search_index
+from rclib.study.claims import VERDICTS
+from rclib.study.multiplicity import corrected
+from rclib.study.papers import Item, Paper, Series
+from rclib.study.results import duration, tally
+
+__all__ = ["STORED", "Site"]
+
+STORED = "stored"  # in place of a profile: the notebook as it lies in notebooks/
+
+
+class Site:
+    """One build: the folder it goes to and what it shows.
+
+    gallery : what is shown; `write` takes out the figures whose files cannot be read
+    problems : what `write` could not read
+    titles : notebook -> title, of all notebooks with or without results
+    pages : (notebook, profile) -> page
+    """
+
+    def __init__(self, folder: Path, gallery: Gallery, *, has_api: bool) -> None:
+        self.folder, self.gallery, self.has_api = folder, gallery, has_api
+        self.problems: list[str] = []
+        self.titles = {notebook.name: notebook.title for notebook in gallery.notebooks}
+        self.pages: dict[tuple[str, str], str] = {}
+        self.docs = docs.titles(paths.project_root() / "docs")
+        self.has_replication = (paths.project_root() / "replication.md").is_file()
+        self._cells: dict[str, dict[str, str]] = {}  # notebook -> key of a claim -> cell
+        self._bodies: dict[tuple[str, str], str] = {}  # (notebook, profile) -> HTML
+        self._thumbnails: dict[tuple[str, str], tuple[int, int]] = {}
+        self._sizes: dict[tuple[str, str], dict[str, tuple[int, int]]] = {}
+        self.environment = Environment(
+            loader=PackageLoader("rclib.site"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self.environment.filters["duration"] = duration
+        self.environment.filters["slug"] = lambda text: text.replace(" ", "-")
+        self.environment.globals.update(
+            version=__version__, verdicts=VERDICTS, has_api=has_api, beyond=BEYOND, site=self
+        )
+
+    def write(self) -> None:
+        """Write everything but the API."""
+        (self.folder / ".rclib-site").touch()
+        shutil.copytree(str(files("rclib.site").joinpath("assets")), self.folder / "assets")
+        self._figure_files()
+        self._read_notebooks()
+        self._page("index.html", "index.html.j2")
+        self._page("claims.html", "claims.html.j2")
+        self._page("papers.html", "papers.html.j2")
+        self._page("notebooks.html", "notebooks.html.j2")
+        for series in self.gallery.series:
+            self._page(f"series/{series.digit}.html", "series.html.j2", series=series)
+        for paper in self.gallery.papers.papers:
+            self._page(f"papers/{paper.id}.html", "paper.html.j2", paper=paper)
+        self._figure_pages()
+        for (name, profile), page in self.pages.items():
+            self._notebook_page(name, profile, page)
+        self._texts()
+        notebooks = {
+            name: (title, page)
+            for name, title in self.titles.items()
+            for page in [self.notebook_of(name) or self.series_page(name)]
+            if page
+        }
+        texts = {title: f"docs/{name}.html" for name, title in self.docs.items()}
+        text = search_index(self.gallery, notebooks, texts)
+        (self.folder / "assets" / "search-index.js").write_text(text, encoding="utf-8")
+
+    def _page(self, name: str, template: str, /, **values: Any) -> None:
+        html = self.environment.get_template(template).render(
+            root="../" * name.count("/"), gallery=self.gallery, page=name, **values
+        )
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(html, encoding="utf-8")
+
+    def _texts(self) -> None:
+        root = paths.project_root()
+        for name, title in self.docs.items():
+            body = docs.page(root / "docs" / f"{name}.md", has_api=self.has_api)
+            self._page(f"docs/{name}.html", "prose.html.j2", body=body, heading=title)
+        if self.has_replication:
+            text = (root / "replication.md").read_text(encoding="utf-8")
+            for notebook in self.titles:
+                page = self.notebook_of(notebook)
+                if page:  # links of a file of the project as links of the site
+                    text = text.replace(f"](notebooks/{notebook}.ipynb)", f"]({page})")
+            body = notebook_page.markdown(text)
+            self._page("replication.html", "prose.html.j2", body=body, heading="Item by item")
+
+    # --- figures ---
+
+    def _figure_files(self) -> None:
+        """Copies of all figures' files, and thumbnails; a figure that is no picture goes."""
+        kept = []
+        for figure in self.gallery.figures:
+            try:
+                self._sizes[figure.key] = {
+                    profile: images.size(variant.files["png"])
+                    for profile, variant in figure.variants.items()
+                }
+                payload = images.thumbnail(figure.lead.files["png"])
+            except ValueError as error:
+                self.problems.append(str(error))
+                continue
+            kept.append(figure)
+            self._thumbnails[figure.key] = images.size_of(payload)
+            copies = {
+                figure.file(profile, kind): path
+                for profile, variant in figure.variants.items()
+                for kind, path in variant.files.items()
+            }
+            for name in (figure.thumbnail, *copies):
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / figure.thumbnail).write_bytes(payload)
+            for name, path in copies.items():
+                shutil.copyfile(path, self.folder / name)
+        self.gallery = dataclasses.replace(self.gallery, figures=tuple(kept))
+
+    def _figure_pages(self) -> None:
+        figures = self.gallery.figures
+        for place, figure in enumerate(figures):
+            own = self.gallery.own_claims(figure)
+            self._page(
+                figure.page,
+                "figure.html.j2",
+                figure=figure,
+                previous=figures[place - 1] if place else None,
+                following=figures[place + 1] if place + 1 < len(figures) else None,
+                own=own,
+                others=[c for c in self.gallery.claims_of(figure.notebook.name) if c not in own],
+                series=self.series(figure.notebook.name),
+            )
+
+    def thumbnail_size(self, figure: Figure) -> tuple[int, int]:
+        """(width, height) of a figure's thumbnail."""
+        return self._thumbnails[figure.key]
+
+    def picture_size(self, figure: Figure, profile: str) -> tuple[int, int]:
+        """(width, height) of a figure at a profile."""
+        return self._sizes[figure.key][profile]
+
+    # --- notebooks ---
+
+    def _read_notebooks(self) -> None:
+        """Renders every notebook at every profile at which it was executed, or as it is stored."""
+        root = paths.project_root()
+        profiles = (*self.gallery.profiles, *self.gallery.missing)
+        for source in sorted((root / "notebooks").glob("[0-9]*.ipynb")):
+            name = source.stem
+            stored = self._read(source)
+            if stored:
+                self.titles.setdefault(name, _heading(stored))
+                keys = [claim.key for claim in self.gallery.claims_of(name)]
+                self._cells[name] = notebook_page.declaring_cells(stored, keys)
+            found = [
+                self._render(path, profile)
+                for profile in profiles
+                for path in [root / "build" / profile / source.name]
+                if path.is_file()
+            ]
+            if stored and not any(found):
+                self._render(source, STORED)
+        self.titles = dict(sorted(self.titles.items()))
+
+    def _read(self, path: Path) -> Any:
+        try:
+            return notebook_page.read_notebook(path)
+        except ValueError as error:
+            self.problems.append(str(error))
+        return None
+
+    def _render(self, path: Path, profile: str) -> bool:
+        """Takes one notebook in, with its pictures and a copy to download; whether it could."""
+        name = path.stem
+        saved = {
+            figure.name: (f"../../{figure.file(profile)}", *self.picture_size(figure, profile))
+            for figure in self.gallery.figures_of(name)
+            if profile in figure.variants
+        }
+        try:
+            notebook = notebook_page.read_notebook(path)
+            made = notebook_page.render(notebook, pictures=f"{name}_files", saved=saved)
+        except ValueError as error:
+            problem = str(error)
+            self.problems.append(problem if str(path) in problem else f"{path}: {problem}")
+            return False
+        folder = self.folder / "notebooks" / profile
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, payload in made.pictures.items():
+            (folder / f"{name}_files").mkdir(exist_ok=True)
+            (folder / f"{name}_files" / file).write_bytes(payload)
+        shutil.copyfile(path, folder / path.name)
+        self._bodies[name, profile] = made.html
+        self.pages[name, profile] = f"notebooks/{profile}/{name}.html"
+        return True
+
+    def _notebook_page(self, name: str, profile: str, page: str) -> None:
+        self._page(
+            page,
+            "notebook.html.j2",
+            body=self._bodies.pop((name, profile)),
+            name=name,
+            profile=profile,
+            stored=profile == STORED,
+            heading=self.titles.get(name, name),
+            figures=self.gallery.figures_of(name),
+            others={p: where for (n, p), where in self.pages.items() if n == name},
+            series=self.series(name),
+        )
+
+    def notebook_of(self, name: str, profile: str = "") -> str | None:
+        """The page of a notebook, at this profile where it was executed there."""
+        found = {p: page for (n, p), page in self.pages.items() if n == name}
+        return found.get(profile) or next(iter(found.values()), None)
+
+    def cell_of(self, claim: ClaimRow, profile: str = "") -> str | None:
+        """Address of the cell that declares a claim."""
+        page = self.notebook_of(claim.notebook, profile)
+        cell = self._cells.get(claim.notebook, {}).get(claim.key)
+        return f"{page}#cell-{cell}" if page and cell else page
+
+    def series(self, notebook: str) -> Series:
+        """The series of a notebook."""
+        return series_of(self.gallery.papers, [notebook])[0]
+
+    def series_page(self, notebook: str) -> str | None:
+        """The page of a notebook's series, which is there when the series has results."""
+        series = self.series(notebook)
+        return f"series/{series.digit}.html" if series in self.gallery.series else None
+
+    def all_series(self) -> tuple[Series, ...]:
+        """The series of all notebooks, with or without results."""
+        return series_of(self.gallery.papers, self.titles)
+
+    # --- counts ---
+
+    def tally(self, notebooks: Iterable[Notebook]) -> dict[str, int]:
+        """Verdicts of these notebooks' claims, each at the largest scale that was run."""
+        return tally(claim["verdict"] for n in notebooks for claim in n.claims)
+
+    def tally_of(self, claims: Iterable[ClaimRow]) -> dict[str, int]:
+        """Verdicts of these claims, each at the largest scale at which it was measured."""
+        return tally(claim.lead.verdict for claim in claims)
+
+    def columns(self, claims: Iterable[ClaimRow], profiles: Iterable[str]) -> list[str]:
+        """The profiles that a table of claims shows: the papers' scale, which may be missing
+        still, and those at which one of the claims was measured."""
+        measured = {profile for claim in claims for profile in claim.outcomes}
+        return [profile for profile in profiles if profile == "paper" or profile in measured]
+
+    def corrected(self) -> str:
+        """What is left of all verdicts when their number is corrected for."""
+        return str(corrected(claim for n in self.gallery.notebooks for claim in n.claims))
+
+    # --- papers ---
+
+    def claims_of_paper(self, paper: Paper) -> list[ClaimRow]:
+        """The claims that name a paper, or whose notebook replicates it."""
+        return [claim for claim in self.gallery.claims if claim.paper == paper.id]
+
+    def claims_of_item(self, item: Item) -> list[ClaimRow]:
+        """The claims that belong to an item of a paper."""
+        return [
+            claim
+            for claim in self.gallery.claims_of(item.notebook)
+            if item.owns({"paper": claim.source, "key": claim.key, "item": claim.item})
+        ]
+
+    def figures_of_item(self, item: Item) -> list[Figure]:
+        """The figures that stand for an item of a paper."""
+        return [f for f in self.gallery.figures_of(item.notebook) if f.name in item.figures]
+
+    def parameters(self, record: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Parameters of a notebook in words; profile and data set stand elsewhere."""
+        return [
+            (name.replace("_", " "), ", ".join(map(str, v)) if isinstance(v, list) else str(v))
+            for name, v in record["parameters"].items()
+            if name not in ("profile", "dataset")
+        ]
+
+
+def _heading(notebook: Any) -> str:
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("# "):
+            return str(cell.source.splitlines()[0][2:].strip())
+    return "Notebook"
