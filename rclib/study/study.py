@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # a reader of results draws nothing
 __all__ = ["Study", "environment"]
 
 
-MAX_PNG = 400_000  # bytes; maps of noise do not compress
+MAX_PNG = 110_000  # bytes; beyond, 256 colours do: a notebook's figures stay below 500 kB
 
 
 class Study:

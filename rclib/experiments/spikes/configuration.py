@@ -80,10 +80,16 @@ def weight_values(run: Arrays, *, steps: Sequence[int]) -> pd.DataFrame:
 
 
 def singular_values(run: Arrays, *, steps: Sequence[int]) -> pd.DataFrame:
-    """Singular values of W at chosen steps, the largest first: step, index (from 1), value."""
+    """Singular values of W at chosen steps, the largest first: step, index (from 1), value.
+
+    The first 60 and the last 10, between them indices evenly spaced on a logarithmic axis.
+    """
     out = []
     for step in steps:
         values = np.sqrt(run["eigenvalues"][list(run["steps"]).index(step)])[::-1]
-        index = np.arange(1, values.size + 1)
-        out.append(pd.DataFrame({"step": step, "index": index, "value": values}))
+        count = values.size
+        spaced = np.rint(np.geomspace(1, count, 200)).astype(int)
+        ends = (np.arange(1, min(60, count) + 1), np.arange(max(1, count - 9), count + 1))
+        index = np.unique(np.concatenate([spaced, *ends]))
+        out.append(pd.DataFrame({"step": step, "index": index, "value": values[index - 1]}))
     return pd.concat(out, ignore_index=True)
