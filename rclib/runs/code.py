@@ -44,6 +44,7 @@ NEUTRAL = frozenset(
     {
         "rclib.runs.code",
         "rclib.runs.code_modules",
+        "rclib.runs.given",
         "rclib.files.atomic",
         "rclib.paths",
         "rclib.runs.stacked",

@@ -35,6 +35,7 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from rclib.runs import store
+from rclib.runs.given import unfolded
 from rclib.runs.source import Source
 
 __all__ = [
@@ -215,7 +216,7 @@ def sweep(
             f"got {type(executor).__name__}"
         )
     torch.set_num_threads(1)  # what the keys say
-    function, listed = _unfolded(function, configurations)
+    function, listed = unfolded(function, configurations)
     return _sweep(
         function,
         listed,
@@ -228,42 +229,6 @@ def sweep(
         needs,
         hand=executor is not None,
     )
-
-
-def _unfolded(
-    function: store.Experiment, configurations: Iterable[Config]
-) -> tuple[store.Experiment, list[dict[str, Any]]]:
-    """The function without its partials, whose keywords go into the configurations; the
-    configurations with numpy's numbers as Python's, as keys and results are to be the same."""
-    keywords: dict[str, Any] = {}
-    while isinstance(function, partial):
-        if function.args:
-            raise TypeError(
-                "a partial of a sweep can only have keywords, got the positional arguments "
-                f"{function.args!r:.80}; name them"
-            )
-        keywords = {**function.keywords, **keywords}
-        function = function.func
-    if not callable(function) or not hasattr(function, "__qualname__"):
-        raise TypeError(f"function must be a function of a module, got {function!r:.80}")
-    if isinstance(configurations, Mapping):
-        raise TypeError("configurations must be a list of mappings, got one mapping: put it in [ ]")
-    listed = []
-    for config in configurations:
-        if not isinstance(config, Mapping):
-            raise TypeError(f"a configuration must map names to values, got {config!r:.80}")
-        listed.append({key: _plain(value) for key, value in {**keywords, **config}.items()})
-    return function, listed
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return value
 
 
 def _sweep(
@@ -430,5 +395,5 @@ def run(
             min(limit, todo), get_context("spawn"), initializer=_start, initargs=(shared,)
         )
 
-    function, listed = _unfolded(function, configs)
+    function, listed = unfolded(function, configs)
     return _sweep(function, listed, where, data, None, cost, description, jobs, needs, hand=False)
