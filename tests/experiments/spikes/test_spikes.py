@@ -16,6 +16,7 @@ from scipy.stats import norm, spearmanr
 from rclib.experiments.spikes import configuration as spikes_configuration
 from rclib.experiments.spikes import first_step as spikes_first_step
 from rclib.experiments.spikes import frames as spikes_runs
+from rclib.experiments.spikes import plots_spikes
 from rclib.experiments.spikes import rate_sweep as spikes_sweep
 from rclib.experiments.spikes import samples as spikes_samples
 from rclib.experiments.spikes import schedule as spikes_schedule
@@ -503,7 +504,7 @@ def test_spectra_name_what_lies_beyond() -> None:
 @pytest.mark.parametrize("view", ["heat", "3d"])
 def test_overlap_maps_in_both_views(view: str) -> None:
     maps = {side: {"step 0": np.eye(3), "step 1": np.eye(3)[::-1]} for side in ("left", "right")}
-    figure = plots_spectra.overlap_panels(maps, view=view, x="update", y="W")
+    figure = plots_spikes.overlap_panels(maps, view=view, x="update", y="W")
     panels = figure.axes[:4]
     if view == "heat":
         np.testing.assert_array_equal(panels[1].images[0].get_array(), np.eye(3)[::-1])
@@ -512,7 +513,7 @@ def test_overlap_maps_in_both_views(view: str) -> None:
         assert panels[3].get_title() == "right, step 1"
         assert panels[3].get_xlabel() == "update"
     with pytest.raises(ValueError, match="view must be 'heat' or '3d', got 'flat'"):
-        plots_spectra.overlap_panels(maps, view="flat", x="update", y="W")
+        plots_spikes.overlap_panels(maps, view="flat", x="update", y="W")
 
 
 def test_other_figures_draw_their_frames() -> None:
@@ -525,7 +526,7 @@ def test_other_figures_draw_their_frames() -> None:
         ],
         columns=["gamma", "side", "step", "direction", "share"],
     )
-    figure = plots_spectra.carried(
+    figure = plots_spikes.carried(
         shares, rows={1.0: "constant"}, names={"1": "first", "others": "rest"}
     )
     assert figure.axes[1].get_title() == "right singular vectors, constant"
@@ -539,7 +540,7 @@ def test_other_figures_draw_their_frames() -> None:
             "e": 0.1,
         }
     )
-    figure = plots_spectra.alpha_errors(alphas, kinds={"e": "error"})
+    figure = plots_spikes.alpha_errors(alphas, kinds={"e": "error"})
     np.testing.assert_array_equal(figure.axes[1].lines[0].get_xdata(), [4.0, 5.0])
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["start", "end"]
 
@@ -551,7 +552,7 @@ def test_other_figures_draw_their_frames() -> None:
             "top_over_edge": [1.1, 2.1],
         }
     )
-    panel = plots_spectra.prediction(spikes, columns={"gd": "GD"}, by="d", legend="d").axes[0]
+    panel = plots_spikes.prediction(spikes, columns={"gd": "GD"}, by="d", legend="d").axes[0]
     assert [line.get_ydata()[0] for line in panel.lines[:2]] == [1.1, 2.1]
 
     losses = pd.DataFrame(
@@ -563,7 +564,7 @@ def test_other_figures_draw_their_frames() -> None:
             "loss": [4.0, 3, 2, 1],
         }
     )
-    panel = plots_spectra.family_panels(
+    panel = plots_spikes.family_panels(
         losses, families={"n": "size"}, rows={"loss": "L"}, x_label="t"
     ).axes[0]
     np.testing.assert_array_equal(panel.lines[1].get_ydata(), [3.0, 1.0])
