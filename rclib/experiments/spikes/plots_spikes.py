@@ -1,4 +1,4 @@
-"""Panels that only paper B's notebooks draw; `rclib.plots.spectra` has what checkpoints show too."""
+"""Panels that only paper B's notebooks draw; `rclib.plots.spectra` has those of checkpoints too."""
 
 from __future__ import annotations
 
