@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rclib.checkpoints.combined import combined
 from rclib.checkpoints.config import read_config
 from rclib.checkpoints.contents import GGUF, PICKLE, kind_of
 from rclib.checkpoints.errors import CheckpointError, printable
@@ -208,7 +209,8 @@ def open_checkpoint(
     for argument, value in (("revision", revision), ("key", key)):
         if value is not None:
             raise ValueError(f"{argument} must be None for a {title}, got {value!r}")
-    return Checkpoint(title, [MemoryReader(only_tensors(state, title))])
+    readers, left_out, notes = combined([MemoryReader(only_tensors(state, title))], None)
+    return Checkpoint(title, readers, left_out=left_out, notes=notes)
 
 
 def _from_path(source: str, revision: str | None, key: str | None) -> Checkpoint:
@@ -262,7 +264,9 @@ def _opened_path(source: str, path: Path, key: str | None) -> Checkpoint:
         _check_names(source, readers)
         readers = _without_empty(source, readers, left_out)
         config, more = _about(folder, files)
-        return Checkpoint(source, readers, config, left_out=left_out, notes=notes + more)
+        readers, parts, made = combined(readers, config)
+        notes += [*more, *made]
+        return Checkpoint(source, readers, config, left_out=left_out | parts, notes=notes)
     except BaseException:
         for reader in files:
             reader.close()
