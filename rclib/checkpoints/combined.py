@@ -163,6 +163,8 @@ class _Finder:
         """GPTQ and AWQ; other packed formats are refused by name."""
         stem, _, last = name.rpartition(".")
         stem = stem + "." if stem else ""
+        if last == "codes" and stem + "codebooks" not in self.infos:
+            return  # any tensor may be called so
         if last in UNREAD and last != "qweight" and "float" not in self.infos[name].dtype:
             self._refuse(name, f"holds codes of {self.method or UNREAD[last]}, not read")
             return

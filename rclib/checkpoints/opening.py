@@ -91,6 +91,10 @@ class Checkpoint:
         """Shape, type and size of a tensor. Raises CheckpointError for an unknown name."""
         if self._closed:
             raise CheckpointError(f"{self.source}: the checkpoint is closed")
+        if name in self.left_out:
+            raise CheckpointError(
+                f"{self.source}: tensor {brief_line(name)} {self.left_out[name]}, so it is left out"
+            )
         if name not in self.tensors:
             raise CheckpointError(f"{self.source}: no tensor {brief_line(name)}")
         return self.tensors[name]
