@@ -396,7 +396,5 @@ def test_packed_types_are_named_and_the_others_read(tmp_path: Path) -> None:
     with open_checkpoint(path) as checkpoint:
         assert torch.equal(checkpoint.tensor("a"), torch.zeros(2, 2))
         assert set(checkpoint.left_out) == {"codes", "six"}
-        with pytest.raises(
-            CheckpointError, match="tensor 'codes' .* is left out|'codes': type 'F4'"
-        ):
+        with pytest.raises(CheckpointError, match=r"'codes'.*(left out|type 'F4')"):
             checkpoint.tensor("codes")
