@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 
-from rclib.checks.arguments import mapping
+from rclib.checks.arguments import brief, mapping
 from rclib.rowcolumn.axes import Axes, gamma_sets
 
 __all__ = ["input_axes", "is_lookup"]
@@ -71,15 +72,24 @@ def input_axes(
     for name, indices in axes.items():
         moving = [p for p, index in enumerate(indices) if index in changing]
         if name in given:
-            places = tuple(given[name])
-            if any(isinstance(p, bool) or p not in range(len(indices)) for p in places):
-                raise ValueError(
-                    f"inputs of {name!r} must be positions 0 ... {len(indices) - 1}, got {places}"
-                )
+            places = _positions(name, given[name], len(indices))
             found[name] = tuple(p for p in moving if p in places)
         elif len(indices) > 1 and not is_lookup(name):
             found[name] = tuple(p for p in moving if _is_input(name, p, axes, sets, changing))
     return found
+
+
+def _positions(name: str, places: object, axes: int) -> tuple[int, ...]:
+    if (
+        not isinstance(places, Sequence)
+        or isinstance(places, (str, bytes))
+        or not all(isinstance(p, Integral) and not isinstance(p, bool) for p in places)
+        or not all(0 <= p < axes for p in places)
+    ):
+        raise ValueError(
+            f"inputs of {name!r} must be positions 0 ... {axes - 1}, got {brief(places)}"
+        )
+    return tuple(int(p) for p in places)
 
 
 def _is_input(

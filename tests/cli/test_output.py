@@ -67,6 +67,8 @@ def test_interrupted(folder: Path, tmp_path: Path) -> None:
         [sys.executable, "-m", "rclib", "spectra", ".", "--axes", "a.yaml"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A shell that runs this in the background has its children ignore the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:  # fmt: skip
         time.sleep(4)
         process.send_signal(signal.SIGINT)
@@ -85,7 +87,11 @@ def test_an_interruption_that_a_library_turns_into_another_error(
             raise ImportError("numpy was interrupted") from None
         return 0
 
-    assert output.guarded(work) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert output.guarded(work) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "interrupted\n"
 
 

@@ -285,6 +285,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
             "random_rate": 0.5,
             "norm_rate": 2.0,
             "fan_in_exponents": {"W": 1.0},
+            "inputs": {"W": [1]},
             "replacement": True,
             "generator": seeded(),
         },
@@ -313,7 +314,7 @@ NO_CALLS = {
     *("random_matrix.MarchenkoPastur", "random_matrix.Outliers", "random_matrix.Spike"),
     *("spectra.Overlaps", "spectra.Spectrum"),
     *("evaluation.EVALUATIONS", "evaluation.Evaluation"),
-    *("problem.Problem", "problem.RidgeFit", "transfer.IndexMaps"),
+    *("problem.Problem", "problem.check_arrays", "problem.RidgeFit", "transfer.IndexMaps"),
     *("claims.Claims", "descent.GradientDescent"),  # made without arguments
 }
 
