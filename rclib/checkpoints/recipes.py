@@ -29,7 +29,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Parts", "Recipe", "awq", "fp8", "gptq", "int8", "masked", "mxfp4", "nf4", "normed"]
+__all__ = [
+    "Made",
+    "Parts",
+    "Recipe",
+    "awq",
+    "fp8",
+    "gptq",
+    "int8",
+    "masked",
+    "mxfp4",
+    "nf4",
+    "normed",
+    "spectral",
+]
 
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)

@@ -130,7 +130,7 @@ def test_another_configuration_or_text_is_refused(run: Any, record: Path) -> Non
 def test_a_folder_of_a_machine_does_not_get_in(run: Any, tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="note names a folder of this machine"):
         write_record(
-            run, expected_configuration(16, 1, **TINY), ORIGIN | {"note": "from /work/x"}, tmp_path
+            run, expected_configuration(16, 1, **TINY), ORIGIN | {"note": "from /home/x"}, tmp_path
         )
     with pytest.raises(RecordError, match="needs a start_seed and device"):
         write_record(run, expected_configuration(16, 1, **TINY), {}, tmp_path)
