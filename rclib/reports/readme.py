@@ -16,6 +16,7 @@ from rclib.reports.series import verdict_counts
 from rclib.study.multiplicity import corrected
 from rclib.study.papers import Papers, Run, committed_runs, load_papers
 from rclib.study.seeds import load_stability, sentence
+from rclib.study.sequential import total_text
 
 __all__ = ["BEGIN", "END", "main", "series_table", "with_table"]
 
@@ -36,7 +37,13 @@ def series_table(papers: Papers, runs: Mapping[str, Run]) -> str:
                 verdict_counts({"claims": [c for record in own for c in record["claims"]]}),
             ]
             lines.append(table_row(cells))
-    lines += ["", str(corrected(c for run in runs.values() for c in run.record["claims"]))]
+    claims = [{**c, "notebook": name} for name, run in runs.items() for c in run.record["claims"]]
+    for digits in ("12", "3456789"):
+        said = total_text([claim for claim in claims if claim["notebook"][0] in digits])
+        if said:
+            what = "Series 1 and 2" if digits == "12" else "The other series"
+            lines += ["", f"{what}: {said}."]
+    lines += ["", str(corrected(claims))]
     seeds = load_stability("quick")
     return "\n".join([*lines, *(["", sentence(seeds)] if seeds else [])])
 

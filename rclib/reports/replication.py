@@ -18,6 +18,7 @@ from rclib.files.atomic import write_atomically
 from rclib.study.multiplicity import corrected
 from rclib.study.papers import Item, Paper, Papers, Record, Run, committed_runs, load_papers
 from rclib.study.results import tally
+from rclib.study.sequential import RULE, adjusted_mark
 
 __all__ = [
     "codecheck",
@@ -44,6 +45,10 @@ def deviations(run: Run, papers: Papers) -> list[tuple[Record, str]]:
                 reason += f" ({claim['repeats']} repeats)." if claim["repeats"] > 1 else "."
             if not reason and claim["verdict"] == "not testable here":
                 reason = claim["note"] + _smaller(run, claim)
+            for other in run.record["claims"]:
+                if other["restates"] == claim["key"]:
+                    reason += f" Restated beside it: {other['statement']}, {other['criterion']}: "
+                    reason += f"{measured(other)}, {other['verdict']}."
             found.append((claim, reason))
     return found
 
@@ -60,6 +65,7 @@ def replication(papers: Papers, runs: Mapping[str, Run]) -> str:
         "reproduced* when no part does, *undecided* when the interval straddles it. Minutes are",
         "those of the training runs on one core.",
     ]
+    lines += ["", RULE]
     lines += ["", str(corrected(c for run in runs.values() for c in run.record["claims"]))]
     owned: set[tuple[str, str]] = set()
     for paper in papers.papers:
@@ -142,10 +148,11 @@ def _smaller(run: Run, claim: Record) -> str:
 
 
 def measured(claim: Record) -> str:
-    """A claim's value with its interval, e.g. "0.41 [0.39, 0.43]"."""
+    """A claim's value with its interval, e.g. "0.41 [0.39, 0.43]", marked where it is adjusted."""
     if claim["value"] is None:
         return "not measured"
-    return f"{claim['value']:.3g} [{claim['low']:.3g}, {claim['high']:.3g}]"
+    interval = f"{claim['value']:.3g} [{claim['low']:.3g}, {claim['high']:.3g}]"
+    return interval + adjusted_mark(claim)
 
 
 def _measured(claims: Sequence[Record]) -> str:

@@ -20,7 +20,24 @@ if TYPE_CHECKING:
     from rclib.stats.sequential import Look
     from rclib.study.claims import Claim
 
-__all__ = ["check_looks", "design", "judged", "more_seeds", "open_seeds", "rule_text", "total_text"]
+__all__ = [
+    "RULE",
+    "adjusted_mark",
+    "check_looks",
+    "design",
+    "judged",
+    "more_seeds",
+    "open_seeds",
+    "rule_text",
+    "total_text",
+]
+
+# What pages say above claims of which some are marked.
+RULE = (
+    "An interval marked *adjusted* is that of a claim which is looked at after 5, 10, 20 and 40 "
+    "seeds until one look decides: group-sequential, its levels spend 5 percent over all looks "
+    "(Lan-DeMets, Pocock type); n is the number of seeds at the look where it stopped."
+)
 
 _UNDECIDED = "undecided"
 
@@ -83,6 +100,11 @@ def rule_text(claim: Mapping[str, Any]) -> str:
     return f"{text}{ends} at look {claim['look']} (level {claim['level']:.2g})"
 
 
+def adjusted_mark(claim: Mapping[str, Any]) -> str:
+    """What stands behind the interval of a claim under the rule: " (adjusted, n = 10)", or ""."""
+    return f" (adjusted, n = {claim['repeats']})" if rule_text(claim) else ""
+
+
 def design(claims: Sequence[Mapping[str, Any]], most: int | None) -> dict[str, Any] | None:
     """What a results file says of its claims under the rule: the looks, their levels, the `most`
     seeds that this profile spends on a claim and those `spent` so far. None if there are none."""
@@ -138,9 +160,9 @@ def total_text(claims: Sequence[Mapping[str, Any]]) -> str:
     text += f"({math.floor(100 * made / len(testable))} percent)"
     # A restatement and what it stands beside are claims of one notebook, with the same paper.
     decided = {
-        (claim.get("notebook"), claim["restates"])
+        (claim.get("notebook"), claim.get("restates"))
         for claim in testable
-        if claim["restates"] and claim["verdict"] != _UNDECIDED
+        if claim.get("restates") and claim["verdict"] != _UNDECIDED
     }
     restated = sum((claim.get("notebook"), claim["key"]) in decided for claim in left)
     return f"{text}; {restated} of the others have a restatement that is" if restated else text
