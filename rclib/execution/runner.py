@@ -295,8 +295,8 @@ def run_one(name: str, profile: str, overrides: dict[str, Any]) -> None:
         execute(name, profile=profile, overrides=overrides)
     own = paths.results_dir(profile) / f"{name}.json"  # what others wrote is theirs to mend
     got, made = score(read_results(own)) if own.is_file() else (0, 0)
-    seconds = time.monotonic() - begin
-    print(f"{name:44s} {seconds:8.1f} s   {got} of {made} claims reproduced", flush=True)
+    claims = f"   {got} of {made} claims reproduced" if made else ""  # the overview makes none
+    print(f"{name:44s} {time.monotonic() - begin:8.1f} s{claims}", flush=True)
 
 
 def _override(text: str) -> tuple[str, Any]:

@@ -10,9 +10,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NOTEBOOK_VARIABLE", "Run", "cells_run", "notebook_file", "running_cell"]
+__all__ = [
+    "ASKED_VARIABLE",
+    "NOTEBOOK_VARIABLE",
+    "Run",
+    "cells_run",
+    "notebook_file",
+    "running_cell",
+]
 
 NOTEBOOK_VARIABLE = "RCLIB_NOTEBOOK"  # path of the notebook, for the kernels of our own runner
+ASKED_VARIABLE = "RCLIB_ASKED"  # where a study notes which runs it asked for, for `make figures`
 
 Run = tuple[str, int]  # which cell, and its how manieth execution in this kernel it is
 

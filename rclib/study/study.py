@@ -201,6 +201,8 @@ class Study:
             "core_seconds": round(sweep.core_seconds(), 1),
             "seconds": round(time.monotonic() - self._begin, 1),
         }
+        if os.environ.get(session.ASKED_VARIABLE):  # the forecast of the next `make figures`
+            write_atomically(Path(os.environ[session.ASKED_VARIABLE]), _text(sweep.asked()))
         path = self._results / f"{self.name}.json"
         write_atomically(times_path(path), _text(times))
         write_atomically(path, _text(record))

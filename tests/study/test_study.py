@@ -87,6 +87,17 @@ def test_results_file_says_what_was_done(out: Path) -> None:
     assert found == record | times
 
 
+def test_the_runs_asked_for_are_noted_where_the_runner_says(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rclib.runs.sweep._spent", {("train", "ab"): 2.5})
+    study().close()
+    assert not (out / "asked").exists()
+    monkeypatch.setenv("RCLIB_ASKED", str(out / "asked"))
+    study().close()
+    assert json.loads((out / "asked").read_text()) == {"train/ab.safetensors": 2.5}
+
+
 def test_the_same_numbers_give_the_same_bytes(out: Path) -> None:
     texts = []
     for _ in range(2):
