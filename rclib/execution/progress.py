@@ -8,7 +8,6 @@ the variables nothing is printed. Needs the standard library alone.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rclib import paths
+from rclib.files.terminal import Parser, note, report
 from rclib.study.results import duration
 
 __all__ = ["expected", "main", "plan", "running"]
@@ -124,7 +124,7 @@ def _jobs() -> int:
 
 def _say(name: str, text: str, profile: str) -> None:
     elapsed = duration(max(0.0, time.time() - _begin()))
-    print(f"[{elapsed:>8s}] {name}: {text}; {_counts(profile)}", flush=True)
+    report(f"[{elapsed:>8s}] {name}: {text}; {_counts(profile)}", flush=True)
 
 
 @contextmanager
@@ -161,16 +161,14 @@ def running(name: str, profile: str, *, every: float = EVERY) -> Iterator[None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print what `make figures` is about to do."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rclib.execution.progress", description=main.__doc__
-    )
+    parser = Parser(prog="python -m rclib.execution.progress", description=main.__doc__)
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args(argv)
     try:
-        print(plan(arguments.profile, jobs=max(1, arguments.jobs)), flush=True)
+        report(plan(arguments.profile, jobs=max(1, arguments.jobs)), flush=True)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 2
     return 0
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.terminal import report
 from rclib.reports.replication import table_row
 from rclib.reports.series import verdict_counts
 from rclib.study.multiplicity import corrected
@@ -56,7 +57,7 @@ def main() -> int:
     new = with_table(text, series_table(load_papers(), committed_runs()))
     if new != text:
         write_atomically(path, new.encode())
-    print("README.md is current" if new == text else "README.md updated")
+    report("README.md is current" if new == text else "README.md updated")
     return 0
 
 
