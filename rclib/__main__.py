@@ -6,7 +6,6 @@ that is refused (one line says why), 130 when interrupted.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -14,13 +13,14 @@ from typing import NoReturn
 from rclib.cli import correlations as command_correlations
 from rclib.cli import spectra as command_spectra
 from rclib.cli.output import guarded
+from rclib.files.terminal import Parser
 
 __all__ = ["main"]
 
 COMMANDS = {"correlations": command_correlations, "spectra": command_spectra}
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     """Errors are one line, like all others."""
 
     def error(self, message: str) -> NoReturn:

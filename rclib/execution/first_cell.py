@@ -14,6 +14,7 @@ from typing import Any
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.terminal import report
 
 __all__ = ["ADDRESS", "SOURCE", "TAG", "main", "with_first_cell"]
 
@@ -68,7 +69,7 @@ def main() -> int:
     """Write the cell into every notebook that lacks it or has another version of it."""
     folder = paths.project_root() / "notebooks"
     changed = [path.stem for path in sorted(folder.glob("[0-9]*.ipynb")) if _write(path)]
-    print("\n".join(changed) or "all notebooks have the cell")
+    report("\n".join(changed) or "all notebooks have the cell")
     return 0
 
 

@@ -12,7 +12,6 @@ which of them would be found now. Needs the standard library alone while there i
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from rclib import paths
+from rclib.files.terminal import Parser, note, report
 from rclib.study.results import duration
 from rclib.study.session import ASKED_VARIABLE
 
@@ -189,7 +189,7 @@ def _count(variable: str) -> int:
 
 def _say(name: str, text: str, profile: str) -> None:
     elapsed = duration(max(0.0, time.time() - _begin()))
-    print(f"[{elapsed:>8s}] {name}: {text}; {_counts(profile)}", flush=True)
+    report(f"[{elapsed:>8s}] {name}: {text}; {_counts(profile)}", flush=True)
 
 
 @contextmanager
@@ -252,9 +252,7 @@ def _took(seconds: float, asked: Path, began: float) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print what `make figures` is about to do."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rclib.execution.progress", description=main.__doc__
-    )
+    parser = Parser(prog="python -m rclib.execution.progress", description=main.__doc__)
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args(argv)
@@ -264,9 +262,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             forecast = _build(arguments.profile) / ".forecast.json"
             forecast.parent.mkdir(parents=True, exist_ok=True)
             forecast.write_text(json.dumps(foresee(names, arguments.profile)), encoding="utf-8")
-        print(plan(arguments.profile, jobs=max(1, arguments.jobs)), flush=True)
+        report(plan(arguments.profile, jobs=max(1, arguments.jobs)), flush=True)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 2
     return 0
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.terminal import note, report
 from rclib.reports.replication import notebook_link, table_row
 from rclib.study.findings import Told, measured, told
 from rclib.study.papers import Papers, Run, committed_runs, load_papers
@@ -69,14 +70,14 @@ def main() -> int:
     try:
         text = findings_page(load_papers(), committed_runs())
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 2
     path = paths.project_root() / "docs" / "findings.md"
     if path.is_file() and path.read_text(encoding="utf-8") == text:
-        print("docs/findings.md is current")
+        report("docs/findings.md is current")
     else:
         write_atomically(path, text.encode())
-        print("docs/findings.md updated")
+        report("docs/findings.md updated")
     return 0
 
 

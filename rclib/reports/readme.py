@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from rclib import paths
 from rclib.files.atomic import write_atomically
 from rclib.files.origin import owner_and_name, repository_address
+from rclib.files.terminal import note, report
 from rclib.reports.findings import finding_lines
 from rclib.reports.replication import table_row
 from rclib.reports.series import verdict_counts
@@ -80,11 +81,11 @@ def main() -> int:
     try:
         new = current(text, load_papers(), committed_runs(), address=repository_address(root))
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 2
     if new != text:
         write_atomically(path, new.encode())
-    print("README.md is current" if new == text else "README.md updated")
+    report("README.md is current" if new == text else "README.md updated")
     return 0
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.terminal import note, report
 from rclib.study.claims import VERDICTS
 from rclib.study.findings import measured
 from rclib.study.multiplicity import corrected
@@ -282,7 +283,7 @@ def main() -> int:
     try:
         papers, runs = load_papers(), committed_runs()
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 2
     for name, text in (
         ("replication.md", replication(papers, runs)),
@@ -290,10 +291,10 @@ def main() -> int:
     ):
         path = paths.project_root() / name
         if path.is_file() and path.read_text(encoding="utf-8") == text:
-            print(f"{name} is current")
+            report(f"{name} is current")
         else:
             write_atomically(path, text.encode())
-            print(f"{name} updated")
+            report(f"{name} updated")
     return 0
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.terminal import note, report
 from rclib.reports.readme import with_section
 from rclib.reports.replication import table_row
 from rclib.study.papers import Papers, Record, load_papers
@@ -64,11 +65,11 @@ def main() -> int:
     try:
         new = with_terms(text, load_papers())
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 2
     if new != text:
         write_atomically(path, new.encode())
-    print("docs/glossary.md is current" if new == text else "docs/glossary.md updated")
+    report("docs/glossary.md is current" if new == text else "docs/glossary.md updated")
     return 0
 
 

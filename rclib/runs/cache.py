@@ -8,7 +8,6 @@ writer left half-written, entries set aside as damaged, and states of unfinished
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import os
@@ -24,6 +23,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from rclib import paths
+from rclib.files.terminal import Parser, note, report
 from rclib.runs import store
 from rclib.runs.code import Code, code_of
 from rclib.runs.code_modules import homes
@@ -173,27 +173,27 @@ def clean(found: Sequence[Entry], *, everything: bool = False) -> list[Entry]:
 def main(argv: Sequence[str] | None = None) -> int:
     """List the store of finished runs, remove what is stale, damaged or left over, or give entries
     of version 0.1.0 the keys of today (rekey)."""
-    parser = argparse.ArgumentParser(prog="python -m rclib.runs.cache", description=main.__doc__)
+    parser = Parser(prog="python -m rclib.runs.cache", description=main.__doc__)
     parser.add_argument("command", choices=("info", "clean", "rekey"))
     parser.add_argument("--all", action="store_true", help="clean: remove current entries too")
     arguments = parser.parse_args(argv)
     root = paths.cache_dir()
     try:
         found = list(entries(root)) if root.is_dir() else []
-        print(f"store of finished runs: {root}")
+        report(f"store of finished runs: {root}")
         if arguments.command == "info":
-            print(store_table(found))
+            report(store_table(found))
         elif arguments.command == "rekey":
             from rclib.runs.rekey import rekey
 
             moved = sum(1 for _ in rekey(root))
-            print(f"{moved} of {len(found)} entries of version 0.1.0 have today's keys now")
+            report(f"{moved} of {len(found)} entries of version 0.1.0 have today's keys now")
         else:
             removed = clean(found, everything=arguments.all)
             size = sum(e.nbytes for e in removed) / 1e6
-            print(f"removed {len(removed)} of {len(found)} entries, {size:.1f} MB")
+            report(f"removed {len(removed)} of {len(found)} entries, {size:.1f} MB")
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 1
     return 0
 

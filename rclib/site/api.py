@@ -14,6 +14,7 @@ import pdoc
 import pdoc.render
 
 import rclib
+from rclib.site import clean
 
 __all__ = ["write_api"]
 
@@ -42,6 +43,7 @@ def write_api(folder: Path) -> None:
             html,
         )
         path.write_text(html, encoding="utf-8")
+        clean.protect(path)
 
 
 @contextmanager

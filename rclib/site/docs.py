@@ -25,7 +25,7 @@ def page(path: Path, *, has_api: bool) -> str:
     follow its colours; a link to another text, or to a package of the library, becomes one of the
     site, and a link to anything else inside the project its words alone."""
     soup = BeautifulSoup(markdown(path.read_text(encoding="utf-8")), "html.parser")
-    for image in soup.find_all("img"):
+    for image in soup.find_all("img", src=True):
         drawing = path.parent / str(image["src"])
         if drawing.suffix == ".svg" and drawing.is_file():
             svg = BeautifulSoup(drawing.read_text(encoding="utf-8"), "html.parser")

@@ -128,6 +128,11 @@ def _variants(notebook: Notebook, problems: list[str]) -> dict[str, dict[str, Va
                     f"run `make figures PROFILE={profile}`"
                 )
                 continue
+            # What a link leads to may be any file of this machine: the site would publish it.
+            link = next((path for path in (folder, *files.values()) if path.is_symlink()), None)
+            if link:
+                problems.append(f"figure {link} is refused: it is a link, not a file")
+                continue
             caption = _DATA_NOTE.sub("", figure["caption"])
             found.setdefault(name, {})[profile] = Variant(profile, caption, files, record)
     return found

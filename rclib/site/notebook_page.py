@@ -1,8 +1,8 @@
 """One notebook as the body of a page, by nbconvert with a template of our own.
 
 Pictures of the outputs become files, mathematics becomes MathML, every cell has an anchor
-(`#cell-<id>`), and nothing is loaded from elsewhere: scripts and widgets of outputs are left
-out.
+(`#cell-<id>`). All HTML of outputs and Markdown goes through `rclib.site.clean`, and so does the
+whole page: no script, style or picture from elsewhere is left.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ast
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from traitlets.config import Config
 
+from rclib.site import clean
 from rclib.site.content import first_sentence
 from rclib.site.images import size_of
 from rclib.site.mathml import mathml
@@ -34,7 +35,7 @@ __all__ = ["Page", "declaring_cells", "markdown", "read_notebook", "render"]
 TEMPLATE = """\
 {%- extends 'base/display_priority.j2' -%}
 {%- block codecell -%}
-<div class="cell code{% if not cell.outputs %} quiet{% endif %}" id="cell-{{ cell.id }}">
+<div class="cell code{% if not cell.outputs %} quiet{% endif %}" id="cell-{{ cell.id | escape }}">
 {{ super() }}
 </div>
 {%- endblock codecell -%}
@@ -54,7 +55,7 @@ TEMPLATE = """\
 </figure>
 {%- endblock data_png -%}
 {%- block data_html -%}
-<div class="scroll" tabindex="0">{{ output.data['text/html'] }}</div>
+<div class="scroll" tabindex="0">{{ output.data['text/html'] | clean }}</div>
 {%- endblock data_html -%}
 {%- block data_markdown -%}{{ output.data['text/markdown'] | markdown2html }}{%- endblock -%}
 {%- block data_latex -%}{{ output.data['text/latex'] | markdown2html }}{%- endblock -%}
@@ -62,7 +63,7 @@ TEMPLATE = """\
 <pre tabindex="0">{{ output.data['text/plain'] | ansi2html }}</pre>
 {%- endblock data_text -%}
 {%- block markdowncell -%}
-<div class="cell prose" id="cell-{{ cell.id }}">{{ cell.source | markdown2html }}</div>
+<div class="cell prose" id="cell-{{ cell.id | escape }}">{{ cell.source | markdown2html }}</div>
 {%- endblock markdowncell -%}
 """
 
@@ -97,6 +98,11 @@ class _Renderer(IPythonRenderer):
 class _Exporter(HTMLExporter):
     """HTML of the cells alone."""
 
+    def default_filters(self) -> Iterator[tuple[str, Any]]:
+        """Those of nbconvert, and what HTML of others goes through."""
+        yield from super().default_filters()
+        yield "clean", clean.fragment
+
     @pass_context
     def markdown2html(self, context: Any, source: str) -> str:
         """The filter that the template calls."""
@@ -104,9 +110,9 @@ class _Exporter(HTMLExporter):
 
 
 def markdown(source: str) -> str:
-    """HTML of Markdown text; formulas become MathML."""
+    """Safe HTML of Markdown text; formulas become MathML."""
     renderer = _Renderer(escape=False, exclude_anchor_links=True)
-    return str(MarkdownWithMath(renderer=renderer).render(source))
+    return clean.fragment(str(MarkdownWithMath(renderer=renderer).render(source)))
 
 
 def read_notebook(path: Path) -> NotebookNode:
@@ -144,7 +150,7 @@ def render(
     node = nbformat.from_dict(notebook)
     found = _take_pictures(node, pictures, saved or {})
     html, _ = _exporter().from_notebook_node(node)
-    return Page(_tidy(html), found)
+    return Page(clean.body(_tidy(html)), found)
 
 
 def _take_pictures(
@@ -211,19 +217,9 @@ def _is_caption(output: NotebookNode) -> bool:
 
 
 def _tidy(html: str) -> str:
-    """The HTML without scripts and event handlers, and made for reading aloud: names of
-    regions, scopes of table heads."""
+    """The HTML made for reading aloud: names of regions, scopes of table heads."""
     soup = BeautifulSoup(html, "html.parser")
-    for element in soup(["script", "link", "style", "iframe", "object", "embed"]):
-        element.decompose()
-    for element in soup.find_all(True):
-        for name in [a for a in element.attrs if a.startswith("on")]:
-            del element[name]
     for table in soup.find_all("table"):
-        for name in ("border", "style"):
-            table.attrs.pop(name, None)
-        for row in table.find_all("tr"):
-            row.attrs.pop("style", None)
         for cell in table.find_all("th"):
             cell["scope"] = "col" if cell.find_parent("thead") else "row"
     for number, region in enumerate(soup.select("div.scroll, pre[tabindex]"), 1):

@@ -22,7 +22,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rclib import __version__, paths
-from rclib.site import docs, images, notebook_page
+from rclib.site import clean, docs, images, notebook_page
 from rclib.site.content import BEYOND, ClaimRow, Figure, Gallery, Notebook, series_of
 from rclib.site.search import search_index
 from rclib.study.claims import VERDICTS
@@ -64,6 +64,9 @@ class Site:
         )
         self.environment.filters["duration"] = duration
         self.environment.filters["slug"] = lambda text: text.replace(" ", "-")
+        self.environment.filters["parts"] = _parts
+        first = files("rclib.site").joinpath("templates", "first.js").read_text(encoding="utf-8")
+        self.environment.globals.update(policy=clean.policy([first]), first_script=first)
         self.environment.globals.update(
             version=__version__, verdicts=VERDICTS, has_api=has_api, beyond=BEYOND, site=self
         )
@@ -107,7 +110,7 @@ class Site:
     def _texts(self) -> None:
         root = paths.project_root()
         for name, title in self.docs.items():
-            body = docs.page(root / "docs" / f"{name}.md", has_api=self.has_api)
+            body = clean.body(docs.page(root / "docs" / f"{name}.md", has_api=self.has_api))
             self._page(f"docs/{name}.html", "prose.html.j2", body=body, heading=title)
         if self.has_replication:
             text = (root / "replication.md").read_text(encoding="utf-8")
@@ -115,7 +118,7 @@ class Site:
                 page = self.notebook_of(notebook)
                 if page:  # links of a file of the project as links of the site
                     text = text.replace(f"](notebooks/{notebook}.ipynb)", f"]({page})")
-            body = notebook_page.markdown(text)
+            body = clean.body(notebook_page.markdown(text))
             self._page("replication.html", "prose.html.j2", body=body, heading="Item by item")
 
     # --- figures ---
@@ -195,6 +198,8 @@ class Site:
 
     def _read(self, path: Path) -> Any:
         try:
+            if path.is_symlink():  # as with figures: a copy would publish what it leads to
+                raise ValueError(f"{path} is refused: it is a link, not a file")
             return notebook_page.read_notebook(path)
         except ValueError as error:
             self.problems.append(str(error))
@@ -208,8 +213,10 @@ class Site:
             for figure in self.gallery.figures_of(name)
             if profile in figure.variants
         }
+        notebook = self._read(path)
+        if notebook is None:
+            return False
         try:
-            notebook = notebook_page.read_notebook(path)
             made = notebook_page.render(notebook, pictures=f"{name}_files", saved=saved)
         except ValueError as error:
             problem = str(error)
@@ -308,6 +315,17 @@ class Site:
             for name, v in record["parameters"].items()
             if name not in ("profile", "dataset")
         ]
+
+
+def _parts(counts: Mapping[str, int], gap: float = 0.6) -> list[tuple[str, float, float]]:
+    """(verdict, begin, width) of a bar's parts in percent of it."""
+    total, begin = sum(counts.values()), 0.0
+    found = []
+    for verdict, count in counts.items():
+        width = 100 * count / total
+        found.append((verdict, round(begin, 2), round(max(width - gap, gap), 2)))
+        begin += width
+    return found
 
 
 def _heading(notebook: Any) -> str:
