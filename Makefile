@@ -174,7 +174,7 @@ dist: $(STAMP) ## Build wheel and sdist in dist/ and check them (no network need
 	@rm -f dist.log && $(PY) -P -m twine check --strict dist/*
 
 lab: $(STAMP) ## Open JupyterLab in this environment
-	@$(PY) -m jupyter lab $$([ "$$(id -u)" != 0 ] || echo --allow-root) notebooks
+	@$(PY) -m jupyter lab $$([ "$$(id -u)" != 0 ] || echo --allow-root) --LabApp.default_url=/lab/tree/notebooks
 
 bench: $(STAMP) ## Speed against the usual way and against the machine's limit
 	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(PY) $$b; done

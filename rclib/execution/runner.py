@@ -223,6 +223,10 @@ def execute(
             # Silences the kernel's start-up warnings; errors in cells come as exceptions.
             extra_arguments=["--log-level=CRITICAL"],
         )
+        if folder is None:  # the paper's figure below the title, from one folder deeper
+            text = temporary.read_text(encoding="utf-8")
+            moved = text.replace("](../figures/", "](../../figures/")
+            temporary.write_text(moved, encoding="utf-8")
         os.replace(temporary, target)
     except PapermillExecutionError as error:
         raise RunError(

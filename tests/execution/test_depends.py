@@ -209,7 +209,7 @@ def test_profiles_of_make_are_those_of_the_library() -> None:
 
 def test_jupyter_lab_starts_as_root_too(tmp_path: Path) -> None:
     """Jupyter refuses to run as root unless it is told."""
-    line = re.search(r"jupyter lab (\$\$\(.*\)) notebooks", (ROOT / "Makefile").read_text())
+    line = re.search(r"jupyter lab (\$\$\(.*\)) --L", (ROOT / "Makefile").read_text())
     assert line is not None
     (tmp_path / "id").write_text("#!/bin/sh\necho $WHO\n")
     (tmp_path / "id").chmod(0o755)
