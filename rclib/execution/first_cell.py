@@ -42,7 +42,10 @@ _KNOWN = """\
         source = "git+@ADDRESS@"
 """
 _ASKED = """\
-        import re, socket, urllib.parse, urllib.request
+        import re
+        import socket
+        import urllib.parse
+        import urllib.request
 
         asked = f"http://{socket.gethostbyname(socket.gethostname())}:9000/api/sessions"
         try:  # Colab knows where it has the notebook from
