@@ -12,12 +12,10 @@ from rclib import paths
 from rclib.files.atomic import write_atomically
 from rclib.files.terminal import note, report
 from rclib.reports.replication import notebook_link, table_row
-from rclib.study.findings import Told, measured, told
+from rclib.study.findings import MOST, Told, measured, told
 from rclib.study.papers import Papers, Run, committed_runs, load_papers
 
-__all__ = ["MOST", "finding_lines", "findings_page", "main"]
-
-MOST = 6  # in the README and on the site's start page
+__all__ = ["finding_lines", "findings_page", "main"]
 
 
 def findings_of(papers: Papers, runs: Mapping[str, Run]) -> tuple[Told, ...]:

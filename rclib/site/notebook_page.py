@@ -25,7 +25,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from rclib.site import clean
+from rclib.site import clean, links
 from rclib.site.content import first_sentence
 from rclib.site.images import size_of
 from rclib.site.mathml import mathml
@@ -140,17 +140,19 @@ def render(
     *,
     pictures: str,
     saved: Mapping[str, tuple[str, int, int]] | None = None,
+    resolver: links.Resolver | None = None,
 ) -> Page:
     """The notebook's cells as HTML.
 
     pictures : folder, relative to the page, in which the page's pictures will lie.
     saved : figures that lie on the site already, name -> (address, width, height); a cell that
         saves one of them shows that file.
+    resolver : what becomes of links and pictures of the Markdown cells.
     """
     node = nbformat.from_dict(notebook)
     found = _take_pictures(node, pictures, saved or {})
     html, _ = _exporter().from_notebook_node(node)
-    return Page(clean.body(_tidy(html)), found)
+    return Page(clean.body(_tidy(html, resolver)), found)
 
 
 def _take_pictures(
@@ -216,9 +218,12 @@ def _is_caption(output: NotebookNode) -> bool:
     return output.output_type == "execute_result" and text[:1] in ("'", '"')
 
 
-def _tidy(html: str) -> str:
-    """The HTML made for reading aloud: names of regions, scopes of table heads."""
+def _tidy(html: str, resolver: links.Resolver | None) -> str:
+    """The HTML with links of the site, made for reading aloud: names of regions, scopes of table
+    heads."""
     soup = BeautifulSoup(html, "html.parser")
+    for cell in soup.select("div.prose") if resolver else ():
+        links.relink(cell, "notebooks", "../../", resolver)
     for table in soup.find_all("table"):
         for cell in table.find_all("th"):
             cell["scope"] = "col" if cell.find_parent("thead") else "row"

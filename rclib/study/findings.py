@@ -22,9 +22,10 @@ from typing import Any
 
 from rclib.study.claims import VERDICTS
 
-__all__ = ["Finding", "Told", "measured", "number", "read_findings", "told"]
+__all__ = ["MOST", "Finding", "Told", "measured", "number", "read_findings", "told"]
 
 Record = Mapping[str, Any]
+MOST = 6  # on the README and on the site's start page
 _PLACE = re.compile(r"\{([^{}]*)\}")
 
 

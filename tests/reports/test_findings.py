@@ -8,7 +8,7 @@ import pytest
 from site_project import record
 
 from rclib.reports import findings
-from rclib.study.findings import Finding
+from rclib.study.findings import MOST, Finding
 from rclib.study.papers import Papers, Run, committed_runs, load_papers
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ RUNS = {"11_x": Run("paper", record("11_x", title="T", profile="paper", figures=
 
 def test_six_lines_with_numbers_and_links() -> None:
     lines = findings.finding_lines(many(8), RUNS).splitlines()
-    assert len(lines) == findings.MOST == 6
+    assert len(lines) == MOST == 6
     links = "[11_x](notebooks/11_x.ipynb), [figure](figures/paper/11_x/f.png)"
     assert lines[0] == (
         f"- **Found 5.** It is 0.91 [0.885, 0.935]. *Contradicts paper A.* ({links})"
