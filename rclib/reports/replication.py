@@ -157,7 +157,7 @@ def _heading(paper: Paper) -> str:
 def _claim_row(run: Run, claim: Record, item: Item | None = None, label: str = "") -> str:
     """One claim. What belongs to an item is named by it, with the paper's `label`; otherwise the
     claim says where it is from."""
-    criterion = f"{claim['quantity']} {claim['criterion']}"
+    criterion = f"{claim['quantity']}: {claim['criterion']}"
     source = f"{label}, {item.item}" if item else claim["paper"]
     cells = [source, claim["statement"], criterion, measured(claim), claim["verdict"]]
     name = run.record["notebook"]

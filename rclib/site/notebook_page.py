@@ -222,8 +222,9 @@ def _tidy(html: str, resolver: links.Resolver | None) -> str:
     """The HTML with links of the site, made for reading aloud: names of regions, scopes of table
     heads."""
     soup = BeautifulSoup(html, "html.parser")
-    for cell in soup.select("div.prose") if resolver else ():
-        links.relink(cell, "notebooks", "../../", resolver)
+    if resolver is not None:
+        for cell in soup.select("div.prose"):
+            links.relink(cell, "notebooks", "../../", resolver)
     for table in soup.find_all("table"):
         for cell in table.find_all("th"):
             cell["scope"] = "col" if cell.find_parent("thead") else "row"

@@ -157,7 +157,7 @@ def test_rows_say_what_was_run_and_measured() -> None:
     assert claims[0] == [
         "A, Figure 9",
         "the good statement of 11_x",
-        r"\|slope\| <of> x ≥ 0.5",
+        r"\|slope\| <of> x: ≥ 0.5",
         "0.91 [0.885, 0.935]",
         "reproduced",
         "[11](notebooks/11_x.ipynb)",
