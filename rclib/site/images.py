@@ -67,5 +67,5 @@ def thumbnail(path: Path, *, width: int = 640) -> tuple[bytes, tuple[int, int]]:
     small = page.convert("RGB")
     small.thumbnail((width, 4 * width), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    small.save(buffer, format="WEBP", quality=82, method=4)
+    small.save(buffer, format="WEBP", quality=85, method=4)
     return buffer.getvalue(), small.size
