@@ -190,8 +190,10 @@ class Figure:
         """First sentence of the caption."""
         return first_sentence(self.lead.caption)
 
-    def file(self, profile: str, kind: str = "png") -> str:
-        """One of its files on the site."""
+    def file(self, profile: str, kind: str = "") -> str:
+        """One of its files on the site; without a kind the picture: as it was saved at the leading
+        profile, smaller and with the same pixels (WebP) at others."""
+        kind = kind or ("png" if profile == self.lead.profile else "webp")
         return f"figures/{profile}/{self.path}.{kind}"
 
 
@@ -289,7 +291,8 @@ def series_of(papers: Papers, notebooks: Iterable[str]) -> tuple[Series, ...]:
 
 def first_sentence(text: str) -> str:
     """Text up to its first full stop that another sentence follows."""
-    return re.split(r"(?<=[.!?])\s+(?=[^\W\d_a-z])", text.strip(), maxsplit=1)[0]
+    end = r"(?<!i\.i\.d\.)(?<!e\.g\.)(?<=[.!?])\s+(?=[^\W\d_a-z])"
+    return re.split(end, text.strip(), maxsplit=1)[0]
 
 
 def leading_first(profiles: Sequence[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-__all__ = ["size", "size_of", "thumbnail"]
+__all__ = ["size", "size_of", "smaller", "thumbnail"]
 
 MOST_PIXELS = 50_000_000  # a few kilobytes can claim to be a picture of gigabytes
 # What Pillow raises for damaged files besides OSError.
@@ -49,6 +49,18 @@ def size_of(payload: bytes) -> tuple[int, int]:
             return picture.size
     except ValueError as error:
         raise ValueError(f"an output is not a picture: {error}") from None
+
+
+def smaller(path: Path) -> bytes:
+    """The same pixels as WebP, about half as large. ValueError naming the file if it is no
+    picture."""
+    buffer = io.BytesIO()
+    try:
+        with _opened(path) as picture:
+            picture.convert("RGBA").save(buffer, format="WEBP", lossless=True, method=2, exact=True)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a picture: {error}") from None
+    return buffer.getvalue()
 
 
 def thumbnail(path: Path, *, width: int = 640) -> tuple[bytes, tuple[int, int]]:

@@ -53,6 +53,7 @@ class Site:
         self.texts = docs.texts(paths.project_root())
         self.has_guide = f"docs/{docs.GUIDE}.md" in self.texts
         self.entries: list[Entry] = []  # of the search
+        self._known: dict[str, notebook_page.Saved] = {}  # digest of a picture -> where it lies
         self._planned: dict[str, str] = {}  # notebook -> page, before all are there
         self._cells: dict[str, dict[str, str]] = {}  # notebook -> key of a claim -> cell
         self._bodies: dict[tuple[str, str], str] = {}  # (notebook, profile) -> HTML
@@ -157,32 +158,31 @@ class Site:
     # --- figures ---
 
     def _figure_files(self) -> None:
-        """Copies of all figures' files, and thumbnails; a figure that is no picture goes."""
+        """All figures' files, and thumbnails; a figure that is no picture goes. Vector and data
+        are there at the largest scale alone."""
         kept = []
         for figure in self.gallery.figures:
             try:
-                self._sizes[figure.key] = {
-                    profile: images.size(variant.files["png"])
-                    for profile, variant in figure.variants.items()
-                }
+                sizes = {p: images.size(v.files["png"]) for p, v in figure.variants.items()}
                 payload, small = images.thumbnail(figure.lead.files["png"])
+                made = {figure.thumbnail: payload}
+                for profile, variant in figure.variants.items():
+                    lead = variant is figure.lead
+                    for kind, path in variant.files.items() if lead else ():
+                        made[figure.file(profile, kind)] = path.read_bytes()
+                    if not lead:
+                        made[figure.file(profile)] = images.smaller(variant.files["png"])
             except ValueError as error:
                 self.problems.append(str(error))
                 continue
             kept.append(figure)
-            self._thumbnails[figure.key] = small
-            # Vector and data are there at the largest scale alone.
-            copies = {
-                figure.file(profile, kind): path
-                for profile, variant in figure.variants.items()
-                for kind, path in variant.files.items()
-                if kind == "png" or variant is figure.lead
-            }
-            for name in (figure.thumbnail, *copies):
+            self._sizes[figure.key], self._thumbnails[figure.key] = sizes, small
+            for profile, variant in figure.variants.items():
+                digest = notebook_page.digest(variant.files["png"].read_bytes())
+                self._known[digest] = (f"../../{figure.file(profile)}", *sizes[profile])
+            for name, content in made.items():
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (self.folder / figure.thumbnail).write_bytes(payload)
-            for name, path in copies.items():
-                shutil.copyfile(path, self.folder / name)
+                (self.folder / name).write_bytes(content)
         self.gallery = dataclasses.replace(self.gallery, figures=tuple(kept))
 
     def _figure_pages(self) -> None:
@@ -259,7 +259,11 @@ class Site:
             return False
         try:
             made = notebook_page.render(
-                notebook, pictures=f"{name}_files", saved=saved, resolver=self.resolver
+                notebook,
+                pictures=f"{name}_files",
+                saved=saved,
+                known=self._known,
+                resolver=self.resolver,
             )
         except ValueError as error:
             problem = str(error)

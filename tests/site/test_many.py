@@ -81,9 +81,9 @@ def test_site_is_small_and_every_picture_is_there_once(many: Path) -> None:
     assert (many / "index.html").stat().st_size < 40e3
     assert (many / "assets" / "search-index.js").stat().st_size < 150e3
     pictures = [path for path in files if path.suffix == ".png"]
-    # 160 figures at a profile; a notebook that saves no figure of the site keeps its own picture.
-    assert len(pictures) == 160 + 20
-    assert sum(path.suffix == ".webp" for path in files) == 120  # thumbnails
+    # 120 figures; a notebook that saves no figure of the site keeps its own picture.
+    assert len(pictures) == 120 + 20
+    assert sum(path.suffix == ".webp" for path in files) == 120 + 40  # thumbnails, other profiles
     # Vector and data go with the largest scale alone, a notebook is there once and without outputs.
     assert sum(path.suffix == ".pdf" for path in files) == 120
     assert sum(path.suffix == ".ipynb" for path in files) == 60
