@@ -56,6 +56,8 @@ def page(name: str, text: Text, resolver: links.Resolver) -> str:
             cell["scope"] = "col"
         frame = table.wrap(soup.new_tag("div", attrs={"class": "scroll wide", "tabindex": "0"}))
         frame["role"], frame["aria-label"] = "region", _above(table)
+    for number, code in enumerate(soup.find_all("pre"), 1):
+        code["tabindex"], code["role"], code["aria-label"] = "0", "region", f"Example {number}"
     return clean.body(str(soup))
 
 
