@@ -15,7 +15,7 @@ from rclib.reports.replication import notebook_link, table_row
 from rclib.study.findings import MOST, Told, measured, told
 from rclib.study.papers import Papers, Run, committed_runs, load_papers
 
-__all__ = ["finding_lines", "findings_page", "main"]
+__all__ = ["finding_lines", "findings_of", "findings_page", "main"]
 
 
 def findings_of(papers: Papers, runs: Mapping[str, Run]) -> tuple[Told, ...]:

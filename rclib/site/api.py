@@ -28,7 +28,8 @@ __all__ = ["write_api"]
 def write_api(folder: Path) -> list[Entry]:
     """Write the API's pages into a folder; they load nothing from a network.
 
-    Returns what the site's search finds of them: modules, classes and functions.
+    Returns what the site's search finds of them: modules, classes and functions. Raises ValueError
+    if pages have not the same style sheets.
     """
     with as_file(files("rclib.site").joinpath("templates", "pdoc")) as templates:
         pdoc.render.configure(
@@ -43,6 +44,7 @@ def write_api(folder: Path) -> list[Entry]:
             # Types that exist for the type checker alone are shown as they are written.
             warnings.filterwarnings("ignore", "Error parsing type annotation")
             pdoc.pdoc("rclib", output_directory=folder)
+            entries = list(_entries())
     sheet = ""
     for path in sorted(folder.rglob("*.html")):
         html = path.read_text(encoding="utf-8")
@@ -66,7 +68,7 @@ def write_api(folder: Path) -> list[Entry]:
         path.write_text(html, encoding="utf-8")
         clean.protect(path)
     (folder / "api.css").write_text(sheet, encoding="utf-8")
-    return list(_entries())
+    return entries
 
 
 def _entries() -> Iterator[Entry]:
