@@ -70,7 +70,7 @@ export OPENBLAS_NUM_THREADS := 1
 export PYTHONUNBUFFERED := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: help setup figures _locked _figures _first_scoreboard test lint lab bench lock notebooks site dist chaos machines seeds \
+.PHONY: help setup figures _locked _figures _first_scoreboard test lint lab bench lock notebooks site dist chaos fuzz machines seeds \
         mutants new check cache-info cache-clean clean distclean FORCE
 
 help: ## Print this help
@@ -185,6 +185,9 @@ lock: $(STAMP) ## Write requirements.lock with hashes from pyproject.toml (needs
 
 chaos: $(STAMP) ## Kill make figures at 20 random moments and compare the results (half an hour)
 	@$(PY) tests/project/chaos.py
+
+fuzz: $(STAMP) ## Give 10,000 changed files to every reader: only the product's own errors? (ten minutes)
+	@$(PY) tests/project/fuzz.py $(FUZZ)
 
 machines: $(STAMP) ## Run the quick profile as on an old processor: how far do the numbers differ?
 	@$(PY) tests/project/machines.py

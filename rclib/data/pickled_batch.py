@@ -50,6 +50,8 @@ def parse_batch(content: bytes) -> tuple[np.ndarray, list[int]]:
     """
     try:
         entry = _read_pickle(content)
+    except UnicodeDecodeError as error:  # says all that it could not decode
+        raise ValueError(f"not a pickle of a batch: text that is none ({error.reason})") from None
     except (IndexError, KeyError, TypeError) as error:  # an operation without its operands
         raise ValueError(f"not a pickle of a batch ({type(error).__name__}: {error})") from None
     if not isinstance(entry, dict):
