@@ -190,7 +190,7 @@ def _index() -> list[bytes]:
 def _config() -> list[bytes]:
     first = {"model_type": "gpt2", "n_head": 2, "n_embd": 8, "n_layer": 2, "vocab_size": 256}
     other = {"architectures": ["LlamaForCausalLM"], "num_attention_heads": 4,
-             "hidden_size": 8, "num_key_value_heads": 2, "rope_scaling": {"factor": 8.0}, "head_dim": None}  # fmt: skip
+             "hidden_size": 8, "num_key_value_heads": 2, "head_dim": None}  # fmt: skip
     return [json.dumps(first).encode(), json.dumps(other, indent=1).encode()]
 
 
