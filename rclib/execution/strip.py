@@ -23,12 +23,7 @@ METADATA = {
 }
 # A file can hold anything, and nbformat finds it out in many ways.
 _UNREADABLE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    NameError,
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, NameError, AssertionError),
     RecursionError,
 )
 
