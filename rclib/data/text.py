@@ -17,6 +17,7 @@ import gzip
 import hashlib
 import lzma
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,7 +199,7 @@ def _unpacked(path: Path, max_bytes: int) -> Path:
                     raise DataError(f"text file {path} unpacks to more than {max_bytes} bytes")
                 out.write(chunk)
         os.replace(temporary, target)
-    except (lzma.LZMAError, EOFError, gzip.BadGzipFile, OSError) as error:
+    except (lzma.LZMAError, zlib.error, EOFError, gzip.BadGzipFile, OSError) as error:
         raise DataError(f"text file {path} cannot be unpacked: {error}") from None
     finally:
         temporary.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
-from rclib.files.terminal import Parser, note
+from rclib.files.terminal import Parser, note, printable
 
 __all__ = ["closure", "main", "notebook_imports", "rules"]
 
@@ -40,8 +40,9 @@ def notebook_imports(path: Path) -> set[str]:
             "" if line.lstrip().startswith(("%", "!", "?")) else line for line in lines
         )
         return set(_imports(ast.parse(code)))
-    except (ValueError, KeyError, TypeError, SyntaxError) as error:
-        raise ValueError(f"{path} cannot be read as a notebook: {error}") from None
+    except (ValueError, LookupError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+        text = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(printable(f"{path} cannot be read as a notebook: {text}")) from None
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:

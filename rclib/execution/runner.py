@@ -92,12 +92,12 @@ def _profile_file(name: str, profile: str) -> dict[str, Any]:
     if parameters.get("profile") != profile:  # its results would land among another profile's
         raise RunError(
             f"parameters file notebooks/{profile}/{path.name} must set profile: {profile}, "
-            f"got {parameters.get('profile')!r}"
+            f"got {parameters.get('profile')!r:.80}"
         )
     if parameters.get("needs") not in (None, "gpu"):
         raise RunError(
             f"parameters file notebooks/{profile}/{path.name}: needs can only be gpu, "
-            f"got {parameters['needs']!r}"
+            f"got {parameters['needs']!r:.80}"
         )
     return parameters
 

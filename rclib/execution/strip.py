@@ -22,7 +22,10 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 # A file can hold anything, and nbformat finds it out in many ways.
-_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
+_UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, NameError, AssertionError),
+    RecursionError,
+)
 
 
 def stripped(notebook: Any) -> Any:

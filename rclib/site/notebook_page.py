@@ -25,6 +25,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from traitlets.config import Config
 
+from rclib.files.terminal import printable
 from rclib.site import clean, links
 from rclib.site.content import first_sentence
 from rclib.site.images import size_of
@@ -123,10 +124,15 @@ def read_notebook(path: Path) -> NotebookNode:
     """The notebook in a file; ValueError naming the file if it holds none."""
     try:
         notebook: NotebookNode = nbformat.read(path, as_version=4)
-    except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} is not a notebook that can be read: {line}") from None
+        nbformat.validate(notebook)
+    except Exception as error:  # a file can hold anything, and nbformat finds it out in many ways
+        raise ValueError(f"{path} is not a notebook that can be read: {_line(error)}") from None
     return notebook
+
+
+def _line(error: Exception) -> str:
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return printable(line[:200])
 
 
 @cache
@@ -154,11 +160,15 @@ def render(
         saves one of them shows that file.
     known : the same by the digest of a picture's bytes, for cells that show one.
     resolver : what becomes of links and pictures of the Markdown cells.
+    Raises ValueError for what cannot be shown.
     """
     node = nbformat.from_dict(notebook)
-    found = _take_pictures(node, pictures, saved or {}, known or {})
-    html, _ = _exporter().from_notebook_node(node)
-    return Page(clean.body(_tidy(html, resolver)), found)
+    try:
+        found = _take_pictures(node, pictures, saved or {}, known or {})
+        html, _ = _exporter().from_notebook_node(node)
+        return Page(clean.body(_tidy(html, resolver)), found)
+    except Exception as error:  # outputs are of any form, and nbconvert finds it out in many ways
+        raise ValueError(_line(error)) from None
 
 
 def _take_pictures(
