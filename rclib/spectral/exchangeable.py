@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from rclib.checks.arguments import brief, count, number
+from rclib.checks.arguments import brief, count, flag, number, seed_of
 from rclib.checks.arrays import Floats, real_array
 from rclib.spectral.random_matrix import outliers, spike_strength
 
@@ -83,8 +83,8 @@ def kernel_values(W: Any, *, multiplier: float, top: int) -> Floats:
     if count("top", top) > min(W.shape):
         raise ValueError(f"top must lie in 1 ... {min(W.shape)}, got {brief(top)}")
     m = number("multiplier", multiplier)
-    if not np.isfinite(m):
-        raise ValueError(f"multiplier must be finite, got {m}")
+    if not abs(m) < 1e100:
+        raise ValueError(f"multiplier must lie in (-1e100, 1e100), got {m}")
     values = np.linalg.svd(W, compute_uv=False)[:top]
     return np.asarray(abs(m) * np.sqrt(W.shape[1] / W.shape[0]) * values)
 
@@ -138,8 +138,8 @@ def given_start(X: Any, start: Any, *, own: float) -> VarianceShares:
     if X.shape != start.shape:
         raise ValueError(f"start must have the shape of X, {X.shape}, got {start.shape}")
     beta = number("own", own)
-    if not np.isfinite(beta):
-        raise ValueError(f"own must be finite, got {beta}")
+    if not abs(beta) < 1e50:
+        raise ValueError(f"own must lie in (-1e50, 1e50), got {beta}")
     row, column, rest = _variances(X)
     residual = (1.0 + beta) ** 2 * _variances(start)[2]
     return _shares(row, column, rest - residual, residual)
@@ -194,15 +194,17 @@ def four_cycle_excess(
     Raises ValueError for dimensions that leave fewer than 2, permutations below 2 and R = 0.
     """
     R = _matrix("residual", residual, 2)
-    gone = count("removed", removed, 0) + bool(centred)
+    gone = count("removed", removed, 0) + flag("centred", centred)
     if min(R.shape) - gone < 2:
-        raise ValueError(f"removed must leave 2 dimensions of {R.shape}, got {removed}")
+        raise ValueError(
+            f"removed and centred must leave residual {R.shape} 2 dimensions, they take {gone}"
+        )
     draws = count("permutations", permutations, 2)
     if not R.any():
         raise ValueError("residual must not be zero")
     flat = R.ravel()
     kurtosis = R.size * float(np.sum(flat**4)) / float(np.sum(flat**2)) ** 2
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed_of("seed", seed))
     m, n = R.shape
     drawn = [
         _four_cycles(generator.permutation(flat).reshape(m, n), m, n, kurtosis)

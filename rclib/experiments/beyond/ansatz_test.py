@@ -88,8 +88,8 @@ def measure_change(data: Dataset, *, source: Mapping[str, Any], products: int) -
         "found": np.array([len(part.strengths) for part in parts]),
         "excess": np.array([one.value for one in excess]),
         "spread": np.array([one.spread for one in excess]),
-        "train_loss": run["train_loss"][-1],
-        "test_accuracy": run["test_accuracy"][-1],
+        "train_loss": np.asarray(run["train_loss"][-1]),
+        "test_accuracy": np.asarray(run["test_accuracy"][-1]),
     }
 
 

@@ -41,7 +41,8 @@ def law_panels(frame: pd.DataFrame) -> Figure:
             sizes = chosen.assign(own=chosen.own.abs())
             curves(panel, sizes[sizes[column] > 0], x="width", y=column, by="parametrization")
             for name, power in powers.items():
-                _guide(panel, sizes[sizes.parametrization == name], column, power)
+                if name in set(sizes.parametrization):
+                    _guide(panel, sizes[sizes.parametrization == name], column, power)
             _decades(panel, fine=column == "sigma_1")
             panel.set_ylabel(label)
             panel.set_xscale("log", base=2)
