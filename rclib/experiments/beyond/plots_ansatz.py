@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from rclib.experiments.beyond.ansatz_test import PARTS, spectrum_rows
 from rclib.plots.panels import curves
@@ -70,7 +70,7 @@ def _decades(panel: Axes, *, fine: bool) -> None:
     if fine:  # less than two decades: ticks at 1, 2 and 5
         panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    panel.yaxis.set_minor_formatter(NullFormatter())
+    panel.yaxis.set_minor_locator(NullLocator())
 
 
 def _guide(panel: Axes, chosen: pd.DataFrame, column: str, power: float) -> None:
