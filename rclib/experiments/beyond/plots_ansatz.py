@@ -56,13 +56,24 @@ def law_panels(frame: pd.DataFrame) -> Figure:
         panels[i, 0].annotate(
             f"start: {start}", (0, 1.16), xycoords="axes fraction", fontweight="bold", fontsize=8
         )
+        _names(panels[i, 1], chosen)
     for j in range(3):
         panels[-1, j].set_xlabel("width N")
     panels[-1, 3].set_xlabel("number k")
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    guide = Line2D([], [], color="0.3", ls=":", lw=1.0)
-    figure.legend([*handles, guide], [*labels, "theory"], ncols=4, loc="outside lower center")
+    panels[0, 1].legend(handles=[Line2D([], [], color="0.3", ls=":", lw=1.0, label="theory")])
     return figure
+
+
+def _names(panel: Axes, chosen: pd.DataFrame) -> None:
+    """Names of the lines at their right ends, in the colours of `curves`."""
+    last = chosen[chosen.width == chosen.width.max()]
+    levels = last.groupby("parametrization", sort=False).interaction.mean()
+    for (name, level), colour in zip(levels.items(), sns.color_palette("colorblind"), strict=False):
+        panel.annotate(
+            shown(name), (float(chosen.width.max()), level), (-2, -5), ha="right", va="top",
+            textcoords="offset points", color=colour, fontsize=7, fontweight="bold",
+        )  # fmt: skip
+    panel.set_ylim(bottom=0.4 * panel.get_ylim()[0])
 
 
 def _decades(panel: Axes, *, fine: bool) -> None:
@@ -121,6 +132,5 @@ def share_panels(frame: pd.DataFrame) -> Figure:
             panels[i, j].set_ylabel(f"share of variance\nstart: {start}")
         if i == len(starts) - 1:
             panels[i, j].set_xlabel("width N")
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, ncols=4, loc="outside lower center")
+    panels[0, -1].legend(loc="center right", frameon=True, framealpha=1.0, fontsize=6)
     return figure
