@@ -97,9 +97,8 @@ def measurements(
     data: Dataset,
     *,
     rates: Mapping[str, float],
-    starts: Sequence[str],
     widths: Sequence[int],
-    seeds: Sequence[int],
+    seeds: Mapping[str, Sequence[int]],
     epochs: int,
     batch_size: int,
     products: int,
@@ -110,8 +109,9 @@ def measurements(
     `untrained_excess`, `train_loss`, `test_accuracy`.
 
     rates : parametrisation -> its learning rate, the same at every width.
+    seeds : start (of `networks.STARTS`) -> its seeds.
     """
-    keys = [(p, s, n, seed) for p in rates for s in starts for n in widths for seed in seeds]
+    keys = [(p, s, n, seed) for p in rates for s in seeds for n in widths for seed in seeds[s]]
     sources = [
         networks.configuration(
             parametrization=name, start=start, width=width, seed=seed, epochs=epochs,

@@ -31,7 +31,11 @@ def measured(few: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         patch.setenv("RCLIB_CACHE", str(tmp_path_factory.mktemp("runs")))
         patch.setenv("TQDM_DISABLE", "1")
         yield ansatz_test.measurements(
-            few, rates=RATES, starts=networks.STARTS, widths=[12, 24], seeds=[0, 1], **TRAINING
+            few,
+            rates=RATES,
+            widths=[12, 24],
+            seeds={start: [0, 1] for start in networks.STARTS},
+            **TRAINING,
         )
 
 
