@@ -76,6 +76,14 @@ def carriers(
     return pd.DataFrame(rows, columns=columns)
 
 
+def together(frame: pd.DataFrame, directions: Sequence[str]) -> pd.DataFrame:
+    """The frame of `carriers` with the shares of some directions added up, called "2 + 3"."""
+    name = " + ".join(directions)
+    renamed = frame.assign(direction=frame.direction.replace(dict.fromkeys(directions, name)))
+    keys = ["seed", "gamma", "side", "step", "direction"]
+    return renamed.groupby(keys, sort=False, as_index=False).share.sum()
+
+
 def overlap_maps(
     run: Arrays, *, steps: Sequence[int], top: int, when: str = "after"
 ) -> dict[str, dict[str, np.ndarray]]:
