@@ -112,7 +112,8 @@ def largest_correlations(frame: pd.DataFrame) -> Figure:
             beside = 0.07 * (i - (len(sources) - 1) / 2)  # no source hides another
             panel.errorbar(
                 blocks + beside, mean, yerr=bars if chosen.block.duplicated().any() else None,
-                label=source, ms=3.5, lw=1.2, elinewidth=0.7, mfc="white" if hollow else None, **own,
+                label=source, ms=3.5, lw=1.2, elinewidth=0.7,
+                mfc="white" if hollow else own["color"], **own,
             )  # fmt: skip
             level = by_block.chance.mean()
             if not one_level:
@@ -176,7 +177,7 @@ def block_heat_maps(
     figure, grid = plt.subplots(
         1,
         len(matrices),
-        figsize=(0.22 * sum(counts) + 1.2 * len(counts) + 0.8, 0.22 * max(counts) + 1.8),
+        figsize=(0.225 * sum(counts) + 0.55 * len(counts) + 0.6, 0.225 * max(counts) + 1.4),
         squeeze=False,
         width_ratios=counts,
     )
@@ -187,14 +188,16 @@ def block_heat_maps(
         panel.set_yticks(range(len(labels)), labels, fontsize=5)
         panel.grid(False)
         sns.despine(ax=panel, left=True, bottom=True)
-        panel.set_title(f"{name}\n95 %: {level:.2f}", fontsize=7)
+        panel.set_title(f"{name}\nchance {level:.2f}", fontsize=6.5)
         panel.set_anchor("N")  # titles at one height
         rows, columns = np.nonzero((np.abs(matrix) > level) & ~np.eye(len(labels), dtype=bool))
         panel.plot(columns, rows, ls="", marker=".", ms=2.5, color="black")
     assert image is not None
-    figure.colorbar(image, ax=grid, shrink=0.8, label="correlation over neurons")
+    # panchor: the anchor above would be undone.
+    figure.colorbar(image, ax=grid, shrink=0.8, label="correlation over neurons", panchor=False)
     figure.suptitle(
-        f"{title} (dot: beyond the level that chance stays below in 95 % of cases)", fontsize=8
+        f"{title}\ndots: above chance, which independent vectors stay below in 95 % of cases",
+        fontsize=8,
     )
     return figure
 
@@ -238,7 +241,7 @@ def spectra_over_blocks(frame: pd.DataFrame, *, rows: Mapping[str, str]) -> Figu
         values = frame[quantity].dropna()
         if len(values) and (values == values.iloc[0]).all():  # no range to show: one around it
             middle = float(values.iloc[0])
-            panel.set_ylim((0.0, 1.0) if middle == 0 else sorted((0.0, 2.0 * middle)))
+            panel.set_ylim(min(0.0, 2.0 * middle), max(0.0, 2.0 * middle) or 1.0)
         if pd.api.types.is_integer_dtype(values):
             panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     handles, labels = panels[0].get_legend_handles_labels()

@@ -155,9 +155,7 @@ def drawing_of(figure: Figure) -> Drawing:
     """
     kept = getattr(figure, _MARK, None)
     if kept is None:
-        raise ValueError(
-            "no function decorated with rclib.plots.drawing.redrawable has drawn it"
-        )
+        raise ValueError("no function decorated with rclib.plots.drawing.redrawable has drawn it")
     drawing, looks = kept
     if looks != _looks(figure):
         raise ValueError(f"it was changed after {drawing.function} had drawn it")
@@ -207,7 +205,12 @@ def _pack(value: Any) -> Any:
         if value.dtype.kind not in "fiub":
             raise TypeError(f"an array of {value.dtype} cannot be kept")
         values = _values(value.ravel(), value.dtype.kind)
-        return {_TAG: "array", "shape": list(value.shape), "kind": value.dtype.kind, "values": values}
+        return {
+            _TAG: "array",
+            "shape": list(value.shape),
+            "kind": value.dtype.kind,
+            "values": values,
+        }
     raise TypeError(
         f"{type(value).__name__} cannot be kept; hand over numbers, text, arrays, frames, or "
         "lists, tuples and mappings of them"

@@ -58,10 +58,8 @@ def number(value: float, digits: int = 3) -> str:
 def power_text(power: float) -> str:
     """The name of a slope in logarithmic axes: "slope −1/2"."""
     twice = round(2 * power)
-    if twice % 2 and math.isclose(2 * power, twice):
-        text = f"{twice}/2"
-    else:
-        text = f"{power:g}"
+    halves = twice % 2 and math.isclose(2 * power, twice)
+    text = f"{twice}/2" if halves else f"{power:g}"
     return f"slope {text}".replace("-", "−")
 
 
@@ -148,7 +146,9 @@ def write_into(panel: Panel, text: str, *, near: float | None = None, size: floa
     width, height = _extent(panel, text, size)
     lines = _in_panel(panel)
     if near is not None:
-        (_, y) = panel.transAxes.inverted().transform(panel.transData.transform((_some_x(panel), near)))
+        (_, y) = panel.transAxes.inverted().transform(
+            panel.transData.transform((_some_x(panel), near))
+        )
         heights = [(y + 0.015, "bottom", y + height / 2), (y - 0.015, "top", y - height / 2)]
     else:
         heights = [(0.98, "top", 0.98 - height / 2), (0.02, "bottom", 0.02 + height / 2)]
@@ -160,7 +160,9 @@ def write_into(panel: Panel, text: str, *, near: float | None = None, size: floa
     ):
         for place, down, middle in heights:
             outside = 10.0 * (middle + height / 2 > 1.03 or middle - height / 2 < -0.03)
-            box = (np.abs(lines[:, 0] - centre) < width / 2) & (np.abs(lines[:, 1] - middle) < height / 2)
+            box = (np.abs(lines[:, 0] - centre) < width / 2) & (
+                np.abs(lines[:, 1] - middle) < height / 2
+            )
             cost = float(box.sum()) + 1000.0 * outside
             if best is None or cost < best[0]:
                 best = (cost, x, across, place, down)
@@ -214,7 +216,7 @@ def direct_labels(
     ends = []
     for line in panel.lines:
         label = str(line.get_label())
-        if label.startswith("_") or line.get_gid() == "guide" or not len(line.get_xydata()):
+        if label.startswith("_") or line.get_gid() == "guide":
             continue
         data = np.asarray(line.get_xydata(), dtype=float)
         data = data[np.isfinite(data).all(axis=1)]
@@ -236,18 +238,15 @@ def direct_labels(
 def _apart(places: Sequence[float], gap: float) -> list[float]:
     """The nearest ascending places that are at least `gap` apart: overlapping ones move around
     their common middle."""
-    groups = [[place, place, 1.0] for place in places]  # sum of wishes less their offsets, ...
     merged: list[tuple[float, int]] = []  # middle of the group, members
-    for place, _, _ in groups:
+    for place in places:
         merged.append((place, 1))
         while len(merged) > 1:
             (first, n), (second, m) = merged[-2], merged[-1]
             if second - first >= gap * (n + m) / 2:
                 break
             merged[-2:] = [((first * n + second * m) / (n + m), n + m)]
-    return [
-        middle + gap * (i - (count - 1) / 2) for middle, count in merged for i in range(count)
-    ]
+    return [middle + gap * (i - (count - 1) / 2) for middle, count in merged for i in range(count)]
 
 
 def letters(figure: Figure) -> None:

@@ -10,7 +10,7 @@ from rclib.plots.style import stamp
 
 __all__ = ["MAX_PNG", "rendered"]
 
-MAX_PNG = 110_000  # bytes; beyond, 256 colours do: a notebook's figures stay below 500 kB
+MAX_PNG = 60_000  # bytes; beyond, 256 colours do: a notebook's figures stay below 500 kB
 
 
 def rendered(figure: Figure, small_print: str) -> dict[str, bytes]:

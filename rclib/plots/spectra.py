@@ -49,7 +49,9 @@ def spectra(
             panel.plot(line.x, line.density, color=dark, ls="--", lw=1.0)
             seen = chosen[chosen.density > 0]
             panel.set_yscale("log")
-            panel.set_ylim(0.5 * seen.density.min(), 3.0 * max(seen.density.max(), line.density.max()))
+            panel.set_ylim(
+                0.5 * seen.density.min(), 3.0 * max(seen.density.max(), line.density.max())
+            )
             parts.log_axis(panel, "y")
             if row == 0:
                 panel.xaxis.set_major_locator(MaxNLocator(4))

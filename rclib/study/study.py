@@ -134,8 +134,8 @@ class Study:
     def save_figure(
         self, figure: Figure, name: str, *, caption: str, data: pd.DataFrame, data_note: str = ""
     ) -> str:
-        """Write `figures/<profile>/<notebook>/<name>.png`, `.pdf`, the data behind it as `.csv`, and
-        the call that drew it as `.json.xz`, from which `python -m rclib redraw` draws it again.
+        """Write `figures/<profile>/<notebook>/<name>.png`, `.pdf`, the data behind it as `.csv`,
+        and the call that drew it as `.json.xz`, from which `python -m rclib redraw` draws it again.
 
         The caption is completed with the data set and the profile, kept with the results and
         returned, for the reader of the notebook. The data are in long form, one row a value.

@@ -68,7 +68,7 @@ def maps(weights: Weights, *, seed: int, most: int = 100) -> dict[str, dict[str,
     is sorted by the same order: what it shows is what sorting alone would show in noise. Of a
     matrix with more than `most` rows every second, third, ... row and column is there, in the
     order shown: a picture cannot show more, and neurons are exchangeable. Normalised with all
-    entries, to hundredths.
+    entries, to tenths of their standard deviation.
     """
     out: dict[str, dict[str, np.ndarray]] = {}
     for (name, s), (start, trained) in weights.items():
@@ -83,7 +83,7 @@ def maps(weights: Weights, *, seed: int, most: int = 100) -> dict[str, dict[str,
             "start, sorted": measure.heat_map(start, rows=rows, columns=columns),
             "trained, sorted": measure.heat_map(trained, rows=rows, columns=columns),
         }
-        out[name] = {k: m[::every, ::every].numpy().round(2) for k, m in shown.items()}
+        out[name] = {k: m[::every, ::every].numpy().round(1) for k, m in shown.items()}
     return out
 
 

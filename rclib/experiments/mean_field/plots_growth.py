@@ -4,6 +4,7 @@ and compute nothing but means and ranges over seeds."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -32,9 +33,7 @@ def _styles(names: Sequence[str]) -> dict[str, Look]:
     return {name: found[name] for name in names}
 
 
-def _draw(
-    panel: Panel, frame: pd.DataFrame, *, x: str, y: str, styles: Mapping[str, Look]
-) -> None:
+def _draw(panel: Panel, frame: pd.DataFrame, *, x: str, y: str, styles: Mapping[str, Look]) -> None:
     """Mean line and range over seeds of every name of `styles` that the frame holds."""
     for name, style in styles.items():
         group = frame[frame.name == name]
@@ -100,9 +99,8 @@ def method_panels(
     """
     methods = list(gap.name.unique())
     figure = plt.figure(figsize=(WIDTH, 5.4))
-    grid = figure.add_gridspec(2, 2 * len(methods), height_ratios=[1.5, 1])
-    half = len(methods)
-    first, means = figure.add_subplot(grid[0, :half]), figure.add_subplot(grid[0, half:])
+    halves: Any = figure.subfigures(2, 1, height_ratios=[1.5, 1])
+    first, means = halves[0].subplots(1, 2)
     for panel, frame in ((first, after), (means, state)):
         _draw(panel, frame, x="since", y="loss", styles=_styles(list(frame.name.unique())))
         panel.set_xscale("symlog", linthresh=1)
@@ -120,19 +118,18 @@ def method_panels(
     styles = _styles(methods)
     shown = gap[~gap.name.str.contains(BROKEN) & (gap.step > gap.step.min())].gap
     room = 0.1 * (shown.max() - shown.min())
-    panels: list[Panel] = []
-    for j, name in enumerate(methods):
-        panel = figure.add_subplot(
-            grid[1, 2 * j : 2 * j + 2], sharey=panels[0] if panels else None
-        )
-        panels.append(panel)
-        _draw(panel, gap[gap.name == name], x="step", y="gap", styles={name: styles[name]})
+    low, high = min(0.0, shown.min()) - room, shown.max() + room
+    panels = halves[1].subplots(1, len(methods), sharey=True, squeeze=False)[0]
+    for panel, name in zip(panels, methods, strict=True):
+        own = gap[gap.name == name]
+        _draw(panel, own, x="step", y="gap", styles={name: styles[name]})
         panel.axhline(0.0, color=GREY, lw=0.8, zorder=1.5)
         panel.set_title(name.replace(", ", ",\n"), fontsize=7, color=styles[name]["color"])
         panel.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-        panel.tick_params(labelleft=j == 0)
         panel.set_xlabel("step")
-    panels[0].set_ylim(min(0.0, shown.min()) - room, shown.max() + room)
+        if own.groupby("step").gap.mean().min() > high:
+            panel.text(0.5, 0.9, "above", transform=panel.transAxes, ha="center", size=parts.SMALL)
+    panels[0].set_ylim(low, high)
     panels[0].set_ylabel("(c) trained on: loss\nminus that from scratch")
     return figure
 
@@ -159,12 +156,13 @@ def saved_compute(
         if missing:
             saved.annotate(
                 f"{missing} not reached",
-                (0.98, len(rows) - 1 - i),
+                (1.0, len(rows) - 1 - i),
                 xycoords=("axes fraction", "data"),
                 va="center",
                 ha="right",
                 fontsize=6,
             )
+    saved.set_xlim(right=frame.saved.max() + 0.4)  # room for what was not reached
     gap.scatter(frame.gap, place, s=18, marker="D", color=colour(3))
     for panel in (saved, gap):
         panel.axvline(0.0, color=GREY, lw=0.8)

@@ -64,16 +64,12 @@ def coordinate_panels(
             if i == len(rows) - 1:
                 panel.set_xlabel("width N")
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, title="layer", loc="outside upper center", ncols=len(labels)
-    )
+    figure.legend(handles, labels, title="layer", loc="outside upper center", ncols=len(labels))
     return figure
 
 
 @redrawable
-def heat_maps(
-    maps: Mapping[str, Mapping[str, np.ndarray]], *, width: int, epochs: int
-) -> Figure:
+def heat_maps(maps: Mapping[str, Mapping[str, np.ndarray]], *, width: int, epochs: int) -> Figure:
     """Figure 4.1: the maps of `rclib.experiments.mean_field.figure_4_1.maps`, parametrisations
     below each other. width : of the network; epochs : trained for."""
     titles = {
@@ -83,8 +79,8 @@ def heat_maps(
         "trained, sorted": f"after {epochs} epochs, sorted",
     }
     below = {
-        titles["start, sorted"]: "(in the order at the right)",
-        titles["trained, sorted"]: "(by its leading singular vectors)",
+        titles["start, sorted"]: "sorted as\nat the right",
+        titles["trained, sorted"]: "sorted by leading\nsingular vectors",
     }
     named = {row: {titles[c]: values for c, values in of.items()} for row, of in maps.items()}
     figure = shared.heat_maps(named, x="in neuron j", y="out neuron i", below=below)
@@ -112,9 +108,7 @@ def changes(frame: pd.DataFrame, *, power: float) -> Figure:
 
 
 @redrawable
-def spreads(
-    frame: pd.DataFrame, *, variants: Sequence[str], slopes: Mapping[str, float]
-) -> Figure:
+def spreads(frame: pd.DataFrame, *, variants: Sequence[str], slopes: Mapping[str, float]) -> Figure:
     """How far training moves neurons apart, against the width: columns bias, index, width, seed,
     spread. variants : of the bias, one panel each; slopes : variant -> predicted."""
     frames = {
@@ -247,7 +241,7 @@ def _ends(panel: Panel, frame: pd.DataFrame, look: Mapping[str, Look]) -> None:
             panel.plot(values.mean(), i, color=own["color"], marker=own["marker"], ls="")
     panel.set_ylim(len(look) - 0.5, -0.5)
     panel.set_yticks(range(len(look)), [shown(name) for name in look], fontsize=6)
-    panel.tick_params(axis="y", length=0, pad=17)
+    panel.tick_params(axis="y", length=0, pad=24)
     panel.spines["left"].set_visible(False)
 
 
@@ -270,7 +264,11 @@ def zero_shot(by_target: pd.DataFrame, by_source: pd.DataFrame, *, power: float)
         panel.set_visible(False)
     own = looks(["RC sampling"])
     parted: list[tuple[Panel, pd.DataFrame, str]] = [
-        (panel, by_target[by_target.source == source].assign(x=lambda t: t.target), f"from N = {source}")
+        (
+            panel,
+            by_target[by_target.source == source].assign(x=lambda t: t.target),
+            f"from N = {source}",
+        )
         for panel, source in zip(panels, sources, strict=False)
     ]
     largest = by_target.target.max()

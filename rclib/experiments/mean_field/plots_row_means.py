@@ -11,10 +11,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rclib.plots import parts
 from rclib.plots.drawing import redrawable
-from rclib.plots.style import DASHES, MARKERS, WIDTH, Look, colour, looks, ordered, shown
+from rclib.plots.style import DASHES, GREY, MARKERS, WIDTH, Look, colour, looks, ordered, shown
 
 __all__ = ["collapse", "control_densities", "levels"]
 
@@ -49,23 +50,28 @@ def collapse(
     look = ordered(list(curves.width.unique()))
     figure = plt.figure(figsize=(WIDTH, 3.6))
     grid = figure.add_gridspec(2, len(columns) + 1, width_ratios=[1.0] * len(columns) + [1.15])
-    first: list[Panel] = []
+    first: Panel | None = None
     for j, name in enumerate(columns):
-        for i, (frame, y) in enumerate(((curves, "loss"), (apart, "difference"))):
-            panel = figure.add_subplot(grid[i, j], sharey=first[i] if j else None)
-            if j == 0:
-                first.append(panel)
-            _lines(panel, frame[frame.parametrization == name], look, x="step", y=y)
-            panel.tick_params(labelleft=j == 0, labelbottom=i == 1)
-            if i == 0:
-                panel.set_title(shown(name))
-            else:
-                panel.set_xlabel("step")
-                panel.axhline(0.0, color="0.3", lw=0.9, ls="-", zorder=1.5)
-    first[0].set_ylabel("training loss\n(nats per byte)")
-    size = 1.1 * float(apart[apart.step > apart.step.quantile(0.1)].difference.abs().max())
-    first[1].set_ylim(-size, size)
-    first[1].set_ylabel("relative to\nthe widest")
+        panel = figure.add_subplot(grid[0, j], sharey=first)
+        first = first or panel
+        _lines(panel, curves[curves.parametrization == name], look, x="step", y="loss")
+        panel.tick_params(labelleft=j == 0, labelbottom=False)
+        panel.set_title(shown(name))
+        below = figure.add_subplot(grid[1, j], sharex=panel)
+        chosen = apart[apart.parametrization == name]
+        _lines(below, chosen, look, x="step", y="difference")
+        below.axhline(0.0, color=GREY, lw=0.9, zorder=1.5)
+        # Each its own range: they differ by a factor of a hundred. The first steps leave it.
+        size = 1.1 * float(chosen[chosen.step > chosen.step.quantile(0.1)].difference.abs().max())
+        below.set_ylim(-size, size)
+        below.yaxis.set_major_locator(MaxNLocator(3))
+        below.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %".replace("-", "−"))
+        below.tick_params(axis="y", labelsize=6)
+        below.set_xlabel("step")
+        if j == 0:
+            panel.set_ylabel("training loss\n(nats per byte)")
+            below.set_ylabel("relative to\nthe widest")
+    assert first is not None
     last = figure.add_subplot(grid[:, -1])
     of = looks(columns)
     for name in columns:
@@ -78,10 +84,8 @@ def collapse(
     last.set_ylabel("|relative difference|")
     parts.level(last, tolerance, f"{100 * tolerance:g} %")
     parts.direct_labels(last)
-    handles, labels = first[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, title="width N", loc="outside upper center", ncols=len(labels)
-    )
+    handles, labels = first.get_legend_handles_labels()
+    figure.legend(handles, labels, title="width N", loc="outside upper center", ncols=len(labels))
     return figure
 
 
@@ -145,9 +149,7 @@ def control_densities(frame: pd.DataFrame, notes: Mapping[str, str], *, label: s
     settings = list(frame.setting.unique())
     columns = min(3, len(settings))
     rows = -(-len(settings) // columns)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(WIDTH, 1.7 * rows + 0.4), squeeze=False
-    )
+    figure, grid = plt.subplots(rows, columns, figsize=(WIDTH, 1.7 * rows + 0.4), squeeze=False)
     panels = list(grid.flat)
     for panel, name in zip(panels, settings, strict=False):
         chosen = frame[frame.setting == name]

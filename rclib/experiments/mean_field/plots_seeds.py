@@ -53,9 +53,7 @@ def row_means(
             chosen = densities[(densities.block == block) & (densities.step == step)]
             for (width, _), line in chosen.groupby(["width", "seed"]):
                 own = look[width]
-                panel.plot(
-                    line.x, line.density, color=own["color"], lw=0.7, ls=own["linestyle"]
-                )
+                panel.plot(line.x, line.density, color=own["color"], lw=0.7, ls=own["linestyle"])
             panel.set_xlim(low, high)
             panel.set_ylim(0, 1.35 * float(chosen.density.max()))  # room for the note
             panel.set_yticks([])
@@ -70,9 +68,7 @@ def row_means(
                 panel.set_ylabel(f"block {block + 1}\ndensity")
     left.supxlabel(label, fontsize=8)
     lines = [
-        Line2D(
-            [], [], color=look[n]["color"], lw=1.2, ls=look[n]["linestyle"], label=f"N = {n}"
-        )
+        Line2D([], [], color=look[n]["color"], lw=1.2, ls=look[n]["linestyle"], label=f"N = {n}")
         for n in widths
     ]
     left.legend(handles=lines, loc="outside upper center", ncols=len(lines), handlelength=2.5)

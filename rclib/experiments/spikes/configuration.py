@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from rclib.experiments.spikes.frames import expand, steps_frame, train_all
 from rclib.runs.store import Arrays
 from rclib.spectral.random_matrix import marchenko_pastur, outliers
 from rclib.teacher.record import STANDARD
 
-__all__ = ["esd_frames", "singular_values", "train", "weight_values"]
+__all__ = ["esd_frames", "joined_bins", "singular_values", "train", "weight_values"]
 
 
 def train(

@@ -190,8 +190,8 @@ def prediction(frame: pd.DataFrame, *, columns: Mapping[str, str], by: str, lege
         parts.log_axis(panel, "x")
         parts.log_axis(panel, "y")
         panel.annotate(
-            "equal", (0.45 * top, 0.45 * top), xytext=(-6, 6), textcoords="offset points", ha="right",
-            size=parts.SMALL, color=GREY,
+            "equal", (0.45 * top, 0.45 * top), xytext=(-6, 6), textcoords="offset points",
+            ha="right", size=parts.SMALL, color=GREY,
         )  # fmt: skip
         panel.set_title(title)
         panel.set_xlabel("predicted, over the bulk's edge")
