@@ -49,11 +49,12 @@ P = ParamSpec("P")
 @dataclass(frozen=True)
 class Drawing:
     """function : "module:name" of a `redrawable` function. arguments : packed, by name. stamp : the
-    small print below the picture."""
+    small print below the picture. cell : a mark of the notebook's cell that drew it."""
 
     function: str
     arguments: Mapping[str, Any]
     stamp: str = ""
+    cell: str = ""
 
     def draw(self) -> Figure:
         """The figure, without its small print.
@@ -85,6 +86,7 @@ class Drawing:
             "format": _FORMAT,
             "function": self.function,
             "stamp": self.stamp,
+            "cell": self.cell,
             "arguments": dict(self.arguments),
         }
         text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -103,12 +105,13 @@ def read_drawing(payload: bytes) -> Drawing:
         raise ValueError(f"not a kept drawing: {error}") from None
     if not isinstance(record, dict) or record.get("format") != _FORMAT:
         raise ValueError("not a kept drawing of this version")
-    function, stamp, arguments = (record.get(k) for k in ("function", "stamp", "arguments"))
-    if not isinstance(function, str) or not isinstance(stamp, str):
-        raise ValueError("not a kept drawing: its function and stamp must be text")
+    function, stamp, cell = (record.get(key, "") for key in ("function", "stamp", "cell"))
+    if not (isinstance(function, str) and isinstance(stamp, str) and isinstance(cell, str)):
+        raise ValueError("not a kept drawing: its function, stamp and cell must be text")
+    arguments = record.get("arguments")
     if not isinstance(arguments, dict):
         raise ValueError("not a kept drawing: its arguments must be an object")
-    return Drawing(function, arguments, stamp)
+    return Drawing(function, arguments, stamp, cell)
 
 
 def redrawable(function: Callable[P, Figure]) -> Callable[P, Figure]:

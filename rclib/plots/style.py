@@ -32,6 +32,7 @@ __all__ = [
     "ordered",
     "shown",
     "stamp",
+    "use_also",
     "use_style",
 ]
 
@@ -82,6 +83,16 @@ class Look(TypedDict):
 def use_style() -> None:
     """Apply the project's style file."""
     plt.style.use(STYLE)
+
+
+def use_also(path: Path) -> None:
+    """A style file on top. Raises ValueError for one that is missing or that matplotlib refuses."""
+    if not path.is_file():
+        raise ValueError(f"style file {path} is missing")
+    try:
+        plt.style.use(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"style file {path}: {error}") from None
 
 
 def colours() -> list[Any]:

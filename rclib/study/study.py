@@ -153,7 +153,8 @@ class Study:
         stamp = f"Data: {note}; {self.profile} profile"
         self._figures.mkdir(parents=True, exist_ok=True)
         try:
-            call = replace(drawing.drawing_of(figure), stamp=stamp).to_bytes()
+            kept = drawing.drawing_of(figure)
+            call = replace(kept, stamp=stamp, cell=session.cell_mark()).to_bytes()
         except ValueError as error:
             call = None
             warnings.warn(f"figure {name!r} cannot be drawn again: {error}", stacklevel=2)
