@@ -180,9 +180,8 @@ def _some_x(panel: Panel) -> float:
 
 def _extent(panel: Panel, text: str, size: float) -> tuple[float, float]:
     """About how much of the panel's width and height a text takes."""
-    figure: Any = panel.figure
-    box = panel.get_position()
-    wide, high = figure.get_size_inches() * (box.width, box.height) * 72.0
+    figure: Any = panel.get_figure(root=True)
+    wide, high = np.array([panel.bbox.width, panel.bbox.height]) * 72.0 / figure.dpi
     rows = text.split("\n")
     return 0.55 * size * max(map(len, rows)) / wide, 1.25 * size * len(rows) / high
 
