@@ -61,7 +61,7 @@ def spectra(
             # Up to the last bar: an empty axis says nothing.
             right = max(seen.right.max(), line.x[line.density > 0].max())
             panel.set_xlim(-0.04 * right, 1.04 * right)
-            panel.xaxis.set_major_locator(MaxNLocator(3))
+            panel.xaxis.set_major_locator(MaxNLocator(2 if right > 1e4 else 3))
             panel.xaxis.set_major_formatter(lambda value, _: parts.number(value))
             panel.set_xlabel(r"$\lambda$")
             beyond = int(chosen.beyond.iloc[0])

@@ -214,7 +214,20 @@ class Study:
 
 
 def _text(record: dict[str, Any]) -> bytes:
-    text = json.dumps(_plain(record), indent=1, ensure_ascii=False, allow_nan=False)
+    """JSON to read and to compare line by line: a table has one line a row."""
+    plain = _plain(record)
+    tables = plain.pop("tables", None)
+    options: dict[str, Any] = {"ensure_ascii": False, "allow_nan": False}
+    text = json.dumps(plain, indent=1, **options)
+    if tables is not None:
+        parts = [
+            f"  {json.dumps(name, **options)}: [\n   "
+            + ",\n   ".join(json.dumps(row, separators=(",", ":"), **options) for row in rows)
+            + "\n  ]"
+            for name, rows in tables.items()
+        ]
+        inner = " {\n" + ",\n".join(parts) + "\n }" if parts else " {}"
+        text = f'{text.removesuffix(chr(10) + "}")},\n "tables":{inner}\n}}'
     return f"{text}\n".encode()
 
 

@@ -61,7 +61,7 @@ def train_all(
     return weights, outcome
 
 
-def maps(weights: Weights, *, seed: int, most: int = 100) -> dict[str, dict[str, np.ndarray]]:
+def maps(weights: Weights, *, seed: int, most: int = 75) -> dict[str, dict[str, np.ndarray]]:
     """Normalised maps of one seed: start and trained, as they are and sorted.
 
     Rows and columns are sorted by the leading singular vectors of the trained matrix. The start
