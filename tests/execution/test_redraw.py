@@ -56,7 +56,7 @@ def test_a_changed_label_and_style_are_seen(project: Path, monkeypatch: pytest.M
     folder = project / "figures" / "paper" / "10_small"
     before = pictures(folder)
     own = project / "own.mplstyle"
-    own.write_text("font.size: 12\n")
+    own.write_text("axes.labelsize: 12\n")
     assert main(["redraw", "all", "--style", "own.mplstyle", "--out", "styled"]) == 0
     assert pictures(project / "styled")["law.png"] != before["law.png"]
     monkeypatch.setattr(panels, "shown", lambda name: f"new {name}")

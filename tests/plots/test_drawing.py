@@ -127,7 +127,7 @@ def test_a_figure_of_no_function_or_changed_since_has_no_call() -> None:
     ):
         figure = law()
         change(figure.axes[0])
-        with pytest.raises(ValueError, match="changed after rclib.plots.panels:power_laws"):
+        with pytest.raises(ValueError, match=r"changed after rclib\.plots\.panels:power_laws"):
             drawing_of(figure)
 
 

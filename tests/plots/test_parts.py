@@ -32,9 +32,15 @@ def test_numbers_are_typeset(value: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("power", "text"), [(-0.5, "slope −1/2"), (1.5, "slope 3/2"), (0.0, "slope 0"), (-1, "slope −1"),
-                        (0.3, "slope 0.3")]
-)  # fmt: skip
+    ("power", "text"),
+    [
+        (-0.5, "slope −1/2"),
+        (1.5, "slope 3/2"),
+        (0.0, "slope 0"),
+        (-1, "slope −1"),
+        (0.3, "slope 0.3"),
+    ],
+)
 def test_slopes_have_names(power: float, text: str) -> None:
     assert parts.power_text(power) == text
 
@@ -74,7 +80,7 @@ def test_a_level_has_its_name_where_no_line_runs() -> None:
     parts.level(panel, 1.0, "chance")
     (text,) = panel.texts
     assert text.get_text() == "chance"
-    assert text.get_ha() == "left"  # the curve is at the right there
+    assert text.get_va() == "top"  # the curve runs just above the line there
     parts.level(panel, 2.0, "")
     assert len(panel.texts) == 1
 
