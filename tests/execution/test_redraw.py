@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -115,6 +117,24 @@ def test_without_results_the_folder_says_which_figures(project: Path) -> None:
     shutil.copytree(project / "figures/paper/10_small", project / "figures/paper/11_other")
     assert main(["redraw", "all", "--out", "two"]) == 0
     assert (project / "two" / "11_other" / "law.png").is_file()
+
+
+@pytest.mark.slow
+def test_what_a_notebook_has_drawn_comes_out_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All figures of a notebook at its quick profile, to the byte."""
+    name = "23_spikes_n_ridge_noise_decay"
+    monkeypatch.setenv("RCLIB_OUT", str(tmp_path))
+    monkeypatch.chdir(ROOT)
+    subprocess.run(
+        [sys.executable, "-m", "rclib.execution.runner", "run", name, "--profile", "quick"],
+        check=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    drawn = pictures(tmp_path / "figures" / "quick" / name)
+    assert main(["redraw", name, "--profile", "quick", "--out", str(tmp_path / "again")]) == 0
+    assert pictures(tmp_path / "again") == drawn
+    assert drawn
 
 
 def _committed() -> list[tuple[str, str]]:

@@ -30,6 +30,7 @@ __all__ = [
     "Runs",
     "check_losses",
     "collapse_errors",
+    "curve_differences",
     "differences_from_widest",
     "loss_curves",
     "start_seed",

@@ -17,7 +17,14 @@ from rclib.experiments.spikes.frames import expand, steps_frame, train_all
 from rclib.runs.store import Arrays
 from rclib.teacher.record import STANDARD
 
-__all__ = ["carriers", "decay_effect", "long_maps", "overlap_maps", "train"]
+__all__ = [
+    "carriers",
+    "decay_effect",
+    "long_maps",
+    "overlap_maps",
+    "together",
+    "train",
+]
 
 SIDES = ("left", "right")
 
