@@ -36,6 +36,12 @@ __all__ = [
 ]
 
 _RECORDS = "rclib/experiments/mean_field/records/figure_4_5"
+_FILES = (
+    ("png", "figure"),
+    ("pdf", "figure"),
+    ("csv", "data behind it"),
+    ("json.xz", "what it was drawn from"),
+)
 _HIDDEN = {"profile", "dataset", "seeds"}  # parameters that stand elsewhere in the row
 
 
@@ -251,7 +257,7 @@ def codecheck(papers: Papers, runs: Mapping[str, Run]) -> str:
         lines += [f"  - file: {results}", f'    comment: "{_quoted(run.record["title"])}: numbers"']
         for figure in run.record["figures"]:
             title = _quoted(titles.get((name, figure["name"]), str(run.record["title"])))
-            for kind, what in (("png", "figure"), ("pdf", "figure"), ("csv", "data behind it")):
+            for kind, what in _FILES:
                 file = f"figures/{run.profile}/{name}/{figure['name']}.{kind}"
                 if (folder / file).is_file():
                     lines += [f"  - file: {file}", f'    comment: "{title}: {what}"']

@@ -5,6 +5,7 @@ Outside of a kernel nothing is known. IPython is asked only if it is loaded alre
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ __all__ = [
     "ASKED_VARIABLE",
     "NOTEBOOK_VARIABLE",
     "Run",
+    "cell_mark",
     "cells_run",
     "notebook_file",
     "running_cell",
@@ -34,6 +36,14 @@ def cells_run() -> list[str]:
     """The sources of the cells run so far, the running one last; empty outside of a kernel."""
     shell = _shell()
     return [str(source) for source in shell.user_ns.get("In", [])] if shell is not None else []
+
+
+def cell_mark(source: str | None = None) -> str:
+    """A mark of the text of a cell, by default of the one that runs now; "" where none does."""
+    if source is None:
+        run = cells_run()
+        source = run[-1] if run else ""
+    return hashlib.sha256(source.strip().encode()).hexdigest()[:16] if source.strip() else ""
 
 
 def running_cell() -> Run | None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import rclib
+from rclib.plots.drawing import SUFFIX
 from rclib.reports import readme, series
 from rclib.study import results
 from rclib.study.papers import Papers, Run, Series, committed_runs, load_papers
@@ -113,25 +114,24 @@ def test_committed_figures_are_those_of_the_results(
     folder, named = ROOT / "figures" / profile, set()
     for record in results.load_results(profile):
         for figure in record["figures"]:
-            for kind in ("png", "pdf", "csv"):
+            for kind in ("png", "pdf", "csv", SUFFIX):
                 path = folder / record["notebook"] / f"{figure['name']}.{kind}"
+                if kind == SUFFIX and figure["name"] in NOT_KEPT.get(profile, ()):
+                    continue
                 named.add(path)
                 assert path.is_file(), path
     found = {path for path in folder.rglob("*") if path.is_file()}
     assert found == named
     for notebook in {path.parent for path in found}:
         size = sum(path.stat().st_size for path in notebook.iterdir())
-        assert size < ALLOWED.get(notebook.name, 500_000), f"{notebook.name}: {size}"
+        size += (ROOT / "results" / profile / f"{notebook.name}.json").stat().st_size
+        assert size < ALLOWED.get((profile, notebook.name), 500_000), f"{notebook.name}: {size}"
 
 
-# Notebooks drawn before the limit of 500 kB was set, with what they have; none is to be added.
-ALLOWED = {
-    "16_figure_4_5_row_means": 860000,
-    "17_growing_language_models": 720000,
-    "11_figure_4_1_heat_maps": 1260000,
-    "15_figure_4_4_checkpoints": 600000,
-    "20_spikes_one_configuration": 710000,
-}
+# Drawn before the limit of 500 kB was set, with the figure below; it goes with its next run.
+ALLOWED = {("laptop", "16_figure_4_5_row_means"): 770_000}
+# Drawn by a function that is not there any more, before the data of a figure were kept with it.
+NOT_KEPT = {"laptop": ["figure_4_5_row_means"]}
 
 
 def claim_record(notebook: str, *verdicts: str) -> dict[str, Any]:

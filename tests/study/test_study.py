@@ -16,12 +16,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
 from rclib.data.images import load
+from rclib.plots import style
 from rclib.study.claims import above, below
 from rclib.study.results import load_results
 from rclib.study.study import Study
@@ -271,4 +271,4 @@ def test_style_is_the_projects() -> None:
     assert mpl.rcParams["font.size"] == 8  # style.mplstyle
     _, panel = plt.subplots(figsize=(2, 1))
     colours = [panel.plot([0, 1])[0].get_color() for _ in range(3)]
-    assert colours == list(sns.color_palette("colorblind", 3))
+    assert colours == style.colours()[:3]
