@@ -12,12 +12,17 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from rclib.cli import correlations as command_correlations
+from rclib.cli import resize as command_resize
 from rclib.cli import spectra as command_spectra
 from rclib.cli.output import guarded
 
 __all__ = ["main"]
 
-COMMANDS = {"correlations": command_correlations, "spectra": command_spectra}
+COMMANDS = {
+    "correlations": command_correlations,
+    "spectra": command_spectra,
+    "resize": command_resize,
+}
 
 
 class _Parser(argparse.ArgumentParser):
