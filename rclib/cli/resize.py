@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from rclib.cli.common import (
     given_sizes,
     json_text,
-    left_out_text,
     open_source,
     progress_bar,
     report,
@@ -152,6 +151,8 @@ def _record(done: Resized) -> dict[str, Any]:
 
 
 def _text(source: str, done: Resized) -> str:
+    from rclib.families.matching import printable
+
     plan = done.plan
     kept = "the function is kept, to rounding" if plan.exact else "the function is not kept exactly"
     head = (
@@ -164,7 +165,9 @@ def _text(source: str, done: Resized) -> str:
     if rows:
         lines.append(table_text(["multiplied", "from", "to"], rows, left=(0,)))
     lines.append("all other tensors are copied, in their new sizes")
-    lines += left_out_text(done.beside, "files of the source's folder that may hold its sizes")
+    if done.beside:
+        names = ", ".join(map(printable, done.beside))
+        lines.append(f"not copied, since the old sizes may stand in them: {names}")
     return "\n".join(lines)
 
 

@@ -52,13 +52,15 @@ class ResizeRow:
 
     norm : "rms" or "layer", what stands in front of the blocks' matrices; config : key of
     config.json -> index whose size it holds ("heads": of all query heads); divided : whether the
-    size of a head is always width / heads, or for which model_types; ratio : MLP / width where the
-    model knows no other; follow : index -> index whose size it has.
+    size of a head is always width / heads, or for which model_types; multiple : model_types whose
+    width must be a multiple of the heads all the same; ratio : MLP / width where the model knows
+    no other; follow : index -> index whose size it has.
     """
 
     norm: str
     config: Mapping[str, str]
     divided: bool | tuple[str, ...] = False
+    multiple: tuple[str, ...] = ()
     ratio: int | None = None
     follow: Mapping[str, str] = field(default_factory=dict)
 
@@ -286,9 +288,11 @@ def _tied(value: Any, rows: Mapping[str, str]) -> TiedRow:
 
 def _resize(value: Any, indices: set[str]) -> ResizeRow:
     entry = _mapping("resize", value)
-    unknown = set(entry) - {"norm", "config", "divided", "ratio", "follow"}
+    unknown = set(entry) - {"norm", "config", "divided", "multiple", "ratio", "follow"}
     if unknown or not {"norm", "config"} <= set(entry):
-        raise FamilyError("resize must have norm and config, and may have divided, ratio, follow")
+        raise FamilyError(
+            "resize must have norm and config, and may have divided, multiple, ratio, follow"
+        )
     config = _texts("resize: config", entry["config"])
     follow = _texts("resize: follow", entry.get("follow", {}))
     for index in (*config.values(), *follow, *follow.values()):
@@ -301,7 +305,8 @@ def _resize(value: Any, indices: set[str]) -> ResizeRow:
         raise FamilyError("resize: ratio must be a positive whole number")
     if not isinstance(divided, bool):
         divided = _list("resize: divided", divided)
-    return ResizeRow(entry["norm"], config, divided, ratio, follow)
+    multiple = _list("resize: multiple", entry.get("multiple", []))
+    return ResizeRow(entry["norm"], config, divided, multiple, ratio, follow)
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:

@@ -78,6 +78,12 @@ def resolve_sizes(
             )
         given["heads"] = new_width // size
     new_heads = given["heads"] or _whole("heads", before["heads"], ratio, before["heads"])
+    if new_width % new_heads and (config or {}).get("model_type") in row.multiple:
+        raise ValueError(
+            f"width must be a multiple of the heads ({new_heads}), as the model's configuration "
+            f"asks; got {new_width} (next are {new_width // new_heads * new_heads} and "
+            f"{(new_width // new_heads + 1) * new_heads})"
+        )
     changed = {"stream": (before["width"], new_width)}
     if not grouped:
         if given["kv_heads"] not in (None, new_heads):
