@@ -33,7 +33,9 @@ under RMSNorm (Llama, Mistral, Qwen) always, under LayerNorm (GPT-2, GPT-NeoX, B
 multiples of the width. Shrinking keeps a random subset.
 --method rc draws all neurons with replacement, as paper A's Algorithm 1 does.
 
-What is written is rounded to the source's type: weights in bfloat16 or float16 keep the function
+Llamas in GGUF files are written as transformers has them, dequantised to float32; their tokenizer
+stays in the file (AutoTokenizer.from_pretrained(FOLDER, gguf_file=NAME)). What is written is
+rounded to the source's type: weights in bfloat16 or float16 keep the function
 to the precision of that type."""
 EXIT_CODES = """\
 Exit codes: 0 when the folder was written, 2 for an input that is refused (one line says why;
@@ -81,13 +83,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw, write, and say what was done."""
+    from rclib.checkpoints.gguf_llama import as_llama, is_gguf_llama
     from rclib.families import layout as families
     from rclib.resizing.folder import resize_folder
 
     if not 1e-9 <= arguments.shard_size <= 1e6:
         raise ValueError(f"--shard-size must be positive GB, got {arguments.shard_size}")
     family = families.read_family(arguments.axes) if arguments.axes else None
-    with open_source(arguments) as checkpoint:
+    with open_source(arguments) as opened:
+        checkpoint = as_llama(opened) if is_gguf_llama(opened) else opened
         layout = families.layout(
             checkpoint.tensors, checkpoint.config, family=family, sizes=given_sizes(arguments.size)
         )

@@ -293,7 +293,7 @@ def _nanogpt(work: Path, names: list[str], config: Mapping[str, Any]) -> str:
 
 def _beside(source: Path | None) -> tuple[list[Path], tuple[str, ...]]:
     """(files to copy, names of other files that are no weights)."""
-    if source is None or not source.is_dir():
+    if source is None or not (source / "config.json").is_file():  # no model's folder
         return [], ()
     found = sorted(p for p in source.iterdir() if p.is_file())
     copied = [

@@ -110,8 +110,8 @@ def _row(layout: Layout, config: Mapping[str, Any] | None) -> ResizeRow:
         )
     if layout.family == "gguf":
         raise FamilyError(
-            "a GGUF file cannot be resized: its names and the order of its rotary entries are "
-            "llama.cpp's; load it with transformers (from_pretrained(FOLDER, gguf_file=NAME)), "
+            "of GGUF files Llamas alone are resized: names and the order of rotary entries are "
+            "llama.cpp's own; load it with transformers (from_pretrained(FOLDER, gguf_file=NAME)), "
             "save_pretrained, and resize that folder"
         )
     if family is None or family.resize is None or layout.inferred:
