@@ -64,6 +64,11 @@ def as_llama(checkpoint: Checkpoint) -> Checkpoint:
         )
     made = _config(config, said, where)
     names = {name: _name(name, where) for name in checkpoint.tensors}
+    if "token_embd.weight" in checkpoint.tensors:
+        made["vocab_size"] = checkpoint.tensors["token_embd.weight"].shape[0]
+    for part in ("attn", "ffn"):
+        biased = any(re.match(rf"blk\.[0-9]+\.{part}_.*\.bias", name) for name in names)
+        made["attention_bias" if part == "attn" else "mlp_bias"] = biased
     reader = _Renamed(checkpoint, names, made["head_dim"])
     return Checkpoint(where, [reader], made, notes=checkpoint.notes, folder=checkpoint.folder)
 
@@ -97,8 +102,6 @@ def _config(config: Mapping[str, Any], said: Mapping[str, Any], where: str) -> d
         raise CheckpointError(f"{where}: its metadata lack {error.args[0]}") from None
     if said.get("llama.rope.dimension_count", made["head_dim"]) != made["head_dim"]:
         raise CheckpointError(f"{where}: positions turn a part of each head, unlike a Llama's")
-    if "vocab_size" in config:
-        made["vocab_size"] = config["vocab_size"]
     made |= {
         "rope_theta": said.get("llama.rope.freq_base", 10000.0),
         "hidden_act": "silu",

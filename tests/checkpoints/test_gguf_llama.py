@@ -59,6 +59,7 @@ def written(path: Path, source: Any, **more: Any) -> Path:
     writer.add_layer_norm_rms_eps(c.rms_norm_eps)
     writer.add_rope_freq_base(500.0)
     writer.add_rope_dimension_count(more.get("turned", SIZE))
+    writer.add_key_length(SIZE)
     writer.add_bos_token_id(1)
     if "scaling" in more:
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
