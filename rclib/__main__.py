@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from rclib.cli import correlations as command_correlations
+from rclib.cli import resize as command_resize
 from rclib.cli import spectra as command_spectra
 from rclib.cli.output import guarded
 from rclib.execution import redraw as command_redraw
@@ -23,6 +24,7 @@ COMMANDS = {
     "correlations": command_correlations,
     "spectra": command_spectra,
     "redraw": command_redraw,
+    "resize": command_resize,
 }
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from rclib import paths
-from rclib.cli.output import note, report
 from rclib.files.atomic import write_atomically
 from rclib.files.plain import DataError, read_plain
 from rclib.files.strict import parse_json
+from rclib.files.terminal import note, report
 from rclib.study.results import duration, read_results, read_times, times_path
 from rclib.study.session import cell_mark
 
