@@ -186,7 +186,9 @@ def _matrices(
         known = checkpoint.known(plan.name, after, before)
         if known.shape[0] < known.shape[1]:
             known = Precision(known.eps, known.rms, known.shape[::-1])
-        yield label, kind, after.double() - before.double(), known
+        difference = after.double() if after.dtype != torch.float64 else after.clone()
+        difference -= before  # in place: these may be large
+        yield label, kind, difference, known
 
 
 def _triangle(checkpoint: Checkpoint, name: str, width: int) -> Tensor:
