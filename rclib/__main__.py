@@ -11,13 +11,20 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from rclib.cli import analyze as command_analyze
 from rclib.cli import correlations as command_correlations
+from rclib.cli import report as command_report
 from rclib.cli import spectra as command_spectra
 from rclib.cli.output import guarded
 
 __all__ = ["main"]
 
-COMMANDS = {"correlations": command_correlations, "spectra": command_spectra}
+COMMANDS = {
+    "analyze": command_analyze,
+    "report": command_report,
+    "correlations": command_correlations,
+    "spectra": command_spectra,
+}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -160,6 +160,7 @@ def spectrum_chart(
     seen = density[density > 0]
     if not len(seen):
         return ""
+    law = np.nan_to_num(law)  # no law: nothing is drawn
     top = 2.0 * max(float(seen.max()), float(law.max(initial=0.0)))
     bottom = 0.5 * float(seen.min())
     ends = float(left[0]), float(right[-1])

@@ -30,7 +30,7 @@ from rclib.checkpoints.names import shorter_names
 from rclib.checkpoints.opening import Checkpoint
 from rclib.files.atomic import write_atomically
 from rclib.inspection.spectrum import MatrixSpectrum, esd_histogram
-from rclib.inspection.vocabulary import MEANINGS, heading
+from rclib.inspection.vocabulary import MEANINGS, TEXTS, cell, heading, number
 
 __all__ = ["page", "write_page"]
 
@@ -46,7 +46,6 @@ SHOWN = (
 )
 PAIRS = ("block", "set", "n", "pairs", "correlation", "first", "second", "expected", "chance")
 PAIRS = (*PAIRS, "p_value")
-TEXT = ("of", "layer", "kind", "shape", "verdict", "set", "first", "second", "note")
 
 
 @dataclass(frozen=True)
@@ -98,10 +97,10 @@ def page(parts: Sequence[Measured], checkpoints: Mapping[str, Checkpoint]) -> st
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(heading=heading, marked=_marked, number=_number)
+    environment.filters.update(heading=heading, marked=_marked, number=number)
     words = list(dict.fromkeys([*SHOWN, *PAIRS, *(["of"] if len(parts) > 1 else [])]))
     return environment.get_template("report.html.j2").render(
-        title=parts[-1].source if len(parts) == 1 else f"{parts[1].source} and {parts[0].source}",
+        title=parts[-1].source if len(parts) == 1 else f"{parts[0].source} and {parts[1].source}",
         parts=parts,
         two=len(parts) > 1,
         policy=(
@@ -116,6 +115,7 @@ def page(parts: Sequence[Measured], checkpoints: Mapping[str, Checkpoint]) -> st
         pair_columns=(["of"] if len(parts) > 1 else []) + list(PAIRS),
         overview=_overview(parts),
         blocks=_cards(parts, checkpoints, anchors),
+        texts=TEXTS,
         glossary={word: MEANINGS[word] for word in words},
         most=MOST_CARDS,
         total=len(set(anchors.values())),
@@ -179,32 +179,16 @@ def _pair_rows(parts: Sequence[Measured]) -> list[list[dict[str, Any]]]:
 
 def _cell(word: str, record: Mapping[str, Any]) -> dict[str, Any]:
     """word; text : what is shown; sort : what is compared; strong : whether it stands out."""
-    value = record[word]
+    value, left = record[word], word in TEXTS
     if value is None or pd.isna(value):
-        return {"word": word, "text": "", "sort": None, "strong": False, "left": word in TEXT}
-    text = value if word in TEXT else _number(value, word)
-    low, high = record.get(f"{word}_low"), record.get(f"{word}_high")
-    if low is not None and high is not None and not (pd.isna(low) or pd.isna(high)):
-        text = f"{text} [{_number(low, word)}, {_number(high, word)}]"
+        return {"word": word, "text": "", "sort": None, "strong": False, "left": left}
     strong = (
         value == "heavy-tailed"
         or (word == "spikes" and value > 0)
         or (word == "correlation" and abs(value) > record["chance"])
     )
-    sort = value if word in TEXT else float(value)
-    return {"word": word, "text": text, "sort": sort, "strong": strong, "left": word in TEXT}
-
-
-def _number(value: float | None, word: str = "") -> str:
-    if value is None or not math.isfinite(value):
-        return ""
-    if word == "p_value" and value < 0.001:
-        return "< 1e-300" if value < 1e-300 else f"{value:.1e}"
-    if word in ("correlation", "chance", "expected", "p_value"):
-        return f"{value:+.3f}" if word == "correlation" else f"{value:.3f}"
-    if float(value).is_integer() and abs(value) < 1e9:
-        return str(int(value))
-    return f"{value:.2f}" if 0.01 <= abs(value) < 1e4 else f"{value:.3g}"
+    sort = value if left else float(value)
+    return {"word": word, "text": cell(word, record), "sort": sort, "strong": strong, "left": left}
 
 
 # --- over the blocks
@@ -308,7 +292,7 @@ def _panel(part: Measured, spectrum: MatrixSpectrum, picture: Picture) -> _Panel
         arrays = (histogram[n].to_numpy() for n in ("left", "right", "density", "law"))
         esd = charts.spectrum_chart(
             *arrays,
-            edge=math.log10(spectrum.edge) if spectrum.edge > 0 else None,
+            edge=math.log10(spectrum.edge) if spectrum.edge else None,
             tail=tail,
             label="histogram of the eigenvalues, with the law of noise and a power law",
         )

@@ -27,14 +27,15 @@ __all__ = ["Change"]
 
 
 class Change(Checkpoint):
-    """after - before, tensor by tensor. Closing it leaves the two open.
+    """after - before, tensor by tensor.
 
-    after, before : the checkpoints; partner : {name in after: name in before}.
+    after, before : the checkpoints, which stay open when it is closed, unless it `owns` them;
+    partner : {name in after: name in before}.
     Raises CheckpointError if no floating tensor has a partner.
     """
 
-    def __init__(self, after: Checkpoint, before: Checkpoint) -> None:
-        self.after, self.before = after, before
+    def __init__(self, after: Checkpoint, before: Checkpoint, *, owns: bool = False) -> None:
+        self.after, self.before, self._owns = after, before, owns
         names = _partners(after.tensors, before.tensors)
         infos: dict[str, TensorInfo] = {}
         left: dict[str, str] = {}
@@ -58,6 +59,13 @@ class Change(Checkpoint):
         self.partner: Mapping[str, str] = {name: names[name] for name in infos}
         title = f"{after.source} minus {before.source}"
         super().__init__(title, [_Difference(self, infos)], after.config, left_out=left)
+
+    def close(self) -> None:
+        """No more reading; the two are closed if they are its own."""
+        super().close()
+        if self._owns:
+            self.after.close()
+            self.before.close()
 
     def known(self, name: str, after: Tensor, before: Tensor) -> Precision:
         """How precisely the difference of two matrices (h, d) is known."""

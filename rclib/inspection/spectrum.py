@@ -81,9 +81,9 @@ class MatrixSpectrum:
     tail_ratio: float | None
     tail_ratio_noise: float | None
     verdict: str | None
-    spikes: int
-    edge: float
-    variance: float
+    spikes: int | None
+    edge: float | None
+    variance: float | None
     largest: float
     stable_rank: float
     rank: int
@@ -98,7 +98,7 @@ class MatrixSpectrum:
 
     @property
     def over_edge(self) -> float | None:
-        """The largest eigenvalue over the bulk's edge, None for a zero matrix."""
+        """The largest eigenvalue over the bulk's edge."""
         return self.largest / self.edge if self.edge else None
 
 
@@ -130,8 +130,10 @@ def spectrum_of(
     notes += [f"no α ks: {why_ks}"] if why_ks and not why else []
     notes += [f"no α: {why}"] if why and why_ks else []
     positive = values[values > 0]
+    notes += ["no spikes: too few to have a bulk"] if len(positive) < MIN_EIGENVALUES else []
     rows = max(shape) if matrix is None else max(int((matrix != 0).any(1).sum()), len(positive))
-    bulk = outliers(positive, rows=rows) if len(positive) else None
+    # A few values have no bulk: their median is one of them.
+    bulk = outliers(positive, rows=rows) if len(positive) >= MIN_EIGENVALUES else None
     ratio = noise = None
     if hill is not None and bulk is not None:
         ratio = tail_shape(positive, rows=rows, variance=bulk.variance, fit=hill).tail_ratio
@@ -163,9 +165,9 @@ def spectrum_of(
         tail_ratio=ratio,
         tail_ratio_noise=None if noise is None else noise.tail_ratio,
         verdict=verdict,
-        spikes=0 if bulk is None else bulk.count,
-        edge=0.0 if bulk is None else bulk.edge,
-        variance=0.0 if bulk is None else bulk.variance,
+        spikes=None if bulk is None else bulk.count,
+        edge=None if bulk is None else bulk.edge,
+        variance=None if bulk is None else bulk.variance,
         largest=float(values[-1]),
         stable_rank=stable_rank(values) if len(positive) else 0.0,
         rank=rank,
@@ -202,15 +204,16 @@ def spectra_table(spectra: Iterable[MatrixSpectrum]) -> pd.DataFrame:
     columns = [word for word in MEANINGS if word in own or word in ("shape", "over_edge")]
     rows = [[getattr(s, name) for name in columns] for s in spectra]
     frame = pd.DataFrame(rows, columns=columns)
-    numbers = [c for c in columns if c.startswith(("alpha", "tail_", "over"))]
-    return frame.astype({"block": "Int64", "tail": "Int64"} | dict.fromkeys(numbers, "float64"))
+    numbers = [c for c in columns if c.startswith(("alpha", "tail_", "over", "edge", "varia"))]
+    whole = dict.fromkeys(("block", "tail", "spikes"), "Int64")
+    return frame.astype(whole | dict.fromkeys(numbers, "float64"))
 
 
 def esd_histogram(spectrum: MatrixSpectrum, *, bins: int = BINS) -> pd.DataFrame:
     """Histogram of log10 of the positive eigenvalues, with the Marchenko-Pastur law beside it.
 
     Columns: left, right (of log10 λ), density, law (the law's mean density in the bin, of a
-    matrix of i.i.d. entries with the bulk's variance). Empty for a zero matrix.
+    matrix of i.i.d. entries with the bulk's variance; NaN without a bulk). Empty for a zero matrix.
     """
     values = spectrum.eigenvalues[spectrum.eigenvalues > 0]
     if not len(values):
@@ -221,6 +224,8 @@ def esd_histogram(spectrum: MatrixSpectrum, *, bins: int = BINS) -> pd.DataFrame
         low, high = low - 0.5, high + 0.5
     density, edges = np.histogram(logs, bins=bins, range=(low, high), density=True)
     tall, wide = max(spectrum.outputs, spectrum.inputs), min(spectrum.outputs, spectrum.inputs)
-    law = marchenko_pastur(wide / tall, tall * spectrum.variance)
-    mass = np.diff(law.cdf(10.0**edges)) / np.diff(edges)
+    mass = np.full(bins, np.nan)
+    if spectrum.variance is not None:
+        law = marchenko_pastur(wide / tall, tall * spectrum.variance)
+        mass = np.diff(law.cdf(10.0**edges)) / np.diff(edges)
     return pd.DataFrame({"left": edges[:-1], "right": edges[1:], "density": density, "law": mass})

@@ -8,9 +8,13 @@ interface: `VERSION` counts them, JSON carries the number, the CHANGELOG says wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-__all__ = ["MEANINGS", "VERSION", "heading", "in_words", "said"]
+import pandas as pd
+
+__all__ = ["MEANINGS", "TEXTS", "VERSION", "cell", "heading", "number", "said"]
 
 VERSION = 2
 
@@ -78,20 +82,58 @@ def heading(word: str) -> str:
     return word.replace("alpha", "α").replace("_", " ")
 
 
-def in_words(words: Iterable[str]) -> list[str]:
-    """Headings of many words. Raises KeyError as `heading`."""
-    return [heading(word) for word in words]
+# Words whose values are text.
+TEXTS = frozenset(
+    {
+        *("of", "layer", "matrix", "kind", "shape", "verdict", "note"),
+        *("set", "first", "second", "vector", "partner"),
+    }
+)
+_THREE = ("correlation", "rank_correlation", "value", "expected", "chance", "p_value")
 
 
-def said(verdicts: Iterable[str | None], spikes: Iterable[int]) -> str:
+def cell(word: str, record: Mapping[str, Any]) -> str:
+    """A value as a printed table shows it, with its interval in brackets; "" where it is missing.
+
+    record : a row, `<word>_low` and `<word>_high` among its words if they are known.
+    """
+    value = record[word]
+    if value is None or pd.isna(value):
+        return ""
+    if word in TEXTS:
+        return str(value)
+    text = number(value, word)
+    low, high = record.get(f"{word}_low"), record.get(f"{word}_high")
+    if low is None or high is None or pd.isna(low) or pd.isna(high):
+        return text
+    return f"{text} [{number(low, word)}, {number(high, word)}]"
+
+
+def number(value: float | None, word: str = "") -> str:
+    """A number as tables and page show it; "" for None and what is not finite."""
+    if value is None or not math.isfinite(value):
+        return ""
+    if word == "p_value" and value < 0.001:
+        return "< 1e-300" if value < 1e-300 else f"{value:.1e}"
+    if word in _THREE:
+        return f"{value:+.3f}" if "correlation" in word else f"{value:.3f}"
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) >= 1e4):
+        return str(int(value))
+    if word == "stable_rank":
+        return f"{value:.1f}"
+    return f"{value:.2f}" if 0.01 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"
+
+
+def said(verdicts: Iterable[str | None], spikes: Iterable[int | None]) -> str:
     """The closing sentence of a table of matrices."""
-    verdicts, spikes = list(verdicts), list(spikes)
+    verdicts = list(verdicts)
     judged = [v for v in verdicts if isinstance(v, str) and v]
     heavy = sum(v == "heavy-tailed" for v in judged)
-    beyond = sum(int(n) > 0 for n in spikes)
+    counts = [int(n) for n in spikes if n is not None and not pd.isna(n)]
+    beyond = sum(n > 0 for n in counts)
     text = (
         f"{heavy} of {len(judged)} {_matrices(len(judged))} heavy-tailed beyond noise, "
-        f"{beyond} of {len(spikes)} {'has' if beyond == 1 else 'have'} spikes"
+        f"{beyond} {'has' if beyond == 1 else 'have'} spikes"
     )
     untold = len(verdicts) - len(judged)
     return text + (f"; {untold} without an exponent (note says why)" if untold else "")
