@@ -63,7 +63,8 @@ class Analysis(pd.DataFrame):  # type: ignore[misc, unused-ignore]
 
     @property
     def _constructor(self) -> Callable[..., pd.DataFrame]:
-        return pd.DataFrame
+        plain: Callable[..., pd.DataFrame] = pd.DataFrame
+        return plain
 
     @property
     def sentence(self) -> str:
@@ -198,9 +199,11 @@ def _table(parts: list[Measured], source: Source) -> Analysis:
     # Cell by cell: what a column without any number is like must not depend on the other frames.
     types = frames[0].dtypes
     table = Analysis(
-        {name: pd.concat([f[name].astype(types[name]) for f in frames]) for name in columns}
+        {
+            name: pd.concat([f[name].astype(types[name]) for f in frames], ignore_index=True)
+            for name in columns
+        }
     )
-    table.reset_index(drop=True, inplace=True)
     table.parts, table.source = tuple(parts), source
     return table
 

@@ -132,7 +132,7 @@ def means_chart(lines: Sequence[tuple[str, Floats, float, float]], label: str) -
     frame.area("noise", ends, np.full(2, middle - 2 * error), np.full(2, middle + 2 * error))
     for kind, means, _, _ in lines:
         if len(means) <= MOST:
-            frame.path(f"line {kind}", np.arange(len(means)), means)
+            frame.path(f"line {kind}", np.arange(float(len(means))), means)
         else:
             starts = np.arange(MOST // 2) * len(means) // (MOST // 2)
             lows, highs = (
@@ -190,9 +190,7 @@ def spectrum_chart(
     return frame.svg(label)
 
 
-def blocks_chart(
-    lines: Sequence[Line], label: str, *, y: tuple[float, float] | None = None
-) -> str:
+def blocks_chart(lines: Sequence[Line], label: str, *, y: tuple[float, float] | None = None) -> str:
     """Quantities against the block, with dots on lines that are solid."""
     x = np.concatenate([places for _, places, _ in lines])
     values = np.concatenate([v for _, _, v in lines])
@@ -209,5 +207,7 @@ def blocks_chart(
             for a, b in zip(places, found, strict=True):
                 if math.isfinite(b):
                     px, py = frame.at(float(a), float(b))
-                    frame.parts.append(f'<circle class="{kind}" cx="{px:.1f}" cy="{py:.1f}" r="2"/>')
+                    frame.parts.append(
+                        f'<circle class="{kind}" cx="{px:.1f}" cy="{py:.1f}" r="2"/>'
+                    )
     return frame.svg(label)

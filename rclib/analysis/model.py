@@ -18,8 +18,10 @@ from rclib.inspection.vocabulary import said
 
 __all__ = ["COLUMNS", "Measured", "measured"]
 
-CORRELATION = ("set", "n", "pairs", "correlation", "first", "second", "expected", "chance")
-CORRELATION = (*CORRELATION, "p_value")
+CORRELATION = (
+    *("set", "n", "pairs", "correlation", "first", "second"),
+    *("expected", "chance", "p_value"),
+)
 # The table's columns, in the words of `rclib.inspection.vocabulary`.
 COLUMNS = (
     *("block", "layer", "matrix", "kind", "shape"),
@@ -100,8 +102,9 @@ def measured(
         left_out.setdefault(name, str(error))
 
     chosen = in_blocks(plans, blocks)
-    options = {"progress": progress, "failed": failed}
-    spectra = tuple(matrix_spectra(checkpoint, plans=chosen, workers=workers, **options))
+    spectra = tuple(
+        matrix_spectra(checkpoint, plans=chosen, workers=workers, progress=progress, failed=failed)
+    )
     if not spectra:
         more = next(iter(left_out.values()), "")
         raise ValueError(

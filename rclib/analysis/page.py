@@ -44,8 +44,10 @@ SHOWN = (
     *("spikes", "over_edge", "stable_rank", "alpha_ks"),
     *("correlation", "chance", "p_value", "first", "second", "kind", "note"),
 )
-PAIRS = ("block", "set", "n", "pairs", "correlation", "first", "second", "expected", "chance")
-PAIRS = (*PAIRS, "p_value")
+PAIRS = (
+    *("block", "set", "n", "pairs", "correlation", "first", "second"),
+    *("expected", "chance", "p_value"),
+)
 
 
 @dataclass(frozen=True)
@@ -197,9 +199,7 @@ def _cell(word: str, record: Mapping[str, Any]) -> dict[str, Any]:
 def _overview(parts: Sequence[Measured]) -> list[dict[str, Any]]:
     """Small charts against the block: {title, svg}, of what stands in two blocks at least."""
     found = []
-    pairs = [
-        part.correlations.table().assign(of=part.of) for part in parts if part.correlations
-    ]
+    pairs = [part.correlations.table().assign(of=part.of) for part in parts if part.correlations]
     if pairs:
         frame = pd.concat(pairs, ignore_index=True).dropna(subset=["block"])
         for name, group in frame.groupby("set", sort=False):
@@ -221,8 +221,9 @@ def _overview(parts: Sequence[Measured]) -> list[dict[str, Any]]:
             for line in _lines(of, one.sort_values("block"), "alpha_hill", "alpha_noise")
         ]
         if group.block.nunique() > 1:
-            ends = float(group[["alpha_hill", "alpha_noise"]].min(axis=None)), float(
-                group[["alpha_hill", "alpha_noise"]].max(axis=None)
+            ends = (
+                float(group[["alpha_hill", "alpha_noise"]].min(axis=None)),
+                float(group[["alpha_hill", "alpha_noise"]].max(axis=None)),
             )
             about = max(0.0, 0.5 - (ends[1] - ends[0])) / 2  # no noise as large as the panel
             ends = ends[0] - about, ends[1] + about

@@ -39,8 +39,10 @@ is, what independent vectors give (expected: the mean of the largest of as many 
 With --out: correlations.csv, vectors.csv and correlations.json, correlations.png (Figure 4.4),
 vectors.png (the same for each vector), and blocks/block_K.png, the heat map of each block."""
 # Columns of the printed table, words of rclib.inspection.vocabulary.
-SHOWN = ("block", "set", "n", "pairs", "correlation", "first", "second", "expected", "chance")
-SHOWN = (*SHOWN, "p_value")
+SHOWN = (
+    *("block", "set", "n", "pairs", "correlation", "first", "second"),
+    *("expected", "chance", "p_value"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

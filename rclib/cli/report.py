@@ -13,9 +13,9 @@ __all__ = ["HELP", "add_arguments", "run"]
 HELP = "one HTML page: heat map, means, spectrum and correlations of every matrix"
 ABOUT = """\
 Write one self-contained page (it asks for nothing from a network): of every matrix the heat map, as
-stored and sorted, the means of rows and columns, the spectrum with the Marchenko-Pastur law of noise
-and the power law of its tail; the largest correlations of every block with chance; and a table of
-all matrices that sorts and filters.
+stored and sorted, the means of rows and columns, the spectrum with the Marchenko-Pastur law of
+noise and the power law of its tail; the largest correlations of every block with chance; and a
+table of all matrices that sorts and filters.
 
 With a second path both stand side by side, with the change of every matrix that has one name and
 shape in both: PATH is before, PATH2 after (training), or PATH the source, PATH2 the resized one."""

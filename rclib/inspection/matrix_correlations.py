@@ -62,9 +62,7 @@ def matrix_correlations(found: BlockCorrelations, layout: Layout) -> dict[str, M
                     pairs[owner] = pairs.get(owner, 0) + 1
                     if owner not in best or p < best[owner][0]:
                         best[owner] = p, row, i, j
-    return {
-        layer: _described(p, row, i, j, pairs[layer]) for layer, (p, row, i, j) in best.items()
-    }
+    return {layer: _described(p, row, i, j, pairs[layer]) for layer, (p, row, i, j) in best.items()}
 
 
 def _p_value(r: float, n: int) -> float:

@@ -11,6 +11,7 @@ in `rclib.inspection.spectrum`.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Collection, Iterator
 
@@ -87,15 +88,15 @@ def matrix_spectra(
     def size(plan: MatrixPlan) -> int:
         return checkpoint.tensors[plan.name].nbytes + 8 * _numbers(checkpoint, plan)
 
-    results = in_order(measured, chosen, workers=workers, size=size)
-    for plan, (found, errors) in zip(chosen, results, strict=True):
-        yield from found
-        for name, error in errors:
-            if failed is None:
-                raise error
-            failed(name, error)
-        if progress is not None:
-            progress(checkpoint.tensors[plan.name].nbytes)
+    with contextlib.closing(in_order(measured, chosen, workers=workers, size=size)) as results:
+        for plan, (found, errors) in zip(chosen, results, strict=True):
+            yield from found
+            for name, error in errors:
+                if failed is None:
+                    raise error
+                failed(name, error)
+            if progress is not None:
+                progress(checkpoint.tensors[plan.name].nbytes)
 
 
 def check_blocks(plans: Collection[MatrixPlan], blocks: Collection[int | None] | None) -> None:

@@ -12,7 +12,7 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -85,7 +85,7 @@ def in_order(
     workers: int = 1,
     size: Callable[[T], int] = lambda _: 0,
     threads: int = 1,
-) -> Iterator[R]:
+) -> Generator[R]:
     """work(item) of every item, in their order, `workers` at a time; with one in this thread.
 
     size : bytes that an item takes while it is worked on; items wait until there is room. threads :
@@ -117,4 +117,6 @@ def in_order(
         while pending:
             yield pending.popleft().result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        # A generator that nobody holds may be closed in one of the workers: it cannot wait for itself.
+        with contextlib.suppress(RuntimeError):
+            pool.shutdown(wait=True, cancel_futures=True)
