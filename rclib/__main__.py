@@ -11,7 +11,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from rclib.cli import analyze as command_analyze
 from rclib.cli import correlations as command_correlations
+from rclib.cli import report as command_report
 from rclib.cli import resize as command_resize
 from rclib.cli import spectra as command_spectra
 from rclib.cli.output import guarded
@@ -25,6 +27,10 @@ COMMANDS = {
     "spectra": command_spectra,
     "redraw": command_redraw,
     "resize": command_resize,
+    "analyze": command_analyze,
+    "report": command_report,
+    "correlations": command_correlations,
+    "spectra": command_spectra,
 }
 
 

@@ -20,13 +20,14 @@ from matplotlib.ticker import MaxNLocator
 
 from rclib.plots import parts
 from rclib.plots.drawing import redrawable
-from rclib.plots.style import DASHES, DIVERGING, FIXED, GREY, MARKERS, Look, colour, looks
+from rclib.plots.style import DASHES, DIVERGING, FIXED, GREY, MARKERS, WIDTH, Look, colour, looks
 
 __all__ = [
     "block_heat_maps",
     "eigenvalue_histograms",
     "largest_by_vector",
     "largest_correlations",
+    "matrices",
     "p_values",
     "spectra_over_blocks",
 ]
@@ -225,6 +226,51 @@ def p_values(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+def matrices(frame: pd.DataFrame) -> Figure:
+    """Every matrix of a model in a line: exponent beside noise, tail ratio, spikes, correlation.
+
+    frame : columns of, layer, block, alpha_hill, alpha_hill_low, alpha_hill_high, alpha_noise,
+    tail_ratio, spikes, correlation, chance; one colour a value of `of`.
+    """
+    layers = list(dict.fromkeys(frame.layer))
+    place = {layer: i for i, layer in enumerate(layers)}
+    figure, panels = plt.subplots(4, 1, figsize=(WIDTH, 7.2), sharex=True)
+    colours = sns.color_palette("colorblind")
+    sources = list(dict.fromkeys(frame.of))
+    for i, of in enumerate(sources):
+        group = frame[frame.of == of]
+        aside = 0.25 * (i - (len(sources) - 1) / 2)
+        x = group.layer.map(place).to_numpy(dtype=float) + aside
+        colour, options = colours[i], {"ls": "", "marker": MARKERS[i], "ms": 3}
+        level = {"ls": "", "marker": "_", "ms": 6, "color": colour, "alpha": 0.7}
+        alpha = group.alpha_hill.to_numpy(dtype=float)
+        low, high = (group[f"alpha_hill_{end}"].to_numpy(dtype=float) for end in ("low", "high"))
+        bars = np.stack([alpha - low, high - alpha])
+        panels[0].errorbar(x, alpha, bars, color=colour, elinewidth=0.7, label=str(of), **options)
+        panels[0].plot(x, group.alpha_noise.to_numpy(dtype=float), **level)
+        for panel, name in zip(panels[1:3], ("tail_ratio", "spikes"), strict=True):
+            panel.plot(x, group[name].to_numpy(dtype=float), color=colour, **options)
+        panels[3].plot(x, group.correlation.abs().to_numpy(dtype=float), color=colour, **options)
+        panels[3].plot(x, group.chance.to_numpy(dtype=float), **level)
+    panels[0].plot([], [], ls="", marker="_", ms=6, color="0.2", label="noise of the shape")
+    panels[3].plot([], [], ls="", marker="_", ms=6, color="0.2", label="chance, 95 percent level")
+    panels[1].axhline(1.0, color="0.3", lw=0.9, ls=":", label="below: power law nearer")
+    panels[1].set_yscale("log")
+    panels[2].set_yscale("symlog", linthresh=1.0)
+    panels[2].set_ylim(bottom=0)
+    panels[3].set_ylim(0, 1.02)
+    labels = ("α hill", "tail ratio", "spikes", "|correlation|")
+    for panel, label in zip(panels, labels, strict=True):
+        panel.set_ylabel(label)
+    for panel in (panels[0], panels[1], panels[3]):
+        panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=6)
+    step = -(-len(layers) // 60)  # as many names as can be read
+    shown = [layer if len(layer) < 60 else f"...{layer[-57:]}" for layer in layers[::step]]
+    panels[3].set_xticks(range(0, len(layers), step), shown, rotation=90, fontsize=5)
+    panels[3].set_xlim(-0.5, len(layers) - 0.5)
+    return figure
+
+
 @redrawable
 def spectra_over_blocks(frame: pd.DataFrame, *, rows: Mapping[str, str]) -> Figure:
     """Quantities of every matrix against the block, one panel each, one line a matrix.
@@ -253,9 +299,11 @@ def spectra_over_blocks(frame: pd.DataFrame, *, rows: Mapping[str, str]) -> Figu
 def eigenvalue_histograms(frame: pd.DataFrame) -> Figure:
     """Histograms of log10 of the eigenvalues, one row a matrix, one column a block.
 
-    frame : columns block (a label), matrix, left, right, density, law (the Marchenko-Pastur law
-    of the bulk, dashed).
+    frame : columns block (its number, missing outside the blocks), matrix, left, right, density,
+    law (the Marchenko-Pastur law of the bulk, dashed).
     """
+    place = frame.block.map(lambda b: f"block {b}", na_action="ignore").fillna("outside the blocks")
+    frame = frame.assign(block=place)
     names, blocks = list(dict.fromkeys(frame.matrix)), list(dict.fromkeys(frame.block))
     figure, grid = plt.subplots(
         len(names), len(blocks), figsize=(2.2 * len(blocks), 1.5 * len(names)), squeeze=False
@@ -273,7 +321,7 @@ def eigenvalue_histograms(frame: pd.DataFrame) -> Figure:
             panel.stairs(bins.law, edges, color=dark, ls="--", lw=0.9)
             parts.log_axis(panel, "y")
             seen = bins.density[bins.density > 0]
-            panel.set_ylim(0.5 * seen.min(), 3.0 * max(seen.max(), bins.law.max()))
+            panel.set_ylim(0.5 * seen.min(), 3.0 * max(seen.max(), bins.law.fillna(0).max()))
             panel.xaxis.set_major_locator(MaxNLocator(4))
             panel.set_title(f"{name}, {block}", fontsize=6)
             if i == len(names) - 1:

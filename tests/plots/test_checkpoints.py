@@ -150,14 +150,13 @@ def test_eigenvalue_histograms_draw_bars_and_law() -> None:
     bins = pd.DataFrame({"left": edges[:-1], "right": edges[1:], "density": [0, 1, 2, 1, 0.5]})
     bins["law"] = [0.1, 1.1, 1.9, 0.9, 0.0]
     frame = pd.concat(
-        [
-            bins.assign(matrix=m, block=b)
-            for m, b in (("q", "block 0"), ("k", "block 0"), ("q", "block 1"))
-        ]
+        [bins.assign(matrix=m, block=b) for m, b in (("q", 0), ("k", 0), ("q", 1), ("q", None))]
     )
     figure = plots_checkpoints.eigenvalue_histograms(frame)
     visible = [p for p in figure.axes if p.get_visible()]
-    assert [p.get_title() for p in visible] == ["q, block 0", "q, block 1", "k, block 0"]
+    assert [p.get_title() for p in visible] == [
+        "q, block 0", "q, block 1", "q, outside the blocks", "k, block 0",
+    ]  # fmt: skip
     bars, law = visible[0].patches
     close(bars.get_data().values, bins.density)  # type: ignore[attr-defined]
     close(law.get_data().values, bins.law)  # type: ignore[attr-defined]
