@@ -166,7 +166,7 @@ def _digest(text: str) -> str:
 
 def protect(path: Path) -> None:
     """Give a finished page of another maker, which holds scripts and styles of its own, the
-    policy that lets these alone run."""
+    policy that lets these alone run. Raises ValueError for a page without a head."""
     html = path.read_text(encoding="utf-8")
     scripts = re.findall(r"<script[^>]*>(.*?)</script>", html, re.DOTALL)
     styles = re.findall(r"<style[^>]*>(.*?)</style>", html, re.DOTALL)
