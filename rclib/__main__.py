@@ -23,14 +23,12 @@ from rclib.files.terminal import Parser
 __all__ = ["main"]
 
 COMMANDS = {
-    "correlations": command_correlations,
-    "spectra": command_spectra,
-    "redraw": command_redraw,
-    "resize": command_resize,
     "analyze": command_analyze,
     "report": command_report,
     "correlations": command_correlations,
     "spectra": command_spectra,
+    "resize": command_resize,
+    "redraw": command_redraw,
 }
 
 
