@@ -12,10 +12,12 @@ from typing import Any
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
-from rclib.reports.replication import measured, notebook_link, table_row
+from rclib.files.terminal import note, report
+from rclib.reports.replication import notebook_link, table_row
+from rclib.study.findings import measured
 from rclib.study.papers import Papers, Run, Series, committed_runs, load_papers
 from rclib.study.results import duration, tally
-from rclib.study.sequential import RULE
+from rclib.study.sequential import RULE, adjusted_mark
 
 __all__ = ["main", "pages", "series_page", "verdict_counts"]
 
@@ -61,7 +63,8 @@ def series_page(series: Series, papers: Papers, runs: Mapping[str, Run]) -> str:
             "|---|---|---|---|---|",
         ]
         for claim in run.record["claims"]:
-            cells = [claim["paper"], claim["statement"], claim["criterion"], measured(claim)]
+            value = measured(claim) + adjusted_mark(claim)
+            cells = [claim["paper"], claim["statement"], claim["criterion"], value]
             lines.append(table_row([*cells, claim["verdict"]]))
     return "\n".join(lines) + "\n"
 
@@ -80,20 +83,20 @@ def main() -> int:
     try:
         wanted = pages(load_papers(), committed_runs())
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 2
     folder = paths.project_root() / "docs" / "series"
     for name, text in wanted.items():
         path = folder / name
         if path.is_file() and path.read_text(encoding="utf-8") == text:
-            print(f"docs/series/{name} is current")
+            report(f"docs/series/{name} is current")
         else:
             write_atomically(path, text.encode())
-            print(f"docs/series/{name} updated")
+            report(f"docs/series/{name} updated")
     for path in sorted(folder.glob("[0-9].md")):
         if path.name not in wanted:
             path.unlink()
-            print(f"docs/series/{path.name} removed")
+            report(f"docs/series/{path.name} removed")
     return 0
 
 
