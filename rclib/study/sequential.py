@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rclib.checks.arguments import brief, count
 
 if TYPE_CHECKING:
     from rclib.stats.sequential import Look
-    from rclib.study.claims import Claim
 
 __all__ = [
     "RULE",
@@ -59,26 +58,34 @@ def check_looks(key: str, looks: Any, seeds: Any) -> list[int]:
     return found
 
 
-def judged(claim: Claim, values: Mapping[int, float]) -> tuple[Look, str]:
+class Judge(Protocol):
+    """What says whether an interval meets a criterion: `rclib.study.claims.Criterion`."""
+
+    def verdict(self, low: float, high: float, *, unit: str | None, repeats: int) -> str:
+        """One of the verdicts."""
+
+
+def judged(
+    key: str, criterion: Judge, looks: Any, seeds: Any, values: Mapping[int, float]
+) -> tuple[Look, str]:
     """The look that a claim stopped at, and its verdict.
 
     values : seed -> value; declared seeds without one were run and have none.
-    Raises ValueError if none of them has one, and for a claim without looks.
+    Raises ValueError if none of them has one, and as `check_looks`.
     """
     from rclib.stats import sequential  # scipy, which readers of results go without
 
-    if claim.looks is None or not isinstance(claim.seeds, list):
-        raise ValueError(f"claim {claim.key!r} has no looks")
+    looks = check_looks(key, looks, seeds)
     if not values:
-        raise ValueError(f"values of {claim.key!r} must not be empty")
+        raise ValueError(f"values of {key!r} must not be empty")
 
     def verdict(low: float, high: float, repeats: int) -> str:
-        return claim.criterion.verdict(low, high, unit="seed", repeats=repeats)
+        return criterion.verdict(low, high, unit="seed", repeats=repeats)
 
     found = sequential.walk(
-        [values.get(seed) for seed in claim.seeds],
+        [values.get(seed) for seed in seeds],
         lambda low, high, repeats: verdict(low, high, repeats) != _UNDECIDED,
-        looks=claim.looks,
+        looks=looks,
     )
     decided = verdict(found.low, found.high, found.defined) if found.number else _UNDECIDED
     return found, decided
