@@ -79,31 +79,32 @@ def weighted_outputs(model: MLP, x: Tensor, weights: Sequence[Tensor]) -> Tensor
     return z
 
 
-@torch.enable_grad()
+@torch.no_grad()
 def sampling_constant(model: MLP, x: Tensor) -> float:
     """κ of E |f_M - f|² ≈ κ / M: mean over the inputs x (n, d) and the outputs, to first order.
 
     For sampling with replacement and the same M in every hidden layer.
     """
-    ones = [torch.ones(len(x), 1, n, dtype=x.dtype, requires_grad=True) for n in model.sizes[1:-1]]
-    # A leading axis of inputs gives every input weights of its own, hence its own derivatives.
-    parameters = {name: p.detach() for name, p in model.named_parameters()}
-    h = x[:, None, :]
-    for layer in range(1, model.depth + 1):
-        z = model.multiplier(layer) * torch.matmul(h, parameters[f"W{layer}"].t())
-        if f"B{layer}" in parameters:
-            z = z + parameters[f"B{layer}"]
-        if layer < model.depth:
-            h = ACTIVATIONS[model.activation](z) * ones[layer - 1]
+    zs, hs = model.forward_all(x)
+    parameters = dict(model.named_parameters())
     total = 0.0
-    classes = z.shape[-1]
-    for c in range(classes):
-        gradients = torch.autograd.grad(z[:, 0, c].sum(), ones, retain_graph=c + 1 < classes)
-        for gradient in gradients:
-            n = gradient.shape[-1]
-            spread = (gradient - gradient.mean(-1, keepdim=True)).square().sum(-1)
-            total += float(n * spread.double().mean())
-    return total / classes
+    # ∂f/∂h of layer l, (n, c, N_l), from the last hidden layer down.
+    jacobian = (model.multiplier(model.depth) * parameters[f"W{model.depth}"])[None]
+    for layer in range(model.depth - 1, 0, -1):
+        derivative = jacobian * hs[layer][:, None, :]  # ∂f/∂w = ∂f/∂h · h
+        # N Σ_k (d_k - mean)² = N Σ d² - (Σ d)²
+        spread = derivative.shape[-1] * derivative.square().sum(-1) - derivative.sum(-1).square()
+        total += float(spread.double().mean())
+        if layer > 1:
+            inner = jacobian * _slope(model.activation, zs[layer - 1])[:, None, :]
+            jacobian = model.multiplier(layer) * torch.matmul(inner, parameters[f"W{layer}"])
+    return total
+
+
+@torch.enable_grad()
+def _slope(activation: str, z: Tensor) -> Tensor:
+    leaf = z.detach().requires_grad_()
+    return torch.autograd.grad(ACTIVATIONS[activation](leaf).sum(), leaf)[0]
 
 
 def _check(model: MLP, weights: Sequence[Tensor]) -> None:

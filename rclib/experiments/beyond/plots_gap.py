@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from rclib.plots.style import MARKERS, WIDTH, shown
 
@@ -25,20 +26,20 @@ def gap_grids(grids: Mapping[str, pd.DataFrame], *, within: float) -> Figure:
     )
     figure, panels = plt.subplots(1, len(grids), figsize=(WIDTH, 2.6), squeeze=False)
     for panel, (title, grid) in zip(panels[0], grids.items(), strict=True):
-        image = panel.imshow(grid, cmap="vlag", vmin=-limit, vmax=limit, origin="lower")
+        image = panel.imshow(grid, cmap="rocket_r", vmin=0.0, vmax=limit, origin="lower")
         panel.set_xticks(range(grid.shape[1]), [f"{m:g}" for m in grid.columns], fontsize=6)
         panel.set_yticks(range(grid.shape[0]), [f"{n:g}" for n in grid.index], fontsize=6)
         panel.grid(False)
         sns.despine(ax=panel, left=True, bottom=True)
         for (i, j), gap in np.ndenumerate(grid.to_numpy()):
             good = gap <= within
-            dark = abs(gap) > 0.6 * limit
+            dark = gap > 0.5 * limit
             panel.text(
                 j, i, f"{100 * gap:.0f}", ha="center", va="center", fontsize=5.5,
                 color="white" if dark else "black", fontweight="bold" if good else "normal",
             )  # fmt: skip
             if good:
-                panel.add_patch(plt.Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, lw=0.8))
+                panel.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, lw=0.8))
         panel.set_title(shown(title))
         panel.set_xlabel("target width M")
     panels[0, 0].set_ylabel("source width N")
