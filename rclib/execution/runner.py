@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rclib import paths
-from rclib.execution import kernels, progress
+from rclib.execution import kernels, looks, progress
 from rclib.files.plain import DataError, read_plain
 from rclib.files.strict import parse_yaml
 from rclib.files.terminal import Parser, note, report
@@ -30,6 +30,7 @@ __all__ = [
     "check_seeds",
     "default_parameters",
     "execute",
+    "execute_looks",
     "lacking",
     "main",
     "notebook_names",
@@ -244,6 +245,31 @@ def execute(
     return target
 
 
+def execute_looks(
+    name: str,
+    *,
+    profile: str = "quick",
+    overrides: dict[str, Any] | None = None,
+    folder: Path | None = None,
+) -> Path:
+    """`execute`, and again with more seeds (`rclib.execution.looks`) until all claims under the
+    sequential rule are decided or the notebook's cap is reached; returns the last look's file."""
+    settings = dict(overrides or {})
+    cell = parameters_of(name)
+    while True:
+        target = execute(name, profile=profile, overrides=settings, folder=folder)
+        results = paths.results_dir(profile) / f"{name}.json"
+        if looks.CAP not in cell.values or not results.is_file():
+            return target
+        parameters = {**cell.values, **profile_parameters(name, profile), **settings}
+        more = looks.next_seeds(read_results(results), parameters, cell.seeds)
+        if not more:
+            return target
+        said = ", ".join(f"{len(seeds)} {key}" for key, seeds in more.items())
+        print(f"{name:44s} claims are undecided: on to {said}", flush=True)
+        settings |= more
+
+
 def refresh() -> list[str]:
     """Copy the outputs of cells tagged `keep_output` from build/quick into the notebooks and
     strip everything else; returns the names of the notebooks that changed.
@@ -296,7 +322,7 @@ def run_one(name: str, profile: str, overrides: dict[str, Any]) -> None:
         return
     begin = time.monotonic()
     with progress.running(name, profile):
-        execute(name, profile=profile, overrides=overrides)
+        execute_looks(name, profile=profile, overrides=overrides)
     own = paths.results_dir(profile) / f"{name}.json"  # what others wrote is theirs to mend
     got, made = score(read_results(own)) if own.is_file() else (0, 0)
     claims = f"   {got} of {made} claims reproduced" if made else ""  # the overview makes none

@@ -49,7 +49,7 @@ def _one(name: str, profile: str, by: int) -> list[dict[str, Any]]:
         cell = runner.parameters_of(name)
         parameters = {**cell.values, **runner.profile_parameters(name, profile)}
         overrides = shifted(parameters, cell.seeds, by)
-        runner.execute(name, profile=profile, overrides=overrides, folder=Path(folder))
+        runner.execute_looks(name, profile=profile, overrides=overrides, folder=Path(folder))
         results = paths.results_dir(profile) / f"{name}.json"
         claims: list[dict[str, Any]] = json.loads(results.read_text(encoding="utf-8"))["claims"]
         return claims

@@ -12,6 +12,7 @@ from typing import Any
 from rclib.files.terminal import Parser, note, report
 from rclib.study.results import readable_results, tally
 from rclib.study.seeds import claim_rows
+from rclib.study.sequential import adjusted_mark, total_text
 
 __all__ = ["main", "scoreboard"]
 
@@ -30,11 +31,13 @@ def scoreboard(records: Sequence[dict[str, Any]]) -> str:
             )
             known, _, total = c["seeds"].partition("/")
             seeds = f"  (seeds: {c['seeds']})" if known != total else ""
+            value += adjusted_mark(c)
             lines.append(f"  {c['verdict']:18s} {c['key']:28s} {c['criterion']:16s} {value}{seeds}")
     counts = tally(c["verdict"] for r in records for c in r["claims"])
     totals = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     lines.append(f"{sum(counts.values())} claims: {totals or 'none'}")
-    return "\n".join(lines)
+    said = total_text([{"notebook": r["notebook"], **c} for r in records for c in r["claims"]])
+    return "\n".join([*lines, *([said] if said else [])])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

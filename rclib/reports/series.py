@@ -17,6 +17,7 @@ from rclib.reports.replication import notebook_link, table_row
 from rclib.study.findings import measured
 from rclib.study.papers import Papers, Run, Series, committed_runs, load_papers
 from rclib.study.results import duration, tally
+from rclib.study.sequential import RULE
 
 __all__ = ["main", "pages", "series_page", "verdict_counts"]
 
@@ -48,6 +49,8 @@ def series_page(series: Series, papers: Papers, runs: Mapping[str, Run]) -> str:
             verdict_counts(record),
         ]
         lines.append(table_row(cells))
+    if any(claim["looks"] for run in own.values() for claim in run.record["claims"]):
+        lines += ["", RULE]
     titles = papers.figure_titles()
     for name, run in own.items():
         lines += ["", f"## {run.record['title']}", "", notebook_link(run, _UP), ""]

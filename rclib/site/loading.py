@@ -26,6 +26,7 @@ from rclib.site.content import (
 from rclib.study.papers import Papers, load_papers
 from rclib.study.results import read_results, read_times, times_path
 from rclib.study.seeds import seed_shares
+from rclib.study.sequential import rule_text
 
 __all__ = ["load_gallery"]
 
@@ -176,7 +177,7 @@ def _claims(
                 low=c["low"],
                 high=c["high"],
                 repeats=int(c["repeats"]),
-                note=c["note"],
+                note="; ".join(part for part in (rule_text(c), c["note"]) if part),
                 seeds=shares[profile].get((notebook.name, key), ""),
             )
             for profile, c in by_profile.items()

@@ -27,7 +27,7 @@ from rclib import paths
 from rclib.files.atomic import write_atomically
 from rclib.runs import sweep
 from rclib.runs.source import Source
-from rclib.study import session
+from rclib.study import sequential, session
 from rclib.study.claims import Claims
 from rclib.study.parameters import first_cell, read_parameters
 from rclib.study.results import times_path
@@ -186,6 +186,8 @@ class Study:
 
         The times that it took go to `times/<notebook>.json` beside it.
         """
+        rows = self.claims.rows()
+        most = self.parameters.get("n_most")
         record = {
             "notebook": self.name,
             "title": self.title,
@@ -196,7 +198,8 @@ class Study:
                 "description": self.data_note,
                 "checksum": self.data.checksum if self.data is not None else None,
             },
-            "claims": self.claims.rows(),
+            "sequential": sequential.design(rows, most if isinstance(most, int) else None),
+            "claims": rows,
             "figures": self.figures,
             "tables": self.tables,
             "environment": environment(),
