@@ -16,15 +16,16 @@ from rclib.study.seeds import claim_rows
 __all__ = ["main", "scoreboard"]
 
 
-def scoreboard(records: Sequence[dict[str, Any]]) -> str:
+def scoreboard(records: Sequence[dict[str, Any]], broken: list[str] | None = None) -> str:
     """One line a claim, then the totals.
 
-    A verdict that changes with the seeds says with how many sets of seeds it came out.
+    A verdict that changes with the seeds says with how many sets of seeds it came out. broken :
+    gets a line for each record of that which is not valid; without it ValueError is raised.
     """
     lines = []
     for record in records:
         lines.append(f"{record['notebook']}  ({record['data']['description']})")
-        for c in claim_rows([record]):
+        for c in claim_rows([record], broken):
             value = (
                 "" if c["value"] is None else f"{c['value']:.3g} [{c['low']:.3g}, {c['high']:.3g}]"
             )
@@ -51,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         records, broken = readable_results(arguments.profile)
         if arguments.series:
             records = [r for r in records if r["notebook"][0] in arguments.series]
-        print("\n" + scoreboard(records))
-    except ValueError as error:  # an unknown profile, a record of `make seeds`
+        print("\n" + scoreboard(records, broken))
+    except ValueError as error:  # an unknown profile
         broken.append(str(error))
     for line in broken:
         print(f"error: {line}", file=sys.stderr)
