@@ -14,6 +14,7 @@ from typing import Any
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
 
 __all__ = ["ADDRESS", "SOURCE", "TAG", "main", "with_first_cell"]
 
@@ -64,6 +65,7 @@ def _write(path: Path) -> bool:
     return bool(new != text)
 
 
+@command()
 def main() -> int:
     """Write the cell into every notebook that lacks it or has another version of it."""
     folder = paths.project_root() / "notebooks"

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rclib import paths
+from rclib.files.command import command
 from rclib.study.results import duration
 
 __all__ = ["expected", "main", "plan", "running"]
@@ -159,6 +160,7 @@ def running(name: str, profile: str, *, every: float = EVERY) -> Iterator[None]:
         mark.unlink(missing_ok=True)
 
 
+@command(failed=2)
 def main(argv: Sequence[str] | None = None) -> int:
     """Print what `make figures` is about to do."""
     parser = argparse.ArgumentParser(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
 
 __all__ = ["KEEP", "main", "stripped"]
 
@@ -42,6 +43,7 @@ def stripped(notebook: Any) -> Any:
     return made
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Strip notebooks in place; 1 if one of them changed or cannot be read."""
     import nbformat

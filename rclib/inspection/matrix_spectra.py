@@ -141,12 +141,23 @@ def matrix_spectra(
         if blocks is None or plan.block in blocks:
             try:
                 yield from _spectra_of(checkpoint, plan, failed)
-            except CheckpointError as error:
+            except (CheckpointError, MemoryError, RuntimeError) as error:
+                refused = _named(checkpoint, plan.name, error)
                 if failed is None:
-                    raise
-                failed(plan.name, error)
+                    raise refused from None
+                failed(plan.name, refused)
             if progress is not None:
                 progress(checkpoint.tensors[plan.name].nbytes)
+
+
+def _named(checkpoint: Checkpoint, name: str, error: Exception) -> CheckpointError:
+    """The error as one of this tensor, if it is one of the file or of missing memory."""
+    if isinstance(error, CheckpointError):
+        return error
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        where = f"{checkpoint.source}: tensor {brief_line(name)}"
+        return CheckpointError(f"{where}: no memory for its spectrum")
+    raise error
 
 
 def check_blocks(plans: Collection[MatrixPlan], blocks: Collection[int | None] | None) -> None:

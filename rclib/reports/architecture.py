@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
 from rclib.reports.drawing import draw_layers
 
 __all__ = ["imports", "layers", "main", "page", "picture", "summaries", "upward", "without_detours"]
@@ -139,6 +140,7 @@ def page(root: Path) -> str:
     return _HEAD + "\n".join(rows) + "\n"
 
 
+@command()
 def main() -> int:
     """Rewrite the page and its picture."""
     root = paths.project_root()

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
 from rclib.reports.replication import table_row
 from rclib.reports.series import verdict_counts
 from rclib.study.multiplicity import corrected
@@ -49,6 +50,7 @@ def with_table(text: str, table: str) -> str:
     return f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}"
 
 
+@command()
 def main() -> int:
     """Rewrite the table in README.md from the committed results."""
     path = paths.project_root() / "README.md"

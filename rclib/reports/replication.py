@@ -15,6 +15,7 @@ from typing import Any
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
 from rclib.study.multiplicity import corrected
 from rclib.study.papers import Item, Paper, Papers, Record, Run, committed_runs, load_papers
 from rclib.study.results import tally
@@ -230,6 +231,7 @@ def _quoted(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
+@command()
 def main() -> int:
     """Rewrite replication.md and codecheck.yml."""
     try:

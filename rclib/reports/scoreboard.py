@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from rclib.files.command import command
 from rclib.study.results import readable_results, tally
 from rclib.study.seeds import claim_rows
 
@@ -38,6 +39,7 @@ def scoreboard(records: Sequence[dict[str, Any]], broken: list[str] | None = Non
     return "\n".join(lines)
 
 
+@command(failed=2)
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the scoreboard of a profile; files that are not valid are named, the others shown, and
     the status is 2."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
 from rclib.reports.replication import measured, notebook_link, table_row
 from rclib.study.papers import Papers, Run, Series, committed_runs, load_papers
 from rclib.study.results import duration, tally
@@ -72,6 +73,7 @@ def pages(papers: Papers, runs: Mapping[str, Run]) -> dict[str, str]:
     }
 
 
+@command()
 def main() -> int:
     """Rewrite the pages of the series; one that has lost its runs is removed."""
     try:

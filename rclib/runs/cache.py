@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from rclib import paths
 from rclib.files.atomic import leftovers
+from rclib.files.command import command
 from rclib.runs import store
 from rclib.runs.code import Code, code_of
 from rclib.runs.code_modules import homes
@@ -148,6 +149,7 @@ def clean(found: Sequence[Entry], *, everything: bool = False) -> list[Entry]:
     return removed
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> int:
     """List the store of finished runs, remove what is stale, damaged or left over, or give entries
     of version 0.1.0 the keys of today (rekey)."""

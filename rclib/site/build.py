@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rclib import paths
+from rclib.files.command import command
 from rclib.site.loading import load_gallery
 from rclib.site.pages import Site
 
@@ -85,6 +86,7 @@ def _whole(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@command(kept="the site is as it was")
 def main(argv: Sequence[str] | None = None) -> int:
     """Build the gallery from the results files and the executed notebooks."""
     parser = argparse.ArgumentParser(prog="python -m rclib.site", description=main.__doc__)

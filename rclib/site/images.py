@@ -15,7 +15,7 @@ def size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as picture:
             return picture.size
-    except OSError as error:
+    except Exception as error:  # Pillow raises a dozen kinds
         raise ValueError(f"{path} is not a picture: {error}") from None
 
 
@@ -24,7 +24,7 @@ def size_of(payload: bytes) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(payload)) as picture:
             return picture.size
-    except OSError as error:
+    except Exception as error:  # Pillow raises a dozen kinds
         raise ValueError(f"an output is not a picture: {error}") from None
 
 
@@ -36,7 +36,7 @@ def thumbnail(path: Path, *, width: int = 640) -> bytes:
     try:
         with Image.open(path) as picture:
             rgba = picture.convert("RGBA")
-    except OSError as error:
+    except Exception as error:  # Pillow raises a dozen kinds
         raise ValueError(f"{path} is not a picture: {error}") from None
     page = Image.new("RGBA", rgba.size, "white")
     page.alpha_composite(rgba)

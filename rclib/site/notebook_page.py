@@ -25,6 +25,8 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from traitlets.config import Config
 
+from rclib.files.plain import read_plain
+from rclib.files.strict import parse_json
 from rclib.site.content import first_sentence
 from rclib.site.images import size_of
 from rclib.site.mathml import mathml
@@ -67,6 +69,7 @@ TEMPLATE = """\
 """
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+_MAX_BYTES = 2**26  # of a notebook, outputs included
 PRIORITY = ["text/html", "text/markdown", "image/png", "text/latex", "text/plain"]
 
 
@@ -112,11 +115,18 @@ def markdown(source: str) -> str:
 def read_notebook(path: Path) -> NotebookNode:
     """The notebook in a file; ValueError naming the file if it holds none."""
     try:
-        notebook: NotebookNode = nbformat.read(path, as_version=4)
-    except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        text = read_plain(path, _MAX_BYTES).decode("utf-8")
+        parse_json(text)  # refuses what the library would not survive: nesting, keys twice
+        notebook: NotebookNode = nbformat.reads(text, as_version=4)
+        nbformat.validate(notebook)
+    except Exception as error:  # a damaged notebook can raise nearly anything
+        line = _first_line(error).removeprefix(f"{path} ")
         raise ValueError(f"{path} is not a notebook that can be read: {line}") from None
     return notebook
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 @cache
@@ -140,11 +150,17 @@ def render(
     pictures : folder, relative to the page, in which the page's pictures will lie.
     saved : figures that lie on the site already, name -> (address, width, height); a cell that
         saves one of them shows that file.
+    Raises ValueError, without the file's name, for outputs that cannot be shown.
     """
-    node = nbformat.from_dict(notebook)
-    found = _take_pictures(node, pictures, saved or {})
-    html, _ = _exporter().from_notebook_node(node)
-    return Page(_tidy(html), found)
+    try:
+        node = nbformat.from_dict(notebook)
+        found = _take_pictures(node, pictures, saved or {})
+        html, _ = _exporter().from_notebook_node(node)
+        return Page(_tidy(html), found)
+    except ValueError:
+        raise
+    except Exception as error:  # text that Markdown, HTML or a picture's decoder breaks on
+        raise ValueError(f"it cannot be shown: {_first_line(error)}") from None
 
 
 def _take_pictures(
