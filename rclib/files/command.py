@@ -10,9 +10,6 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
-from rclib.files.plain import DataError
-from rclib.paths import FolderError
-
 __all__ = ["command"]
 
 P = ParamSpec("P")
@@ -21,8 +18,9 @@ P = ParamSpec("P")
 def command(*, failed: int = 1, kept: str = "") -> Callable[[Callable[P, int]], Callable[P, int]]:
     """Decorator of a command's `main`, which returns its exit code.
 
-    Ctrl-C gives "interrupted" and 130; ValueError, OSError and the errors of data and folders one
-    line and `failed`; a reader that has seen enough, 0. What an output's encoding cannot hold is
+    Ctrl-C gives "interrupted" and 130; ValueError, OSError and RuntimeError (the errors of data,
+    folders and runs) one line and `failed`; a reader that has seen enough, 0. What an output cannot
+    hold is
     escaped. kept : what stays after Ctrl-C, in words.
     """
 
@@ -41,10 +39,9 @@ def command(*, failed: int = 1, kept: str = "") -> Callable[[Callable[P, int]], 
                 return 0
             except KeyboardInterrupt:
                 return _say(f"interrupted{'; ' + kept if kept else ''}", 130)
-            except (ValueError, OSError, DataError, FolderError) as error:
-                return _say(
-                    f"error: {' '.join(str(error).split()) or type(error).__name__}", failed
-                )
+            except (ValueError, OSError, RuntimeError) as error:  # the library's own among them
+                line = " ".join(str(error).split()) or type(error).__name__
+                return _say(f"error: {line}", failed)
             return status
 
         return guarded

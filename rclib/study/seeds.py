@@ -86,9 +86,9 @@ def _read(path: Path, profile: str) -> dict[str, Any]:
     record = parse_json(read_plain(path, _MAX_BYTES).decode("utf-8"))
     if not isinstance(record, dict):
         raise ValueError("not an object")
-    for key, expected in (("notebook", path.stem), ("profile", profile)):
-        if record.get(key) != expected:
-            raise ValueError(f"its {key} is {ascii(record.get(key))[:60]}, not {expected!r}")
+    for entry, expected in (("notebook", path.stem), ("profile", profile)):
+        if record.get(entry) != expected:
+            raise ValueError(f"its {entry} is {ascii(record.get(entry))[:60]}, not {expected!r}")
     repeats, claims = record.get("repeats"), record.get("claims")
     if type(repeats) is not int or repeats < 1:
         raise ValueError(f"repeats must be a positive whole number, got {ascii(repeats)[:60]}")
