@@ -33,7 +33,8 @@ Of every matrix the tail exponent α hill with its 95 percent interval, what noi
 gives (α noise), how near its upper half is to a power law against noise (tail ratio, below 1 if
 nearer to the power law) and the verdict, the number of spikes, the stable rank, and the correlation
 of its mean vectors that chance explains least, with chance (the 95 percent level) and a p value
-corrected for the number of pairs. The last line says how many matrices are heavy-tailed and how many have spikes.
+corrected for the number of pairs. The last line says how many matrices are heavy-tailed and how
+many have spikes.
 
 With --against BEFORE the same for the earlier checkpoint and for the change of every matrix.
 The words are explained in docs/columns.md. With --out: analysis.csv and .json (all columns),

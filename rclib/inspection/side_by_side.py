@@ -117,6 +117,6 @@ def in_order(
         while pending:
             yield pending.popleft().result()
     finally:
-        # A generator that nobody holds may be closed in one of the workers: it cannot wait for itself.
+        # A generator that nobody holds may be closed in a worker, which cannot wait for itself.
         with contextlib.suppress(RuntimeError):
             pool.shutdown(wait=True, cancel_futures=True)
