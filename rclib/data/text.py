@@ -221,7 +221,8 @@ def _python_reference() -> bytes:
 
 
 def _mapped(path: Path) -> Tensor:
-    return torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+    # Not `torch.from_file`, which takes no name that is not UTF-8.
+    return torch.from_numpy(np.memmap(path, dtype=np.uint8, mode="c"))
 
 
 def _unpacked(path: Path, max_bytes: int) -> Path:

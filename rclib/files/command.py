@@ -19,9 +19,8 @@ def command(*, failed: int = 1, kept: str = "") -> Callable[[Callable[P, int]], 
     """Decorator of a command's `main`, which returns its exit code.
 
     Ctrl-C gives "interrupted" and 130; ValueError, OSError and RuntimeError (the errors of data,
-    folders and runs) one line and `failed`; a reader that has seen enough, 0. What an output cannot
-    hold is
-    escaped. kept : what stays after Ctrl-C, in words.
+    folders and runs) one line and `failed`; a reader that has seen enough, 0. What an encoding does
+    not hold is escaped. kept : what stays after Ctrl-C, in words.
     """
 
     def decorate(main: Callable[P, int]) -> Callable[P, int]:
