@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rclib.checks.arguments import brief, count
 
 if TYPE_CHECKING:
     from rclib.stats.sequential import Look
-    from rclib.study.claims import Claim
 
 __all__ = [
     "RULE",
@@ -59,7 +58,24 @@ def check_looks(key: str, looks: Any, seeds: Any) -> list[int]:
     return found
 
 
-def judged(claim: Claim, values: Mapping[int, float]) -> tuple[Look, str]:
+class _Criterion(Protocol):
+    def verdict(self, low: float, high: float, *, unit: str | None, repeats: int) -> str: ...
+
+
+class _Judged(Protocol):
+    """What `judged` needs of a `rclib.study.claims.Claim`, which itself needs this module."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def seeds(self) -> list[int] | int | None: ...
+    @property
+    def looks(self) -> Sequence[int] | None: ...
+    @property
+    def criterion(self) -> _Criterion: ...
+
+
+def judged(claim: _Judged, values: Mapping[int, float]) -> tuple[Look, str]:
     """The look that a claim stopped at, and its verdict.
 
     values : seed -> value; declared seeds without one were run and have none.
