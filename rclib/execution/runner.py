@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from rclib import paths
-from rclib.execution import kernels, progress
+from rclib.execution import kernels, looks, progress
+from rclib.files.command import command
 from rclib.files.plain import DataError, read_plain
 from rclib.files.strict import parse_yaml
 from rclib.files.terminal import Parser, note, report
@@ -30,6 +32,7 @@ __all__ = [
     "check_seeds",
     "default_parameters",
     "execute",
+    "execute_looks",
     "lacking",
     "main",
     "notebook_names",
@@ -46,6 +49,7 @@ __all__ = [
 sys.modules.setdefault("rfc3987_syntax", cast(Any, None))
 
 KERNEL = "python3"
+ENOUGH_FILES = 256  # open files of a process, far more than a notebook needs
 MAX_PARAMETERS = 2**20  # bytes of a parameters file; the largest has a thousand
 
 
@@ -206,11 +210,16 @@ def execute(
     root = paths.project_root()
     target = (folder or root / "build" / profile) / f"{name}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{name}.{os.getpid()}.ipynb")
+    for left in target.parent.glob(f".{name}.*.ipynb"):  # of a run that was killed
+        if time.time() - left.stat().st_mtime > 3600:
+            left.unlink(missing_ok=True)
+    temporary = target.with_name(f".{name}.{secrets.token_hex(8)}.ipynb")
     os.environ["TQDM_DISABLE"] = "1"
     known = os.environ.get(NOTEBOOK_VARIABLE)
     os.environ[NOTEBOOK_VARIABLE] = str(notebook_path(name))  # the kernel inherits it
     logging.getLogger("papermill").addHandler(logging.NullHandler())  # an error is one line
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # so is an interruption
+    _check_loopback(name)
     try:
         papermill.execute_notebook(
             str(notebook_path(name)),
@@ -230,18 +239,69 @@ def execute(
         os.replace(temporary, target)
     except PapermillExecutionError as error:
         raise RunError(
-            f"{name}: cell {error.exec_count}: {error.ename}: {_whole(error.evalue)}"
+            f"{name}: cell {error.exec_count}: {error.ename}: {_whole(error.evalue)}{_few_files()}"
         ) from None
     except NoSuchKernel as error:
         raise RunError(f"{name}: Jupyter kernel {error.name!r} is not installed") from None
     except (RuntimeError, OSError) as error:  # the kernel died, e.g. for memory; disk full
-        raise RunError(f"{name}: {type(error).__name__}: {_line(error)}") from None
+        raise RunError(f"{name}: {type(error).__name__}: {_line(error)}{_few_files()}") from None
     finally:
         temporary.unlink(missing_ok=True)
         del os.environ[NOTEBOOK_VARIABLE]
         if known is not None:
             os.environ[NOTEBOOK_VARIABLE] = known
     return target
+
+
+def execute_looks(
+    name: str,
+    *,
+    profile: str = "quick",
+    overrides: dict[str, Any] | None = None,
+    folder: Path | None = None,
+) -> Path:
+    """`execute`, and again with more seeds (`rclib.execution.looks`) until all claims under the
+    sequential rule are decided or the notebook's cap is reached; returns the last look's file."""
+    settings = dict(overrides or {})
+    cell = parameters_of(name)
+    while True:
+        target = execute(name, profile=profile, overrides=settings, folder=folder)
+        results = paths.results_dir(profile) / f"{name}.json"
+        if looks.CAP not in cell.values or not results.is_file():
+            return target
+        parameters = {**cell.values, **profile_parameters(name, profile), **settings}
+        more = looks.next_seeds(read_results(results), parameters, cell.seeds)
+        if not more:
+            return target
+        said = ", ".join(f"{len(seeds)} {key}" for key, seeds in more.items())
+        print(f"{name:44s} claims are undecided: on to {said}", flush=True)
+        settings |= more
+
+
+def _check_loopback(name: str) -> None:
+    """RunError at once where no kernel could be reached, instead of after a minute."""
+    import socket
+
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=5).close()
+    except OSError as error:
+        raise RunError(
+            f"{name}: this machine's own network (127.0.0.1) does not work, over which Jupyter "
+            f"talks to its kernels: {error.strerror or error}"
+        ) from None
+
+
+def _few_files() -> str:
+    """What an error may come from where a process may open few files: libraries do not say so."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return ""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or limit >= ENOUGH_FILES:
+        return ""
+    return f" (this process may open {limit} files; with ulimit -n {ENOUGH_FILES} it may work)"
 
 
 def refresh() -> list[str]:
@@ -296,7 +356,7 @@ def run_one(name: str, profile: str, overrides: dict[str, Any]) -> None:
         return
     begin = time.monotonic()
     with progress.running(name, profile):
-        execute(name, profile=profile, overrides=overrides)
+        execute_looks(name, profile=profile, overrides=overrides)
     own = paths.results_dir(profile) / f"{name}.json"  # what others wrote is theirs to mend
     got, made = score(read_results(own)) if own.is_file() else (0, 0)
     claims = f"   {got} of {made} claims reproduced" if made else ""  # the overview makes none
@@ -313,6 +373,7 @@ def _override(text: str) -> tuple[str, Any]:
         raise RunError(f"--set {key}: {_line(error)}, got {value!r}") from None
 
 
+@command(kept="finished runs are kept")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, check or refresh the notebooks."""
     parser = Parser(prog="python -m rclib.execution.runner", description=main.__doc__)
@@ -338,9 +399,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RunError, ValueError, OSError) as error:
         note(f"error: {error}")
         return 1
-    except KeyboardInterrupt:  # what was finished before is kept
-        note("interrupted")
-        return 130
     return 0
 
 

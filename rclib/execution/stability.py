@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rclib import paths
+from rclib.files.command import command
 from rclib.files.terminal import Parser, note, report
 from rclib.study.parameters import whole_seeds
 from rclib.study.seeds import load_stability, moving_verdicts, stability_path, tallies
@@ -49,7 +50,7 @@ def _one(name: str, profile: str, by: int) -> list[dict[str, Any]]:
         cell = runner.parameters_of(name)
         parameters = {**cell.values, **runner.profile_parameters(name, profile)}
         overrides = shifted(parameters, cell.seeds, by)
-        runner.execute(name, profile=profile, overrides=overrides, folder=Path(folder))
+        runner.execute_looks(name, profile=profile, overrides=overrides, folder=Path(folder))
         results = paths.results_dir(profile) / f"{name}.json"
         claims: list[dict[str, Any]] = json.loads(results.read_text(encoding="utf-8"))["claims"]
         return claims
@@ -85,6 +86,7 @@ def run_seed_sets(
                 }
 
 
+@command(kept="notebooks that were complete are kept")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the notebooks with other seeds and write how often each verdict comes out."""
     from rclib.execution import kernels, runner

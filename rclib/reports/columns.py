@@ -52,9 +52,9 @@ _HEAD = f"""\
 *Written by `python -m rclib.reports.columns`; do not edit.*
 
 One word for each quantity, in `rclib.analyze`, in what the commands print, in CSV and JSON, and on
-the page of `python -m rclib report`. A printed table writes spaces for `_`, α for `alpha`. In CSV
-a missing value is empty, in JSON null. This is version {VERSION} of the words (`vocabulary` in
-JSON); the CHANGELOG says what has changed.
+the page of `python -m rclib report`. A printed table writes spaces for `_` and α for `alpha`. A
+missing value is empty in CSV and null in JSON. This is version {VERSION} of the words
+(`vocabulary` in JSON); the CHANGELOG says what has changed.
 
 ```python
 import rclib

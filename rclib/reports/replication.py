@@ -17,6 +17,7 @@ from typing import Any
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
 from rclib.files.terminal import note, report
 from rclib.study.claims import VERDICTS
 from rclib.study.findings import measured
@@ -24,6 +25,7 @@ from rclib.study.multiplicity import corrected
 from rclib.study.papers import Item, Paper, Papers, Record, Run, committed_runs, load_papers
 from rclib.study.results import tally
 from rclib.study.seeds import load_stability, sentence
+from rclib.study.sequential import RULE
 from rclib.study.wording import plain_note
 
 __all__ = [
@@ -56,6 +58,10 @@ def deviations(run: Run, papers: Papers) -> list[tuple[Record, str]]:
                 reason += f" ({claim['repeats']} repeats)." if claim["repeats"] > 1 else "."
             if not reason and claim["verdict"] == "not testable here":
                 reason = plain_note(claim["note"]) + _smaller(run, claim)
+            for other in run.record["claims"]:
+                if other["restates"] == claim["key"]:
+                    reason += f" Restated beside it: {other['statement']}, {other['criterion']}: "
+                    reason += f"{measured(other)}, {other['verdict']}."
             found.append((claim, reason))
     return found
 
@@ -75,6 +81,7 @@ def replication(papers: Papers, runs: Mapping[str, Run]) -> str:
         "",
         str(corrected(c for run in runs.values() for c in run.record["claims"])),
     ]
+    lines += ["", RULE]
     seeds = load_stability("quick")
     lines += ["", sentence(seeds)] if seeds else []
     owned: set[tuple[str, str]] = set()
@@ -284,6 +291,7 @@ def _quoted(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
+@command()
 def main() -> int:
     """Rewrite replication.md and codecheck.yml."""
     try:

@@ -12,11 +12,13 @@ from typing import Any
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
 from rclib.files.terminal import note, report
 from rclib.reports.replication import notebook_link, table_row
 from rclib.study.findings import measured
 from rclib.study.papers import Papers, Run, Series, committed_runs, load_papers
 from rclib.study.results import duration, tally
+from rclib.study.sequential import RULE
 
 __all__ = ["main", "pages", "series_page", "verdict_counts"]
 
@@ -48,6 +50,8 @@ def series_page(series: Series, papers: Papers, runs: Mapping[str, Run]) -> str:
             verdict_counts(record),
         ]
         lines.append(table_row(cells))
+    if any(claim["looks"] for run in own.values() for claim in run.record["claims"]):
+        lines += ["", RULE]
     titles = papers.figure_titles()
     for name, run in own.items():
         lines += ["", f"## {run.record['title']}", "", notebook_link(run, _UP), ""]
@@ -74,6 +78,7 @@ def pages(papers: Papers, runs: Mapping[str, Run]) -> dict[str, str]:
     }
 
 
+@command()
 def main() -> int:
     """Rewrite the pages of the series; one that has lost its runs is removed."""
     try:

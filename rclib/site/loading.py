@@ -26,6 +26,7 @@ from rclib.site.content import (
 from rclib.study.papers import Papers, load_papers
 from rclib.study.results import read_results, read_times, times_path
 from rclib.study.seeds import seed_shares
+from rclib.study.sequential import rule_text
 
 __all__ = ["load_gallery"]
 
@@ -150,11 +151,7 @@ def _shares(
 ) -> dict[tuple[str, str], str]:
     """(notebook, key of a claim) -> in how many sets of seeds its verdict came out, "9/10"."""
     pairs = [(record["notebook"], claim) for record in records for claim in record["claims"]]
-    try:
-        shares = seed_shares(profile, pairs)
-    except ValueError as error:
-        problems.append(str(error))
-        return {}
+    shares = seed_shares(profile, pairs, problems)
     return {(n, c["key"]): share for (n, c), share in zip(pairs, shares, strict=True)}
 
 
@@ -176,7 +173,7 @@ def _claims(
                 low=c["low"],
                 high=c["high"],
                 repeats=int(c["repeats"]),
-                note=c["note"],
+                note="; ".join(part for part in (rule_text(c), c["note"]) if part),
                 seeds=shares[profile].get((notebook.name, key), ""),
             )
             for profile, c in by_profile.items()

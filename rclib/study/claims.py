@@ -11,7 +11,9 @@ the verdict is
 
 A claim that says on which seeds it will be judged (`Claims.declare(..., seeds=...)`) is judged on
 these and no others: `Claims.measure` refuses fewer, more, others, and values that are undefined.
-Claims that say nothing of their seeds are judged by their interval alone.
+Claims that say nothing of their seeds are judged by their interval alone. One that is declared
+with `looks` is looked at after 5, 10, ... of its seeds, with intervals adjusted for that
+(`rclib.study.sequential`).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from rclib.checks.arguments import brief, choice, count, flag, number, text
-from rclib.study import contract
+from rclib.study import contract, sequential
 
 __all__ = [
     "MIN_REPEATS",
@@ -152,7 +154,8 @@ class Claim:
     """One claim; `value`, `low`, `high` are None until measured.
 
     paper : where it stands, e.g. "A, Figure 4.1". seeds : those it is judged on, or how many;
-    None if it does not say. unit : what is repeated (`UNITS`); None likewise.
+    None if it does not say. unit : what is repeated (`UNITS`); None likewise. look : the one that
+    it stopped at, of `looks`, and its `level`.
     """
 
     key: str
@@ -166,6 +169,11 @@ class Claim:
     control: bool = False
     blind: bool = True
     seen_on: list[int] | None = None
+    looks: list[int] | None = None
+    partial: bool = False
+    restates: str | None = None
+    look: int | None = None
+    level: float | None = None
     value: float | None = None
     low: float | None = None
     high: float | None = None
@@ -199,6 +207,9 @@ class Claims:
         control: bool = False,
         blind: bool = True,
         seen_on: Iterable[int] | None = None,
+        looks: Sequence[int] | None = None,
+        partial: bool = False,
+        restates: str | None = None,
     ) -> None:
         """Write a claim down before its value is known.
 
@@ -210,6 +221,9 @@ class Claims:
         control : it must fail if the effect is absent.
         blind : False if the criterion was written after somebody had seen a value; then
             `seen_on` names the seeds of that value, and `seeds` must be others.
+        looks : after how many seeds it is looked at, with adjusted intervals
+            (`rclib.stats.sequential.LOOKS`); partial : some of these seeds may have no value.
+        restates : key of an earlier claim that cannot be decided as it was stated.
         Raises ValueError when the key is taken or the above do not fit together, TypeError for a
         criterion that is none.
         """
@@ -228,10 +242,17 @@ class Claims:
         if unit is None and judged is not None:
             unit = "seed"
         flag("control", control), flag("blind", blind)
+        if looks is not None:
+            looks = sequential.check_looks(key, looks, judged)
+        if flag("partial", partial) and looks is None:
+            raise ValueError(f"claim {key!r} is partial, so it needs looks")
+        if restates is not None and text("restates", restates) not in self.claims:
+            raise ValueError(f"claim {key!r} restates {restates!r}, which is not declared")
         seen = None if seen_on is None else contract.seen_seeds(key, seen_on, judged, blind=blind)
         self.claims[key] = Claim(
-            key, label, statement, quantity, criterion, item, unit, judged, control, blind, seen
-        )
+            key, label, statement, quantity, criterion, item, unit, judged, control, blind, seen,
+            looks, partial, restates,
+        )  # fmt: skip
 
     def _source(self, key: str, paper: str | None, item: str | None) -> tuple[str, str | None]:
         """What the row calls "paper", and the item."""
@@ -265,12 +286,15 @@ class Claims:
         interval : (low, high) instead, finite, e.g. of a fit or a bootstrap; `repeats` says how
             many seeds, draws or resamples are behind it (default: as many as there are values).
         A claim that declares seeds takes one value a seed, or an interval with at least as many
-        `repeats`. A claim is measured once; raises ValueError for a second time, an unknown key
-        and whatever the declaration does not allow. After an error the claim is as it was.
+        `repeats`; one with `looks` takes values labelled by seed. A claim is measured once; raises
+        ValueError for a second time, an unknown key and whatever the declaration does not allow.
+        After an error the claim is as it was.
         """
         claim, note = self._open(key), text("note", note)
         found, labels = contract.labelled(key, values)
         contract.check_labels(key, labels, claim.seeds)
+        if claim.looks is not None:
+            return self._stop(claim, found, labels, interval, note)
         if claim.unit == "seed" and interval is None:
             contract.check_count(key, len(found), claim.seeds)
         contract.check_finite(key, found, labels or claim.seeds)
@@ -289,6 +313,23 @@ class Claims:
             note = f"{note}; {few}" if note else few
         claim.value, claim.low, claim.high = value, low, high
         claim.repeats, claim.note, claim.verdict = made, note, verdict
+        return verdict
+
+    def _stop(
+        self, claim: Claim, found: list[Any], labels: list[Any] | None, interval: Any, note: str
+    ) -> str:
+        """`measure` for a claim with `looks`."""
+        key = claim.key
+        if interval is not None or labels is None:
+            raise ValueError(f"claim {key!r} has looks: its values must be labelled by seed")
+        if not claim.partial:
+            contract.check_count(key, len(found), claim.seeds)
+        contract.check_finite(key, found, labels)
+        by_seed = dict(zip(labels, map(float, found), strict=True))
+        at, verdict = sequential.judged(claim, by_seed)
+        claim.value, claim.low, claim.high = at.value, at.low, at.high
+        claim.look, claim.level, claim.repeats = at.number, at.level, at.defined
+        claim.note, claim.verdict = note, verdict
         return verdict
 
     def not_testable(self, key: str, reason: str) -> None:
@@ -348,6 +389,10 @@ class Claims:
                 "control": c.control,
                 "blind": c.blind,
                 "seen_on": c.seen_on,
+                "looks": c.looks,
+                "look": c.look,
+                "level": c.level,
+                "restates": c.restates,
                 "verdict": c.verdict,
                 "note": c.note,
             }

@@ -7,7 +7,9 @@ edge: with the distance δ of the value from the edge and the standard error s b
 
     p = P(t_{n-1} > δ / s)
 
-for n repeats (Student's t; the normal law where the interval is that of a fit or a bootstrap).
+for n repeats (Student's t; the normal law where the interval is that of a fit or a bootstrap). A
+claim that was looked at more than once has the repeated p-value instead
+(`rclib.stats.sequential.repeated_p`), the smallest error at which it would have ended at its look.
 Holm's step-down procedure then says which verdicts hold together at a family-wise error of 2.5
 percent on each side, the level of a single one. Claims without a spread, from one value or
 exact, have no p and are counted apart.
@@ -24,6 +26,7 @@ from typing import Any
 
 from scipy import stats
 
+from rclib.stats.sequential import repeated_p
 from rclib.study.claims import VERDICTS
 
 __all__ = ["Corrected", "corrected", "holm", "p_value"]
@@ -45,12 +48,16 @@ def p_value(claim: Mapping[str, Any]) -> float | None:
     # An interval around the mean of the repeats is Student's; any other is taken as normal.
     symmetric = math.isclose(value - low, high - value, rel_tol=1e-6)
     law = stats.t(n - 1) if n > 1 and symmetric else stats.norm()
-    error = (high - low) / 2 / float(law.ppf(0.975))
+    level = claim.get("level")
+    error = (high - low) / 2 / float(law.ppf(0.975 if level is None else 1 - level / 2))
     if claim["verdict"] == "reproduced":
         distance = min(value - first, last - value)
     else:
         distance = max(first - value, value - last)
-    return float(law.sf(distance / error))
+    p = float(law.sf(distance / error))
+    if level is None:
+        return p
+    return repeated_p(2 * p, claim["look"], looks=claim["looks"]) / 2
 
 
 def holm(ps: Sequence[float], level: float = LEVEL) -> list[bool]:

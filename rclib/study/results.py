@@ -127,6 +127,7 @@ def _check_claim(claim: dict[str, Any]) -> None:
         where, "declared_seeds", _get(claim, where, "declared_seeds", list, int, type(None))
     )
     _whole_numbers(where, "seen_on", _get(claim, where, "seen_on", list, type(None)))
+    _check_looks(claim, where)
     for key in ("control", "blind"):
         _get(claim, where, key, bool)
     if _line(claim, where, "verdict") not in VERDICTS:
@@ -137,6 +138,21 @@ def _check_claim(claim: dict[str, Any]) -> None:
         _get(claim, where, key, *([type(None)] if untested else _NUMBER))
     if not untested:
         _check_verdict(claim, where, criterion, rounded=rounded)
+
+
+def _check_looks(claim: dict[str, Any], where: str) -> None:
+    """What a claim says of its looks; files of before 0.2.0 say nothing."""
+    for key in ("looks", "look", "level", "restates"):
+        claim.setdefault(key, None)
+    looks = _get(claim, where, "looks", list, type(None))
+    _whole_numbers(where, "looks", looks)
+    look = _get(claim, where, "look", int, type(None))
+    _get(claim, where, "level", *_NUMBER, type(None))
+    _optional(claim, where, "restates")
+    if look is not None and not 0 <= look <= len(looks or ()):
+        raise ValueError(f"{where}look {look} is none of {looks}")
+    if looks and not isinstance(claim["declared_seeds"], list):
+        raise ValueError(f"{where}looks need declared_seeds")
 
 
 def _whole_numbers(where: str, key: str, seeds: Any) -> None:
@@ -156,6 +172,8 @@ def _check_verdict(
     if rounded and any(math.isclose(x, e, rel_tol=1e-5) for x in (low, high) for e in edges):
         return
     due = criterion.verdict(low, high, unit=claim["unit"], repeats=claim["repeats"])
+    if claim["look"] == 0:  # too few repeats for the first look
+        due = "undecided"
     if claim["verdict"] != due:
         raise ValueError(
             f"{where}verdict {claim['verdict']!r} contradicts its interval [{low:g}, {high:g}] of "

@@ -24,10 +24,10 @@ import pandas as pd
 import torch
 
 from rclib import paths
-from rclib.files.atomic import write_atomically
+from rclib.files.atomic import write_atomically, write_together
 from rclib.runs import sweep
 from rclib.runs.source import Source
-from rclib.study import session
+from rclib.study import sequential, session
 from rclib.study.claims import Claims
 from rclib.study.parameters import first_cell, read_parameters
 from rclib.study.results import times_path
@@ -165,8 +165,10 @@ class Study:
             files[drawing.SUFFIX] = call
         else:
             (self._figures / f"{name}.{drawing.SUFFIX}").unlink(missing_ok=True)
-        for kind, payload in files.items():  # only now: picture and data belong together
-            write_atomically(self._figures / f"{name}.{kind}", payload)
+        # Only now, and at once: picture and data belong together.
+        write_together(
+            {self._figures / f"{name}.{kind}": payload for kind, payload in files.items()}
+        )
         self.figures = [f for f in self.figures if f["name"] != name]  # a cell may run again
         self.figures.append({"name": name, "caption": whole})
         self._drawn_by[name] = session.running_cell()
@@ -186,6 +188,8 @@ class Study:
 
         The times that it took go to `times/<notebook>.json` beside it.
         """
+        rows = self.claims.rows()
+        most = self.parameters.get("n_most")
         record = {
             "notebook": self.name,
             "title": self.title,
@@ -196,7 +200,8 @@ class Study:
                 "description": self.data_note,
                 "checksum": self.data.checksum if self.data is not None else None,
             },
-            "claims": self.claims.rows(),
+            "sequential": sequential.design(rows, most if isinstance(most, int) else None),
+            "claims": rows,
             "figures": self.figures,
             "tables": self.tables,
             "environment": environment(),

@@ -18,6 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from rclib.execution import runner
 from rclib.execution.runner import RunError
 from rclib.study.claims import Claims, above
+from rclib.study.results import read_results
 from rclib.study.study import environment
 
 PARAMETERS = """\
@@ -215,7 +216,7 @@ def test_an_interrupted_run_says_so(
 
     monkeypatch.setattr(runner, "run_one", interrupted)
     assert runner.main(["run", GOOD]) == 130
-    assert capsys.readouterr().err == "interrupted\n"
+    assert capsys.readouterr().err == "interrupted; finished runs are kept\n"
 
 
 def test_file_that_is_no_notebook_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -275,6 +276,47 @@ def test_a_notebook_without_claims_is_given_no_score(capsys: pytest.CaptureFixtu
     write(GOOD, "1")
     assert runner.main(["run", GOOD]) == 0
     assert re.fullmatch(rf"{GOOD} +[\d.]+ s\n", capsys.readouterr().out)
+
+
+LOOKED_AT = """
+from rclib.stats.sequential import LOOKS
+from rclib.study.claims import above
+from rclib.study.study import Study
+
+study = Study.from_parameters("10_looks", globals(), title="t", paper="B")
+for key, criterion in (("a", above(0.0)), ("b", above(-9.0))):
+    study.claims.declare(
+        key, item="F", statement="s", quantity="q", criterion=criterion, seeds=seeds, looks=LOOKS
+    )
+    study.claims.measure(key, {s: 1.0 + 1.5 * (-1) ** s for s in seeds})
+study.close()
+"""
+
+
+@pytest.mark.slow
+def test_seeds_are_added_look_by_look_until_all_is_decided_or_the_cap_is_reached(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = 'profile = "quick"\nother: "Seeds" = [7]\nseeds: "Seeds" = [0, 1, 2, 3, 4]\nn_most = '
+    for most, spent, verdict in (
+        (40, 20, "reproduced"),
+        (10, 10, "undecided"),
+        (5, 5, "undecided"),
+    ):
+        write("10_looks", LOOKED_AT, parameters=f"{first}{most}")
+        assert runner.main(["run", "10_looks"]) == 0
+        out = capsys.readouterr().out
+        assert [n for n in (10, 20, 40) if f"on to {n} seeds" in out] == {
+            20: [10, 20],
+            10: [10],
+            5: [],
+        }[spent]
+        record = read_results(Path("results/quick/10_looks.json"))
+        assert record["parameters"]["seeds"] == list(range(spent))
+        assert record["parameters"]["other"] == [7]
+        assert (record["sequential"]["most"], record["sequential"]["spent"]) == (most, spent)
+        a, b = record["claims"]
+        assert (a["verdict"], a["repeats"], b["repeats"]) == (verdict, spent, 5)
 
 
 def test_a_results_file_of_its_own_that_is_broken_fails_the_run(

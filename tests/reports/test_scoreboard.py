@@ -67,6 +67,7 @@ def test_lines_and_totals(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
         "20_b  (data of 20_b)",
         "30_c  (data of 30_c)",
         "6 claims: 3 reproduced, 1 not reproduced, 1 undecided, 1 not testable here",
+        "4 of 5 testable claims are decided (80 percent)",
     ]
     claims = [line.strip() for line in lines if line.startswith(" ")]
     verdicts = [next(v for v in VERDICTS if line.startswith(v)) for line in claims]

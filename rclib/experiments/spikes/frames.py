@@ -88,6 +88,8 @@ def drawn_samples(
 ) -> Samples:
     """Description of the teacher's samples."""
     which = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
+        which = f"seeds {seeds[0]} to {seeds[-1]}"
     sizes = f"d = {d}, h = {h}, n = {n}, {n_test:,} test points"
     return Samples(f"drawn from the teacher ({sizes}, label noise {noise:g}, {which})")
 

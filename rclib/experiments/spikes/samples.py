@@ -48,10 +48,11 @@ def final_differences(
     return at[of] - at[minus]
 
 
-def final_slopes(frame: pd.DataFrame, *, family: str, quantity: str) -> list[float]:
+def final_slopes(frame: pd.DataFrame, *, family: str, quantity: str) -> pd.Series[float]:
     """Per seed: slope of a quantity after the last step against log10 of the setting."""
     chosen = frame[(frame.family == family) & (frame.step == frame.step.max())]
-    return [
-        float(np.polyfit(np.log10(group.setting), group[quantity], 1)[0])
-        for _, group in chosen.groupby("seed")
-    ]
+    slopes = {
+        seed: float(np.polyfit(np.log10(group.setting), group[quantity], 1)[0])
+        for seed, group in chosen.groupby("seed")
+    }
+    return pd.Series(slopes).rename_axis("seed")

@@ -98,7 +98,8 @@ def train(
     return steps_frame(configs, train_all(configs), keys=["d", "seed"])
 
 
-def exponents(frame: pd.DataFrame, quantity: str) -> list[float]:
+def exponents(frame: pd.DataFrame, quantity: str) -> pd.Series[float]:
     """Per seed: log-log slope of a quantity against the width d. Rows with NaN are left out."""
     whole = frame[np.isfinite(frame[quantity])]
-    return [slope(list(g.d), list(g[quantity])) for _, g in whole.groupby("seed")]
+    slopes = {seed: slope(list(g.d), list(g[quantity])) for seed, g in whole.groupby("seed")}
+    return pd.Series(slopes).rename_axis("seed")
