@@ -11,11 +11,13 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from rclib.plots.drawing import redrawable
 from rclib.plots.style import MARKERS, WIDTH, shown
 
 __all__ = ["gap_grids", "laws"]
 
 
+@redrawable
 def gap_grids(grids: Mapping[str, pd.DataFrame], *, within: float) -> Figure:
     """A map a parametrisation: the gap in percent, source width (rows) by target width (columns).
 
@@ -49,6 +51,7 @@ def gap_grids(grids: Mapping[str, pd.DataFrame], *, within: float) -> Figure:
     return figure
 
 
+@redrawable
 def laws(noises: pd.DataFrame, distances: pd.DataFrame, fits: pd.DataFrame) -> Figure:
     """Three panels: noise of a drawing against N, distance of seeds against N, the floor by arm.
 
