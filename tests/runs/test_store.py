@@ -538,3 +538,28 @@ def test_any_other_failure_to_write_is_an_error(runs: Any, monkeypatch: pytest.M
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"No space left on device: .*safetensors"):
         store.fetch(runs.scaled, {"factor": 3.0})
+def test_runs_kept_outside_of_a_checkout_are_announced_once(
+    package: Package,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs = importlib.import_module(f"{package({'one': RUNS})}.one")
+    elsewhere, project = tmp_path / "elsewhere", tmp_path / "project"
+    (project / "notebooks").mkdir(parents=True)
+    (project / "pyproject.toml").touch()
+    elsewhere.mkdir()
+    for folder, chosen in ((project, ""), (elsewhere, str(tmp_path / "cache"))):
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("RCLIB_CACHE", chosen)
+        sweep.sweep(runs.scaled, [{"factor": 1.0}])
+        assert "kept in" not in capsys.readouterr().err
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.delenv("RCLIB_CACHE")
+    sweep.sweep(runs.scaled, [{"factor": 1.0}, {"factor": 2.0}])
+    err = capsys.readouterr().err
+    kept = f"finished runs are kept in {elsewhere / '.cache' / 'runs'} (RCLIB_CACHE moves them)"
+    assert err.count(kept) == 1
+    sweep.sweep(runs.scaled, [{"factor": 3.0}])
+    assert "kept in" not in capsys.readouterr().err
+    assert len(list((elsewhere / ".cache" / "runs").rglob("*.safetensors"))) == 3
