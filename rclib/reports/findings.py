@@ -14,6 +14,7 @@ from rclib.files.terminal import note, report
 from rclib.reports.replication import notebook_link, table_row
 from rclib.study.findings import MOST, Told, measured, told
 from rclib.study.papers import Papers, Run, committed_runs, load_papers
+from rclib.study.sequential import adjusted_mark
 
 __all__ = ["finding_lines", "findings_of", "findings_page", "main"]
 
@@ -47,7 +48,8 @@ def findings_page(papers: Papers, runs: Mapping[str, Run]) -> str:
         lines += ["", f"See {_links(one, runs, '../')}.", ""]
         lines += ["| claim | quantity | criterion | value | verdict |", "|---|---|---|---|---|"]
         for _, claim in one.evidence:
-            cells = [claim["statement"], claim["quantity"], claim["criterion"], measured(claim)]
+            value = measured(claim) + adjusted_mark(claim)
+            cells = [claim["statement"], claim["quantity"], claim["criterion"], value]
             lines.append(table_row([*cells, claim["verdict"]]))
     return "\n".join(lines) + "\n"
 

@@ -20,7 +20,6 @@ from rclib.reports.findings import finding_lines
 from rclib.reports.replication import table_row
 from rclib.reports.series import verdict_counts
 from rclib.study.papers import Papers, Run, committed_runs, load_papers
-from rclib.study.sequential import total_text
 
 __all__ = ["NOWHERE", "current", "main", "open_links", "series_table", "with_section"]
 
@@ -41,12 +40,6 @@ def series_table(papers: Papers, runs: Mapping[str, Run]) -> str:
                 verdict_counts({"claims": [c for record in own for c in record["claims"]]}),
             ]
             lines.append(table_row(cells))
-    claims = [{**c, "notebook": name} for name, run in runs.items() for c in run.record["claims"]]
-    for digits in ("12", "3456789"):
-        said = total_text([claim for claim in claims if claim["notebook"][0] in digits])
-        if said:
-            what = "Series 1 and 2" if digits == "12" else "The other series"
-            lines += ["", f"{what}: {said}."]
     return "\n".join(lines)
 
 

@@ -25,7 +25,7 @@ from rclib.study.multiplicity import corrected
 from rclib.study.papers import Item, Paper, Papers, Record, Run, committed_runs, load_papers
 from rclib.study.results import tally
 from rclib.study.seeds import load_stability, sentence
-from rclib.study.sequential import RULE
+from rclib.study.sequential import RULE, adjusted_mark, total_text
 from rclib.study.wording import plain_note
 
 __all__ = [
@@ -61,7 +61,7 @@ def deviations(run: Run, papers: Papers) -> list[tuple[Record, str]]:
             for other in run.record["claims"]:
                 if other["restates"] == claim["key"]:
                     reason += f" Restated beside it: {other['statement']}, {other['criterion']}: "
-                    reason += f"{measured(other)}, {other['verdict']}."
+                    reason += f"{measured(other)}{adjusted_mark(other)}, {other['verdict']}."
             found.append((claim, reason))
     return found
 
@@ -81,7 +81,9 @@ def replication(papers: Papers, runs: Mapping[str, Run]) -> str:
         "",
         str(corrected(c for run in runs.values() for c in run.record["claims"])),
     ]
-    lines += ["", RULE]
+    every = [{**c, "notebook": name} for name, run in runs.items() for c in run.record["claims"]]
+    said = total_text([claim for claim in every if claim["notebook"][0] in "12"])
+    lines += ["", f"Series 1 and 2: {said}.", "", RULE] if said else ["", RULE]
     seeds = load_stability("quick")
     lines += ["", sentence(seeds)] if seeds else []
     owned: set[tuple[str, str]] = set()
@@ -172,7 +174,8 @@ def _claim_row(run: Run, claim: Record, item: Item | None = None, label: str = "
     claim says where it is from."""
     criterion = f"{claim['quantity']}: {claim['criterion']}"
     source = f"{label}, {item.item}" if item else claim["paper"]
-    cells = [source, claim["statement"], criterion, measured(claim), claim["verdict"]]
+    value = measured(claim) + adjusted_mark(claim)
+    cells = [source, claim["statement"], criterion, value, claim["verdict"]]
     name = run.record["notebook"]
     return table_row([*cells, f"[{name[:2]}](notebooks/{name}.ipynb)"])
 

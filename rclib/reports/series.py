@@ -18,7 +18,7 @@ from rclib.reports.replication import notebook_link, table_row
 from rclib.study.findings import measured
 from rclib.study.papers import Papers, Run, Series, committed_runs, load_papers
 from rclib.study.results import duration, tally
-from rclib.study.sequential import RULE
+from rclib.study.sequential import RULE, adjusted_mark
 
 __all__ = ["main", "pages", "series_page", "verdict_counts"]
 
@@ -64,7 +64,8 @@ def series_page(series: Series, papers: Papers, runs: Mapping[str, Run]) -> str:
             "|---|---|---|---|---|",
         ]
         for claim in run.record["claims"]:
-            cells = [claim["paper"], claim["statement"], claim["criterion"], measured(claim)]
+            value = measured(claim) + adjusted_mark(claim)
+            cells = [claim["paper"], claim["statement"], claim["criterion"], value]
             lines.append(table_row([*cells, claim["verdict"]]))
     return "\n".join(lines) + "\n"
 

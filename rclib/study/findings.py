@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from rclib.study.claims import VERDICTS
-from rclib.study.sequential import adjusted_mark
 
 __all__ = ["MOST", "Finding", "Told", "measured", "number", "read_findings", "told"]
 
@@ -80,8 +79,7 @@ def measured(claim: Record) -> str:
         return "not measured"
     if claim["low"] == claim["high"] == claim["value"]:
         return number(claim["value"])
-    interval = f"{number(claim['value'])} [{number(claim['low'])}, {number(claim['high'])}]"
-    return interval + adjusted_mark(claim)
+    return f"{number(claim['value'])} [{number(claim['low'])}, {number(claim['high'])}]"
 
 
 def number(value: float) -> str:

@@ -272,12 +272,6 @@ def test_good_notebook_gets_the_profiles_parameters_and_its_name(
     assert source.read_bytes() == before
 
 
-def test_a_notebook_without_claims_is_given_no_score(capsys: pytest.CaptureFixture[str]) -> None:
-    write(GOOD, "1")
-    assert runner.main(["run", GOOD]) == 0
-    assert re.fullmatch(rf"{GOOD} +[\d.]+ s\n", capsys.readouterr().out)
-
-
 LOOKED_AT = """
 from rclib.stats.sequential import LOOKS
 from rclib.study.claims import above
@@ -317,6 +311,12 @@ def test_seeds_are_added_look_by_look_until_all_is_decided_or_the_cap_is_reached
         assert (record["sequential"]["most"], record["sequential"]["spent"]) == (most, spent)
         a, b = record["claims"]
         assert (a["verdict"], a["repeats"], b["repeats"]) == (verdict, spent, 5)
+
+
+def test_a_notebook_without_claims_is_given_no_score(capsys: pytest.CaptureFixture[str]) -> None:
+    write(GOOD, "1")
+    assert runner.main(["run", GOOD]) == 0
+    assert re.fullmatch(rf"{GOOD} +[\d.]+ s\n", capsys.readouterr().out)
 
 
 def test_a_results_file_of_its_own_that_is_broken_fails_the_run(

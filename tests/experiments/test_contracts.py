@@ -22,8 +22,9 @@ import stored_runs
 import torch
 
 from rclib import experiments, paths
-from rclib.execution import runner, scaffold
+from rclib.execution import looks, runner, scaffold
 from rclib.runs import store, sweep
+from rclib.stats.sequential import LOOKS
 from rclib.study import results
 from rclib.study.papers import committed_runs, load_papers
 
@@ -103,6 +104,44 @@ def needs_of(module: str, call: ast.Call) -> sweep.Needs:
     assert "needs" in given, f"{module}, line {call.lineno}: its runs fetch others, without needs"
     found: sweep.Needs = eval(ast.unparse(given["needs"]), vars(importlib.import_module(module)))
     return found
+
+
+def seed_lists(value: Any, name: str = "") -> Iterator[str]:
+    """Names that hold several seeds, in a configuration."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from seed_lists(inner, key)
+    elif isinstance(value, list) and "seed" in name:
+        yield name
+
+
+@pytest.mark.parametrize("which", STORED)
+def test_a_stored_run_is_of_one_seed(which: str) -> None:
+    """So seeds add up: more seeds find the runs of fewer in the store."""
+    names = inspect.signature(stored_runs.function_of(which)).parameters
+    assert [name for name in names if name.endswith("seeds")] == []
+    assert list(seed_lists(stored_runs.tiny(which))) == []
+    assert list(seed_lists({"a": {"seeds": [0, 1]}})) == ["seeds"]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_seeds_under_the_rule_come_in_whole_looks(name: str) -> None:
+    """The quick profile spends all its seeds at once, so that its stored verdicts stand; others
+    begin with the first look."""
+    cell = runner.parameters_of(name)
+    if looks.CAP not in cell.values:
+        return
+    for profile in ("quick", "laptop", "paper"):
+        if name in runner.profile_names(profile):
+            parameters = {**cell.values, **runner.profile_parameters(name, profile)}
+            cap = parameters[looks.CAP]
+            assert cap in LOOKS
+            made = cap if profile == "quick" else LOOKS[0]
+            assert [len(parameters[seeds]) for seeds in cell.seeds] == [made] * len(cell.seeds)
+            for seeds in cell.seeds:  # lists that grow do not run into each other
+                grown = set(range(parameters[seeds][0], parameters[seeds][0] + cap))
+                others = [set(parameters[other]) for other in cell.seeds if other != seeds]
+                assert not any(grown & other for other in others)
 
 
 @pytest.mark.parametrize("which", STORED)

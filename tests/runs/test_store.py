@@ -538,6 +538,8 @@ def test_any_other_failure_to_write_is_an_error(runs: Any, monkeypatch: pytest.M
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"No space left on device: .*safetensors"):
         store.fetch(runs.scaled, {"factor": 3.0})
+
+
 def test_runs_kept_outside_of_a_checkout_are_announced_once(
     package: Package,
     tmp_path: Path,
