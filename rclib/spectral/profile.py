@@ -64,9 +64,8 @@ def profile_law(a: ArrayLike, b: ArrayLike, *, variance: float = 1.0) -> Profile
     if not 0 < v < 1e30:
         raise ValueError(f"variance must be positive and finite, got {variance}")
     # Equal weights count together: a drawing has few different ones.
-    (a_values, a_counts), (b_values, b_counts) = (
-        np.unique(w, return_counts=True) for w in (rows, columns)
-    )
+    a_values, a_counts = _counted(rows)
+    b_values, b_counts = _counted(columns)
     m, n = np.count_nonzero(rows), np.count_nonzero(columns)
     atom = 1 - min(m, n) / columns.size
     # No eigenvalue of weighted noise is beyond that of noise with the largest weights.
@@ -98,6 +97,11 @@ def _next(
     """-factor · Σ w / (1 + w · other) over the weights w, and its derivative by `other`."""
     terms = values / (1 + values * other[:, None])
     return -factor * (counts * terms).sum(1), factor * (counts * terms**2).sum(1)
+
+
+def _counted(weights: Floats) -> tuple[Floats, Floats]:
+    values, counts = np.unique(weights, return_counts=True)
+    return values, counts.astype(float)
 
 
 def _weights(name: str, value: ArrayLike) -> Floats:
