@@ -15,6 +15,10 @@ PYTHON  ?= python3
 PROFILE ?= quick
 CORES   := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
+ifeq ($(and $(filter 1,$(words $(PROFILE))),$(filter quick laptop paper,$(PROFILE))),)
+  $(error no profile '$(PROFILE)'; there are quick, laptop and paper)
+endif
+
 ifeq ($(PROFILE),quick)
   JOBS          ?= $(CORES)
   RCLIB_WORKERS ?= 1
@@ -172,7 +176,7 @@ dist: $(STAMP) ## Build wheel (with a bill of materials) and sdist in dist/ and 
 	@rm -f dist.log && $(PY) -P -m twine check --strict dist/*
 
 lab: $(STAMP) ## Open JupyterLab in this environment
-	@$(PY) -m jupyter lab notebooks
+	@$(PY) -m jupyter lab $$([ "$$(id -u)" != 0 ] || echo --allow-root) --LabApp.default_url=/lab/tree/notebooks
 
 bench: $(STAMP) ## Speed against the usual way and against the machine's limit
 	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(PY) $$b; done

@@ -223,6 +223,10 @@ def execute(
             # Silences the kernel's start-up warnings; errors in cells come as exceptions.
             extra_arguments=["--log-level=CRITICAL"],
         )
+        if folder is None:  # the paper's figure below the title, from one folder deeper
+            text = temporary.read_text(encoding="utf-8")
+            moved = text.replace("](../figures/", "](../../figures/")
+            temporary.write_text(moved, encoding="utf-8")
         os.replace(temporary, target)
     except PapermillExecutionError as error:
         raise RunError(
@@ -295,8 +299,8 @@ def run_one(name: str, profile: str, overrides: dict[str, Any]) -> None:
         execute(name, profile=profile, overrides=overrides)
     own = paths.results_dir(profile) / f"{name}.json"  # what others wrote is theirs to mend
     got, made = score(read_results(own)) if own.is_file() else (0, 0)
-    seconds = time.monotonic() - begin
-    report(f"{name:44s} {seconds:8.1f} s   {got} of {made} claims reproduced", flush=True)
+    claims = f"   {got} of {made} claims reproduced" if made else ""  # the overview makes none
+    report(f"{name:44s} {time.monotonic() - begin:8.1f} s{claims}", flush=True)
 
 
 def _override(text: str) -> tuple[str, Any]:

@@ -16,7 +16,8 @@ A table is a YAML file, for the families that ship (`rclib/families/tables/*.yam
 `{b}` stands for the block's number in a pattern and in the indices. Optional: `model_types`
 (values of config.json's `model_type`), `prefixes` that names may have, `ignore` (patterns of
 buffers that are no weights), `rename` (last parts of names), `ordered` (indices that may not be
-resized, with the reason) and `tied` (head and embedding that are one tensor).
+resized, with the reason), `tied` (head and embedding that are one tensor) and `resize` (what
+`python -m rclib resize` must know: `rclib.families.table.ResizeRow`).
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class Tied:
     tied: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Layout:
     """A checkpoint's tensors in terms of named indices.
 
@@ -134,6 +135,19 @@ class Layout:
     left_out: tuple[str, ...] = ()
     table: Family | None = None
     inferred: bool = False
+
+    def __repr__(self) -> str:
+        made = ", inferred" if self.inferred else ""
+        sizes: dict[str, list[int]] = {}
+        for index, size in self.sizes.items():
+            if size not in sizes.setdefault(base(index), []):
+                sizes[base(index)].append(size)
+        told = ", ".join(f"{i} {'/'.join(map(str, sorted(n)))}" for i, n in sizes.items())
+        out = f", {len(self.left_out)} tensors without a row" if self.left_out else ""
+        return (
+            f"<Layout {self.family}{made}: {len(self.weights)} tensors, {len(self.blocks)} blocks, "
+            f"sets {', '.join(self.sets) or 'none'}; sizes {told}{out}>"
+        )
 
     @property
     def axes(self) -> dict[str, tuple[str, ...]]:

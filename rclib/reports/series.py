@@ -13,7 +13,8 @@ from typing import Any
 from rclib import paths
 from rclib.files.atomic import write_atomically
 from rclib.files.terminal import note, report
-from rclib.reports.replication import measured, notebook_link, table_row
+from rclib.reports.replication import notebook_link, table_row
+from rclib.study.findings import measured
 from rclib.study.papers import Papers, Run, Series, committed_runs, load_papers
 from rclib.study.results import duration, tally
 

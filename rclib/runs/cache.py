@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from rclib.runs import store
 from rclib.runs.code import Code, code_of
 from rclib.runs.code_modules import homes
 
-__all__ = ["Entry", "clean", "entries", "main", "store_table"]
+__all__ = ["Entry", "clean", "entries", "main", "missing", "store_table"]
 
 KINDS = ("current", "stale", "damaged", "half-written", "unfinished")
 _TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp")
@@ -69,6 +69,18 @@ def entries(root: Path | None = None) -> Iterator[Entry]:
             yield Entry(path, "damaged", function, size)
         elif _abandoned(path):
             yield Entry(path, "half-written", function, size)
+
+
+def missing(files: Iterable[str], root: Path | None = None) -> set[str]:
+    """Those of these files of the store (paths below it) that a run asked for now would not find:
+    they are not there, damaged or stale."""
+    _code.cache_clear()
+    root = root or paths.cache_dir()
+    return {
+        name
+        for name in files
+        if not (root / name).is_file() or _entry(root / name, 0).kind != "current"
+    }
 
 
 def _entry(path: Path, size: int) -> Entry:

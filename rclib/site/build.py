@@ -50,7 +50,7 @@ def build(target: Path, *, api: bool = True) -> Built:
         if api:
             from rclib.site.api import write_api
 
-            write_api(folder / "api")
+            site.index(write_api(folder / "api"))
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return Built(
         figures=len(site.gallery.figures),

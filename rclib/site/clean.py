@@ -17,7 +17,7 @@ from pathlib import Path
 
 import nh3
 
-__all__ = ["body", "fragment", "policy", "protect"]
+__all__ = ["RESERVED", "body", "fragment", "policy", "protect"]
 
 
 def _names(text: str) -> set[str]:
@@ -66,7 +66,7 @@ _ATTRIBUTES: dict[str, set[str]] = {
 }  # fmt: skip
 _HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 # Names by which the site's own script finds its parts.
-_RESERVED = {"main", "filter", "shown", "scoreboard", "series"}
+RESERVED = {"main", "filter", "shown", "scoreboard", "series"}
 # Of text that somebody else wrote: highlighted code, and tables as pandas makes them.
 _CLASSES = {
     "div": re.compile("highlight"),
@@ -118,7 +118,7 @@ def _foreign(tag: str, name: str, value: str) -> str | None:
     if name == "class":
         kept = [c for c in value.split() if tag in _CLASSES and _CLASSES[tag].fullmatch(c)]
         return " ".join(kept) or None
-    if name == "id" and value in _RESERVED:
+    if name == "id" and value in RESERVED:
         return None
     return _address(tag, name, value)
 

@@ -26,18 +26,21 @@ from nbformat import NotebookNode
 from traitlets.config import Config
 
 from rclib.files.terminal import printable
-from rclib.site import clean
+from rclib.site import clean, links
 from rclib.site.content import first_sentence
 from rclib.site.images import size_of
 from rclib.site.mathml import mathml
 
-__all__ = ["Page", "declaring_cells", "markdown", "read_notebook", "render"]
+__all__ = ["Page", "Saved", "declaring_cells", "digest", "markdown", "read_notebook", "render"]
 
 TEMPLATE = """\
 {%- extends 'base/display_priority.j2' -%}
 {%- block codecell -%}
+{%- set hidden = "install" in cell.metadata.get("tags", []) -%}
 <div class="cell code{% if not cell.outputs %} quiet{% endif %}" id="cell-{{ cell.id | escape }}">
+{% if hidden %}<details><summary>Installs rclib where it is absent</summary>{% endif %}
 {{ super() }}
+{% if hidden %}</details>{% endif %}
 </div>
 {%- endblock codecell -%}
 {%- block input -%}{{ cell.source | highlight_code(metadata=cell.metadata) }}{%- endblock input -%}
@@ -68,6 +71,7 @@ TEMPLATE = """\
 {%- endblock markdowncell -%}
 """
 
+Saved = tuple[str, int, int]  # address of a picture on the site, width, height
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PRIORITY = ["text/html", "text/markdown", "image/png", "text/latex", "text/plain"]
 
@@ -145,26 +149,30 @@ def render(
     notebook: NotebookNode,
     *,
     pictures: str,
-    saved: Mapping[str, tuple[str, int, int]] | None = None,
+    saved: Mapping[str, Saved] | None = None,
+    known: Mapping[str, Saved] | None = None,
+    resolver: links.Resolver | None = None,
 ) -> Page:
     """The notebook's cells as HTML.
 
     pictures : folder, relative to the page, in which the page's pictures will lie.
     saved : figures that lie on the site already, name -> (address, width, height); a cell that
         saves one of them shows that file.
+    known : the same by the digest of a picture's bytes, for cells that show one.
+    resolver : what becomes of links and pictures of the Markdown cells.
     Raises ValueError for what cannot be shown.
     """
     node = nbformat.from_dict(notebook)
     try:
-        found = _take_pictures(node, pictures, saved or {})
+        found = _take_pictures(node, pictures, saved or {}, known or {})
         html, _ = _exporter().from_notebook_node(node)
-        return Page(clean.body(_tidy(html)), found)
+        return Page(clean.body(_tidy(html, resolver)), found)
     except Exception as error:  # outputs are of any form, and nbconvert finds it out in many ways
         raise ValueError(_line(error)) from None
 
 
 def _take_pictures(
-    notebook: NotebookNode, folder: str, saved: Mapping[str, tuple[str, int, int]]
+    notebook: NotebookNode, folder: str, saved: Mapping[str, Saved], lying: Mapping[str, Saved]
 ) -> dict[str, bytes]:
     """Pictures of the outputs, which are told where they will lie and what they show.
 
@@ -186,9 +194,12 @@ def _take_pictures(
                 file, width, height = saved[known[0]]
             else:
                 payload = base64.b64decode(output.data["image/png"])
-                name = hashlib.sha256(payload).hexdigest()[:16] + ".png"
-                found[name] = payload
-                file, (width, height) = f"{folder}/{name}", size_of(payload)
+                name = digest(payload)
+                if name in lying:
+                    file, width, height = lying[name]
+                else:
+                    found[f"{name}.png"] = payload
+                    file, (width, height) = f"{folder}/{name}.png", size_of(payload)
             output.metadata["rclib"] = {
                 "file": file,
                 "alt": first_sentence(caption) or "Picture drawn by the cell above.",
@@ -197,6 +208,11 @@ def _take_pictures(
                 "height": height,
             }
     return found
+
+
+def digest(payload: bytes) -> str:
+    """What tells pictures apart."""
+    return hashlib.sha256(payload).hexdigest()[:16]
 
 
 def _saved_in(source: str) -> list[str]:
@@ -226,9 +242,15 @@ def _is_caption(output: NotebookNode) -> bool:
     return output.output_type == "execute_result" and text[:1] in ("'", '"')
 
 
-def _tidy(html: str) -> str:
-    """The HTML made for reading aloud: names of regions, scopes of table heads."""
+def _tidy(html: str, resolver: links.Resolver | None) -> str:
+    """The HTML with links of the site, made for reading aloud: names of regions, scopes of table
+    heads."""
+    # Marks of names and punctuation have no colour of their own, and are half of a page.
+    html = re.sub(r'<span class="(?:n|p|o|w|nn)">([^<]*)</span>', r"\1", html)
     soup = BeautifulSoup(html, "html.parser")
+    if resolver is not None:
+        for cell in soup.select("div.prose"):
+            links.relink(cell, "notebooks", "../../", resolver)
     for table in soup.find_all("table"):
         for cell in table.find_all("th"):
             cell["scope"] = "col" if cell.find_parent("thead") else "row"

@@ -206,10 +206,9 @@ def test_runs_without_a_common_disk_get_what_they_need(
 
 
 @pytest.mark.slow
-def test_the_readme_goes_from_laptop_to_cluster(client: Any) -> None:
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    section = text.split("## From laptop to cluster in one argument")[1].split("\n## ")[0]
-    here, there = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+def test_the_guide_goes_from_laptop_to_cluster(client: Any) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    here, there = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     names: dict[str, Any] = {}
     exec(here, names)
     serial = names["records"]
