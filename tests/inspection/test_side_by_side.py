@@ -54,7 +54,7 @@ def test_an_error_is_raised_in_its_turn_and_nothing_is_left_running() -> None:
 
     seen = []
     before = threading.active_count()
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError):  # noqa: PT012
         for value in in_order(work, range(8), workers=3):
             seen.append(value)
     assert seen == [0, 1, 2]
