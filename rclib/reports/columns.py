@@ -10,6 +10,7 @@ import sys
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.terminal import report
 from rclib.inspection.vocabulary import MEANINGS, VERSION, heading
 from rclib.reports.replication import table_row
 
@@ -108,7 +109,7 @@ def main() -> int:
     current = path.is_file() and path.read_text(encoding="utf-8") == page()
     if not current:
         write_atomically(path, page().encode())
-    print("docs/columns.md is current" if current else "docs/columns.md updated")
+    report("docs/columns.md is current" if current else "docs/columns.md updated")
     return 0
 
 

@@ -42,6 +42,7 @@ from safetensors.numpy import save
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.terminal import note
 from rclib.runs.code import Code, code_of
 from rclib.runs.source import Source
 
@@ -300,7 +301,7 @@ def _announce(folder: Path) -> None:
     """Say once where runs are kept, where nobody would look for them and nothing was chosen."""
     if not os.environ.get("RCLIB_CACHE") and not paths.in_checkout():
         with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be gone
-            print(f"finished runs are kept in {folder} (RCLIB_CACHE moves them)", file=sys.stderr)
+            note(f"finished runs are kept in {folder} (RCLIB_CACHE moves them)")
 
 
 def seconds_spent(
