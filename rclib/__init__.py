@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rclib.analysis.call import analyze
     from rclib.checkpoints.opening import open_checkpoint
     from rclib.families.layout import layout
     from rclib.inspection.block_correlations import block_correlations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GPT",
     "MLP",
+    "analyze",
     "axes",
     "block_correlations",
     "layout",
@@ -48,6 +50,7 @@ __version__ = "0.1.0"
 # name -> (module, or module:member, and its line of help). Inside of the library nothing is taken
 # through here (a test looks): it would hide from a reader what a module needs.
 FACE = {
+    "analyze": ("rclib.analysis.call:analyze", "everything on a model in one table, and its page"),
     "axes": ("rclib.rowcolumn.axes", "which axes of which tensors run over the same neurons"),
     "measure": ("rclib.rowcolumn.measure", "row-column statistics of weights, with chance levels"),
     "transfer": ("rclib.rowcolumn.transfer", "other widths by sampling neurons (Algorithm 1)"),

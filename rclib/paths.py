@@ -16,6 +16,7 @@ __all__ = [
     "data_dir",
     "expanded",
     "figures_dir",
+    "in_checkout",
     "project_root",
     "results_dir",
 ]
@@ -33,11 +34,20 @@ def project_root() -> Path:
 
     Falls back to the working directory, so that the library works outside a checkout.
     """
+    return _checkout() or Path.cwd()
+
+
+def in_checkout() -> bool:
+    """Whether the working directory is inside of such a folder."""
+    return _checkout() is not None
+
+
+def _checkout() -> Path | None:
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
             return folder
-    return here
+    return None
 
 
 def expanded(text: str, what: str) -> Path:

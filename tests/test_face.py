@@ -36,7 +36,9 @@ def test_help_lists_each_name_with_its_line() -> None:
 
 
 def test_a_wrong_name_names_the_right_ones() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'mesure'; it hands on axes, measure"):
+    with pytest.raises(
+        AttributeError, match="no attribute 'mesure'; it hands on analyze, axes, measure"
+    ):
         rclib.mesure  # noqa: B018
     with pytest.raises(ImportError):
         from rclib import mesure  # noqa: F401

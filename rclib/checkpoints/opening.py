@@ -33,6 +33,7 @@ from rclib.checkpoints.folders import LORA, cache_snapshot
 from rclib.checkpoints.gguf_file import GgufReader
 from rclib.checkpoints.hub import NotFoundError, fetch_model
 from rclib.checkpoints.hub_names import hub_id
+from rclib.checkpoints.live import config_of
 from rclib.checkpoints.pickled import PickleReader
 from rclib.checkpoints.readers import Chosen, FileReader, MemoryReader, Reader, only_tensors
 from rclib.checkpoints.safetensors_file import SafetensorsFile
@@ -84,6 +85,14 @@ class Checkpoint:
             self.close()
             first = next((f" but {brief_line(n)}, which {r}" for n, r in self.left_out.items()), "")
             raise CheckpointError(f"{source}: holds no tensors{first}")
+
+    def __repr__(self) -> str:
+        kind = (self.config or {}).get("model_type")
+        more = f", model_type {kind}" if isinstance(kind, str) else ""
+        more += f", {len(self.left_out)} left out" if self.left_out else ""
+        more += ", closed" if self._closed else ""
+        size = f"{self.nbytes / 1e9:.3g} GB"
+        return f"<{type(self).__name__} {self.source}: {len(self.tensors)} tensors, {size}{more}>"
 
     @property
     def nbytes(self) -> int:
@@ -197,15 +206,18 @@ def open_checkpoint(
     """Open a checkpoint without reading its tensors.
 
     source : path of a file (safetensors, whatever torch.save wrote, GGUF, told by its content),
-        path of a directory, Hugging Face id `owner/name` or `owner/name@revision`, a module, or
-        a mapping of tensors. What exists on disk is not looked for on the hub.
+        path of a directory, Hugging Face id `owner/name` or `owner/name@revision`, a module (with
+        its `config`, if it has one), or a mapping of tensors. What exists on disk is not looked for
+        on the hub.
     revision : branch, tag or commit, for a Hugging Face id only.
     key : which set of weights, where a file of torch.save holds several.
     Raises CheckpointError (one line) for anything that cannot be read, ValueError for a revision
     of anything but a Hugging Face id, or a key of anything but a pickle.
     """
+    config: Mapping[str, Any] | None = None
     if isinstance(source, nn.Module):
         title, state = type(source).__name__, source.state_dict()
+        config = config_of(source)
     elif isinstance(source, Mapping):
         title, state = "state dict", dict(source)
     else:
@@ -216,8 +228,8 @@ def open_checkpoint(
     for argument, value in (("revision", revision), ("key", key)):
         if value is not None:
             raise ValueError(f"{argument} must be None for a {title}, got {value!r}")
-    readers, left_out, notes = combined([MemoryReader(only_tensors(state, title))], None)
-    return Checkpoint(title, readers, left_out=left_out, notes=notes)
+    readers, left_out, notes = combined([MemoryReader(only_tensors(state, title))], config)
+    return Checkpoint(title, readers, config, left_out=left_out, notes=notes)
 
 
 def _from_path(source: str, revision: str | None, key: str | None) -> Checkpoint:

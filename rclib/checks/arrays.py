@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,11 @@ def real_array(name: str, value: Any, *, finite: bool = True) -> Floats:
     Raises ValueError naming the argument for what does not hold real numbers, holds none in
     memory (a tensor on the meta device), or holds NaN or infinite values.
     """
+    if hasattr(value, "state_dict") or hasattr(value, "tensors") or isinstance(value, Mapping):
+        raise ValueError(
+            f"{name} must be an array, got a {type(value).__name__}; pass one weight (of a layer "
+            "`layer.weight`), or the whole model to rclib.analyze"
+        )
     if hasattr(value, "detach"):  # a torch tensor: NumPy knows neither bfloat16 nor devices
         value = _from_torch(name, value)
     if isinstance(value, np.ma.MaskedArray):

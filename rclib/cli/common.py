@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rclib.cli.output import json_safe, note, report
+from rclib.cli.output import json_safe
+from rclib.files.terminal import note, report
 
 if TYPE_CHECKING:  # `--help` answers without torch and matplotlib
     import pandas as pd
@@ -26,7 +27,11 @@ __all__ = [
     "EXIT_CODES",
     "Folder",
     "LeftOut",
+    "add_against_arguments",
+    "add_model_arguments",
     "add_source_arguments",
+    "add_work_arguments",
+    "at_work",
     "given_sizes",
     "json_text",
     "layout_text",
@@ -35,8 +40,10 @@ __all__ = [
     "opened",
     "plain",
     "progress_bar",
+    "records",
     "report",
     "table_text",
+    "words_text",
     "write_table",
 ]
 
@@ -48,8 +55,8 @@ Exit codes: 0 when all went well; 1 when some tensors were left out, each named 
 is refused (one line says why); 130 when interrupted."""
 
 
-def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say what is read and where results go."""
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say which model is read, and how."""
     parser.add_argument(
         "source",
         help="file (safetensors, of torch.save, GGUF), directory of one model, or Hugging Face id "
@@ -61,7 +68,6 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="which set of weights, where a file holds several (the model and its average)",
     )
-    parser.add_argument("--out", metavar="DIR", help="write figures, CSV and JSON into this folder")
     parser.add_argument(
         "--block",
         metavar="K",
@@ -69,16 +75,10 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="look at this block alone (may be given more than once)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
         "--axes",
         metavar="FILE.yaml",
         help="the tensors' axes of a family that is not known (see rclib/families/tables)",
-    )
-    parser.add_argument(
-        "--write-table",
-        metavar="FILE.yaml",
-        help="write the table of axes that is used, or that was inferred, as a file to edit",
     )
     parser.add_argument(
         "--size",
@@ -87,6 +87,60 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="size of an index that neither shapes nor config.json tell, e.g. head=12",
     )
+
+
+def add_work_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say how much of the machine is used; results do not depend on them."""
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=int,
+        help="matrices at a time, as far as the memory allows (default: $RCLIB_WORKERS, or the "
+        "cores of this machine)",
+    )
+    parser.add_argument(
+        "--threads",
+        metavar="N",
+        type=int,
+        default=1,
+        help="threads of the linear algebra of each matrix (default: 1)",
+    )
+
+
+def add_against_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    """The arguments of a second checkpoint."""
+    parser.add_argument("--against", metavar="BEFORE", help=what)
+    parser.add_argument("--against-revision", metavar="REV", help="as --revision, of BEFORE")
+    parser.add_argument("--against-key", metavar="NAME", help="as --key, of BEFORE")
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say what is read, where results go, and how much of the machine works."""
+    add_model_arguments(parser)
+    parser.add_argument("--out", metavar="DIR", help="write figures, CSV and JSON into this folder")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--write-table",
+        metavar="FILE.yaml",
+        help="write the table of axes that is used, or that was inferred, as a file to edit",
+    )
+    add_work_arguments(parser)
+
+
+@contextlib.contextmanager
+def at_work(arguments: argparse.Namespace) -> Iterator[int]:
+    """The number of workers, while the linear algebra has as many threads as was said.
+
+    Raises ValueError for numbers below one.
+    """
+    from rclib.inspection.side_by_side import cores, limited
+
+    for name in ("workers", "threads"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, got {value}")
+    with limited(arguments.threads):
+        yield cores() if arguments.workers is None else arguments.workers
 
 
 def given_sizes(texts: Sequence[str]) -> dict[str, int]:
@@ -101,13 +155,26 @@ def given_sizes(texts: Sequence[str]) -> dict[str, int]:
 
 
 def open_source(arguments: argparse.Namespace) -> Checkpoint:
-    """The checkpoint that the arguments name; what was chosen in it is said."""
+    """The checkpoint that the arguments name, or its change against another one; what was chosen
+    in it is said."""
     from rclib.checkpoints.opening import open_checkpoint
 
     checkpoint = open_checkpoint(arguments.source, revision=arguments.revision, key=arguments.key)
+    _say(checkpoint)
+    if getattr(arguments, "against", None) is None:
+        return checkpoint
+    from rclib.inspection.change import Change
+
+    before = open_checkpoint(
+        arguments.against, revision=arguments.against_revision, key=arguments.against_key
+    )
+    _say(before)
+    return Change(checkpoint, before, owns=True)
+
+
+def _say(checkpoint: Checkpoint) -> None:
     for line in checkpoint.notes:
         note(f"note: {checkpoint.source}: {line}")
-    return checkpoint
 
 
 @contextlib.contextmanager
@@ -247,6 +314,28 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table, None where a value is missing."""
+    rows: list[dict[str, Any]] = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return rows
+
+
+def words_text(frame: pd.DataFrame, words: Sequence[str]) -> str:
+    """Some columns of a table, under their headings; a column of notes that are empty is left out.
+
+    The words are those of `rclib.inspection.vocabulary`.
+    """
+    from rclib.inspection.vocabulary import TEXTS, cell, heading
+
+    rows = [[cell(word, record) or "-" for word in words] for record in records(frame)]
+    kept = [i for i, w in enumerate(words) if w != "note" or any(row[i] != "-" for row in rows)]
+    return table_text(
+        [heading(words[i]) for i in kept],
+        [[row[i] for i in kept] for row in rows],
+        left=[place for place, i in enumerate(kept) if words[i] in TEXTS],
+    )
 
 
 def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> str:

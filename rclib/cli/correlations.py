@@ -10,31 +10,39 @@ from rclib.cli.common import (
     EXIT_CODES,
     Folder,
     LeftOut,
+    add_against_arguments,
     add_source_arguments,
+    at_work,
     json_text,
     layout_text,
     left_out_text,
     opened,
     progress_bar,
+    records,
     report,
-    table_text,
+    words_text,
 )
 
 if TYPE_CHECKING:
     from rclib.inspection.block_correlations import BlockCorrelations
 
-__all__ = ["HELP", "add_arguments", "run"]
+__all__ = ["HELP", "SHOWN", "add_arguments", "run"]
 
 HELP = "row-column structure: the largest correlation of every block (Figure 4.4)"
 ABOUT = """\
 For every block and index set (residual stream, MLP hidden neurons, heads, ...): the largest
 absolute correlation between the mean vectors of the tensors that carry the set, which pair it
-is, what independent vectors give (mean and 95 percent level of the largest of as many pairs),
-and a p-value corrected for the number of pairs. `.C` is the mean of each row (output), `.R` of
-each column (input) of a matrix.
+is, what independent vectors give (expected: the mean of the largest of as many pairs, chance: its
+95 percent level), and a p value corrected for the number of pairs. `.C` is the mean of each row
+(output), `.R` of each column (input) of a matrix. The words are explained in docs/columns.md.
 
 With --out: correlations.csv, vectors.csv and correlations.json, correlations.png (Figure 4.4),
 vectors.png (the same for each vector), and blocks/block_K.png, the heat map of each block."""
+# Columns of the printed table, words of rclib.inspection.vocabulary.
+SHOWN = (
+    *("block", "set", "n", "pairs", "correlation", "first", "second"),
+    *("expected", "chance", "p_value"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXIT_CODES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_source_arguments(parser)
+    add_against_arguments(parser, "look at the change since this checkpoint instead")
     parser.add_argument(
         "--biases",
         action="store_true",
@@ -56,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rclib.inspection.block_correlations import block_correlations
 
     folder, left_out = Folder(arguments.out), LeftOut()
-    with opened(arguments) as (checkpoint, layout):
+    with at_work(arguments) as workers, opened(arguments) as (checkpoint, layout):
         left_out.take(checkpoint)
         blocks = arguments.block
         total = sum(
@@ -74,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
                     biases=arguments.biases,
                     progress=progress,
                     failed=left_out.add,
+                    workers=workers,
                 )
             except ValueError as error:
                 if not left_out.reasons:
@@ -96,12 +106,15 @@ def run(arguments: argparse.Namespace) -> int:
 def _record(
     found: BlockCorrelations, nbytes: int, tensors: int, ignored: tuple[str, ...]
 ) -> dict[str, Any]:
+    from rclib.inspection.vocabulary import VERSION
+
     rows = []
-    for row in found.rows:
-        fields = {n: getattr(row, n) for n in type(row).__dataclass_fields__ if n != "found"}
+    for row, fields in zip(found.rows, records(found.table()), strict=True):
         matrix = [[float(f"{r:.6g}") for r in line] for line in row.found.matrix.tolist()]
-        rows.append({**fields, "labels": row.found.labels, "matrix": matrix})
+        more = {"left_out": row.left_out, "labels": row.found.labels, "correlations": matrix}
+        rows.append({**fields, **more})
     return {
+        "vocabulary": VERSION,
         "source": found.source,
         "family": found.family,
         "tensors": tensors,
@@ -113,35 +126,14 @@ def _record(
 
 def _text(found: BlockCorrelations, record: dict[str, Any], said: str) -> str:
     head = f"{found.source}: {said}, {record['tensors']} tensors, {record['bytes'] / 1e9:.3g} GB"
-    header = ["block", "index set", "N", "pairs", "largest", "of", "and", "chance", "95 %", "p"]
-    rows = [
-        [
-            "-" if r.block is None else str(r.block),
-            r.set,
-            str(r.n),
-            str(r.pairs),
-            f"{r.correlation:+.3f}",
-            r.first,
-            r.second,
-            f"{r.expected:.3f}",
-            f"{r.chance:.3f}",
-            _p_value(r.p_value),
-        ]
-        for r in found.rows
-    ]
-    above = sum(r.value > r.chance for r in found.rows)
+    count = len(found.rows)
+    above = sum(r.beyond_chance for r in found.rows)
     tail = (
-        f"{above} of {len(rows)} rows lie above their 95 percent level; independent vectors "
-        f"alone give {0.05 * len(rows):.1f}"
+        f"{above} of {count} rows lie above chance, their 95 percent level; independent vectors "
+        f"alone give {0.05 * count:.1f}"
     )
     left = left_out_text(record["without_row"], "without a row in the table")
-    return "\n".join([head, table_text(header, rows, left=(1, 5, 6)), tail, *left])
-
-
-def _p_value(p: float) -> str:
-    if p < 1e-300:
-        return "< 1e-300"
-    return f"{p:.1e}" if p < 0.001 else f"{p:.3f}"
+    return "\n".join([head, words_text(found.table(), SHOWN), tail, *left])
 
 
 def _draw(folder: Folder, found: BlockCorrelations) -> None:

@@ -10,32 +10,44 @@ from rclib.cli.common import (
     EXIT_CODES,
     Folder,
     LeftOut,
+    add_against_arguments,
     add_source_arguments,
+    at_work,
     given_sizes,
     json_text,
     left_out_text,
     open_source,
     progress_bar,
+    records,
     report,
-    table_text,
+    words_text,
     write_table,
 )
 
 if TYPE_CHECKING:
-    from rclib.inspection.matrix_spectra import MatrixSpectrum
+    import pandas as pd
 
-__all__ = ["HELP", "add_arguments", "run"]
+    from rclib.inspection.spectrum import MatrixSpectrum
 
-HELP = "spectra: power-law exponents, spikes and stable rank of every matrix"
+__all__ = ["HELP", "SHOWN", "add_arguments", "run"]
+
+HELP = "spectra: power-law exponents beside noise, spikes and stable rank of every matrix"
 ABOUT = """\
 For every matrix W (a fused one in its parts, a convolution as out x (in · places), stacked experts
 one by one; `kind` says what a tensor was taken for): the power-law exponent of the eigenvalues of
-W^T W by Hill and by KS (with its standard error), the number of spikes beyond the Marchenko-Pastur
-bulk, the largest eigenvalue over the bulk's edge, and the stable rank. Eigenvalues that are
-rounding do not count, and `note` says why a number is missing.
+W^T W by Hill and by KS with 95 percent intervals, what α hill is for noise of that shape, whether
+the upper half is nearer to a power law than to noise (tail ratio below 1) and the verdict, the
+number of spikes beyond the Marchenko-Pastur bulk, the largest eigenvalue over the bulk's edge, and
+the stable rank. Eigenvalues that are rounding do not count, and `note` says why a number is
+missing. The words are explained in docs/columns.md.
 
 With --out: spectra.csv and spectra.json, histograms.csv, spectra.png (over the blocks) and
 histograms.png (eigenvalues in the first, middle and last block, with the law of the bulk)."""
+# Columns of the printed table, words of rclib.inspection.vocabulary.
+SHOWN = (
+    *("block", "matrix", "kind", "shape", "alpha_hill", "alpha_ks", "alpha_noise", "tail_ratio"),
+    *("verdict", "spikes", "over_edge", "stable_rank", "note"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXIT_CODES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_source_arguments(parser)
+    add_against_arguments(parser, "look at the change since this checkpoint instead")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -54,110 +67,80 @@ def run(arguments: argparse.Namespace) -> int:
     from rclib.families.layout import layout as any_layout
     from rclib.families.layout import read_family
     from rclib.inspection.matrix_plan import plan_matrices, spectra_layout
-    from rclib.inspection.matrix_spectra import matrix_spectra, spectra_table
+    from rclib.inspection.matrix_spectra import check_blocks, in_blocks, matrix_spectra
+    from rclib.inspection.spectrum import spectra_table
 
     folder, left_out = Folder(arguments.out), LeftOut()
     sizes = given_sizes(arguments.size)
     family = read_family(arguments.axes) if arguments.axes else None
-    with open_source(arguments) as checkpoint:
+    with at_work(arguments) as workers, open_source(arguments) as checkpoint:
         tensors, config = checkpoint.tensors, checkpoint.config
         layout, unknown = spectra_layout(tensors, config, family=family, sizes=sizes)
         if arguments.write_table:
             made = layout or any_layout(tensors, config, partial=True)
             write_table(arguments.write_table, made, checkpoint)
         plans, left = plan_matrices(tensors, layout, unknown)
-        blocks = arguments.block
-        chosen = [p for p in plans if blocks is None or p.block in blocks]
+        check_blocks(plans, arguments.block)
+        chosen = in_blocks(plans, arguments.block)
         with progress_bar(sum(tensors[p.name].nbytes for p in chosen), "spectra") as progress:
             found = list(
                 matrix_spectra(
                     checkpoint,
-                    plans=plans,
-                    blocks=blocks,
+                    plans=chosen,
                     progress=progress,
                     failed=left_out.add,
+                    workers=workers,
                 )
             )
         left_out.take(checkpoint)
         if not found:
             raise left_out.nothing(checkpoint.source, "no matrix to take the spectrum of")
-        found.sort(key=lambda s: (s.block is None, s.block or 0))
+        table = spectra_table(found)
         name = "names and shapes" if layout is None else layout.family
-        record = _record(checkpoint.source, name, found)
+        record = _record(checkpoint.source, name, table)
         record |= {"left_out": left_out.reasons, "no_matrices": left}
     if folder.wanted:
-        folder.table("spectra", spectra_table(found))
+        folder.table("spectra", table)
         folder.json("spectra", record)
-        _draw(folder, found)
+        _draw(folder, found, table)
         folder.write()
-    report(json_text(record) if arguments.json else _text(record, found))
+    report(json_text(record) if arguments.json else _text(record, table))
     return left_out.say()
 
 
-def _record(source: str, family: str, found: Sequence[MatrixSpectrum]) -> dict[str, Any]:
-    names = [n for n in type(found[0]).__dataclass_fields__ if n != "eigenvalues"]
-    rows = [{name: getattr(s, name) for name in names} for s in found]
-    return {"source": source, "family": family, "rows": rows}
+def _record(source: str, family: str, table: pd.DataFrame) -> dict[str, Any]:
+    from rclib.inspection.vocabulary import VERSION
+
+    return {"vocabulary": VERSION, "source": source, "family": family, "rows": records(table)}
 
 
-def _text(record: dict[str, Any], found: Sequence[MatrixSpectrum]) -> str:
+def _text(record: dict[str, Any], table: pd.DataFrame) -> str:
+    from rclib.inspection.vocabulary import said
+
     told = "told by " if record["family"] == "names and shapes" else "layout "
-    head = f"{record['source']}: {told}{record['family']}, {len(found)} matrices"
-    header = [
-        "block", "matrix", "kind", "shape", "α Hill", "α KS", "error", "tail", "spikes",
-        "top/edge", "stable rank", "note",
-    ]  # fmt: skip
-    rows = [
-        [
-            "-" if s.block is None else str(s.block),
-            s.matrix,
-            s.kind,
-            f"{s.outputs} x {s.inputs}",
-            _number(s.alpha_hill),
-            _number(s.alpha_ks),
-            _number(s.alpha_ks_error),
-            "-" if s.tail is None else str(s.tail),
-            str(s.spikes),
-            _number(s.largest / s.edge if s.edge else None),
-            f"{s.stable_rank:.1f}",
-            s.note,
-        ]
-        for s in found
-    ]
+    count = "1 matrix" if len(table) == 1 else f"{len(table)} matrices"
+    head = f"{record['source']}: {told}{record['family']}, {count}"
     left = left_out_text(record["no_matrices"], "no matrices of weights")
-    return "\n".join([head, table_text(header, rows, left=(1, 2, 11)), *left])
+    return "\n".join([head, words_text(table, SHOWN), said(table.verdict, table.spikes), *left])
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _draw(folder: Folder, found: Sequence[MatrixSpectrum]) -> None:
+def _draw(folder: Folder, found: Sequence[MatrixSpectrum], table: pd.DataFrame) -> None:
     import pandas as pd
 
-    from rclib.inspection.matrix_spectra import esd_histogram, spectra_table
+    from rclib.inspection.spectrum import esd_histogram
+    from rclib.inspection.vocabulary import heading
     from rclib.plots import checkpoints as plots_checkpoints
     from rclib.plots import style
 
     style.use_style()
-    histograms = pd.concat(
-        [
-            esd_histogram(s).assign(
-                block="outside" if s.block is None else f"block {s.block}", matrix=s.matrix
-            )
-            for s in found
-        ]
-    )
+    histograms = pd.concat([esd_histogram(s).assign(block=s.block, matrix=s.matrix) for s in found])
+    histograms = histograms.astype({"block": "Int64"})
     folder.table("histograms", histograms[["block", "matrix", "left", "right", "density", "law"]])
-    table = spectra_table(found)
     if table.block.notna().any():
-        rows = {
-            "alpha_hill": "α (Hill)", "alpha_ks": "α (KS)", "spikes": "spikes",
-            "stable_rank": "stable rank",
-        }  # fmt: skip
+        rows = {n: heading(n) for n in ("alpha_hill", "alpha_ks", "spikes", "stable_rank")}
         folder.figure("spectra", plots_checkpoints.spectra_over_blocks(table, rows=rows))
     numbers = list(dict.fromkeys(s.block for s in found if s.block is not None))
-    chosen = {f"block {numbers[i]}" for i in (0, len(numbers) // 2, -1) if numbers}
+    chosen = {numbers[i] for i in (0, len(numbers) // 2, -1) if numbers}
     shown = histograms[histograms.block.isin(chosen)] if chosen else histograms
     if not shown.empty:
         folder.figure("histograms", plots_checkpoints.eigenvalue_histograms(shown))

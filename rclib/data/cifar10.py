@@ -33,6 +33,7 @@ from rclib.data.cifar10_batches import ARCHIVE, BATCHES, decode_batches
 from rclib.data.image_folder import decode_folder, decode_zip
 from rclib.files.archives import DAMAGE, some
 from rclib.files.plain import DataError
+from rclib.files.terminal import printable
 
 __all__ = ["Arrays", "DataError", "arrays_checksum", "read_cifar10", "sha256_json"]
 
@@ -67,8 +68,8 @@ def read_cifar10(root: Path, download: bool) -> tuple[str, Arrays, str]:
                 _publish(part, kept)
         except OSError as error:
             warnings.warn(
-                f"cannot keep the decoded images in {root} ({error}); "
-                "they will be decoded again next time",
+                printable(f"cannot keep the decoded images in {root} ({error}); ")
+                + "they will be decoded again next time",
                 stacklevel=3,
             )
     return description, arrays, checksum
@@ -91,7 +92,8 @@ def _read_kept(path: Path, fingerprint: str) -> tuple[str, Arrays, str] | None:
         problem = "its sha256 does not match"
     except Exception as error:  # a damaged header can say anything
         problem = str(error)
-    warnings.warn(f"{path} is damaged ({problem}); decoding the images again", stacklevel=4)
+    text = f"{path} is damaged ({problem}); decoding the images again"
+    warnings.warn(printable(text), stacklevel=4)
     return None
 
 
@@ -123,7 +125,7 @@ def _find(root: Path) -> Path | None:
     )
     if len(found) > 1:
         others = ", ".join(path.name for path in found[1:])
-        warnings.warn(f"using {found[0]}, not {others}; keep one of them", stacklevel=4)
+        warnings.warn(printable(f"using {found[0]}, not {others}; keep one of them"), stacklevel=4)
     return found[0] if found else None
 
 

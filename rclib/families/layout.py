@@ -115,7 +115,7 @@ class Tied:
     tied: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Layout:
     """A checkpoint's tensors in terms of named indices.
 
@@ -135,6 +135,19 @@ class Layout:
     left_out: tuple[str, ...] = ()
     table: Family | None = None
     inferred: bool = False
+
+    def __repr__(self) -> str:
+        made = ", inferred" if self.inferred else ""
+        sizes: dict[str, list[int]] = {}
+        for index, size in self.sizes.items():
+            if size not in sizes.setdefault(base(index), []):
+                sizes[base(index)].append(size)
+        told = ", ".join(f"{i} {'/'.join(map(str, sorted(n)))}" for i, n in sizes.items())
+        out = f", {len(self.left_out)} tensors without a row" if self.left_out else ""
+        return (
+            f"<Layout {self.family}{made}: {len(self.weights)} tensors, {len(self.blocks)} blocks, "
+            f"sets {', '.join(self.sets) or 'none'}; sizes {told}{out}>"
+        )
 
     @property
     def axes(self) -> dict[str, tuple[str, ...]]:

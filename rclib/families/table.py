@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rclib.checkpoints.errors import printable
 from rclib.checkpoints.names import shorter_names
 from rclib.families.axis_notation import NotationError, parse
 from rclib.files.plain import DataError, read_plain
@@ -32,7 +33,10 @@ Entries = TypeVar("Entries", bound=Sized)
 
 
 class FamilyError(ValueError):
-    """A table that cannot be used, or a checkpoint that it does not describe; one line."""
+    """A table that cannot be used, or a checkpoint it does not describe; one printable line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,11 @@ class BlockCorrelation:
     left_out: tuple[str, ...]
     found: measure.Correlations
 
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether value lies above chance."""
+        return self.value > self.chance
+
     def by_vector(self) -> dict[str, tuple[float, str]]:
         """For each vector its largest |correlation| with another one, and with which."""
         values, places = self.found.matrix.abs().fill_diagonal_(-1.0).max(1)

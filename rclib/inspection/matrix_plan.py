@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -76,6 +76,10 @@ class MatrixPlan:
     def whole(self) -> bool:
         """Whether the tensor is one matrix as it lies, so that it can be read in rows."""
         return self.count == 1 and not (self.order or self.rows or self.columns)
+
+    def of(self, name: str) -> MatrixPlan:
+        """The same reading of a tensor of another name."""
+        return replace(self, name=name)
 
     def matrices(self, checkpoint: Checkpoint) -> Iterator[tuple[str, str, Tensor]]:
         """(label, kind, matrix as stored), one at a time."""

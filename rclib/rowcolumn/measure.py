@@ -45,9 +45,13 @@ def mean_vectors(tensors: Mapping[str, Tensor], axes: Axes) -> dict[str, dict[st
     Labels are the tensor's name for vectors, with `.C` (mean of each row) or `.R` (mean of
     each column) for matrices, and `.0`, `.1`, ... (the kept axis) for more axes.
     Source: paper A, Section 4 (Figures 4.2 and 4.4). A tensor that holds NaN gives NaN, which
-    `correlations` names. Raises ValueError if tensors and table disagree, for complex or sparse
-    tensors and those without entries; TypeError for what is no tensor.
+    `correlations` names. Raises ValueError for an empty table, if tensors and table disagree, for
+    complex or sparse tensors and those without entries; TypeError for what is no tensor.
     """
+    if not mapping("axes", axes):
+        raise ValueError(
+            "axes must name the axes of at least one tensor, such as {'W1': ('h1', 'x')}, got none"
+        )
     index_sizes(axes, tensors)
     out: dict[str, dict[str, Tensor]] = {}
     for index, places in gamma_sets(axes).items():

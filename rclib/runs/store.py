@@ -133,8 +133,14 @@ def versions(packages: Collection[str]) -> dict[str, str]:
     found = {"torch": torch.__version__, "numpy": np.__version__, "scipy": scipy.__version__}
     for name in sorted(set(packages) - found.keys() - sys.stdlib_module_names):
         for distribution in _distributions().get(name, ()):
-            found[distribution] = metadata.version(distribution)
+            found[distribution] = _version(distribution)
     return found
+
+
+@functools.cache
+def _version(distribution: str) -> str:
+    """Read once a process: it is a file, and every run asks for several."""
+    return metadata.version(distribution)
 
 
 @functools.cache
@@ -237,8 +243,11 @@ def keep(
 ) -> None:
     """Write a finished run as one file, whole or not at all.
 
-    key: `run_key` of the run, taken before it ran; seconds: what it took to compute.
+    key: `run_key` of the run, taken before it ran; seconds: what it took to compute. The first one
+    outside a checkout of the project says on standard error where runs are kept.
     """
+    if root is None:
+        _announce(paths.cache_dir())
     arrays = {name: np.asarray(value, order="C") for name, value in arrays.items()}
     meta = {
         "seconds": f"{seconds:.3f}",
@@ -253,6 +262,14 @@ def keep(
         "precision": precision(),
     }
     write_atomically(_path(function, key, root), save(arrays, metadata=meta))
+
+
+@functools.cache
+def _announce(folder: Path) -> None:
+    """Say once where runs are kept, where nobody would look for them and nothing was chosen."""
+    if not os.environ.get("RCLIB_CACHE") and not paths.in_checkout():
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be gone
+            print(f"finished runs are kept in {folder} (RCLIB_CACHE moves them)", file=sys.stderr)
 
 
 def seconds_spent(

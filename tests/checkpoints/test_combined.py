@@ -245,7 +245,7 @@ def test_what_is_not_read_is_left_out_by_name(tmp_path: Path, method: str) -> No
         assert list(c.tensors) == ["head.weight"]
         assert set(c.left_out) >= set(parts) - {"l.weight_shape"}
         assert method in c.left_out[name]
-        assert [s.name for s in matrix_spectra(c)] == ["head.weight"]
+        assert [s.layer for s in matrix_spectra(c)] == ["head.weight"]
 
 
 def test_other_parametrisations_are_named() -> None:

@@ -12,12 +12,9 @@ from torch import Tensor
 from rclib.checkpoints.opening import CheckpointError, open_checkpoint
 from rclib.families.layout import Layout, layout
 from rclib.inspection import matrix_spectra as spectra_of
-from rclib.inspection.matrix_spectra import (
-    MatrixSpectrum,
-    esd_histogram,
-    matrix_spectra,
-    spectra_table,
-)
+from rclib.inspection.matrix_spectra import matrix_spectra
+from rclib.inspection.side_by_side import limited
+from rclib.inspection.spectrum import MatrixSpectrum, esd_histogram, spectra_table
 from rclib.nets.gpt import GPT
 from rclib.spectral.power_law import power_law
 from rclib.spectral.spectra import stable_rank
@@ -46,12 +43,12 @@ def test_every_matrix_and_part_by_singular_values() -> None:
     found = measured(state, described)
     fused = state["layers.0.attention.query_key_value.weight"].view(4, 3, 5, 20)
     wanted = {
-        "embed_in": state["embed_in.weight"],
         "attention.query_key_value.q": fused[:, 0].reshape(20, 20),
         "attention.query_key_value.k": fused[:, 1].reshape(20, 20),
         "attention.query_key_value.v": fused[:, 2].reshape(20, 20),
         "attention.dense": state["layers.0.attention.dense.weight"],
         "mlp.dense_h_to_4h": state["layers.0.mlp.dense_h_to_4h.weight"],
+        "embed_in": state["embed_in.weight"],  # outside the blocks: last
     }  # fmt: skip
     assert list(found) == list(wanted)  # no vectors, no biases
     for name, matrix in wanted.items():
@@ -62,7 +59,13 @@ def test_every_matrix_and_part_by_singular_values() -> None:
         assert row.alpha_hill == pytest.approx(power_law(values, "hill").alpha, rel=1e-6)
         ks = power_law(values, "ks")
         assert (row.alpha_ks, row.tail) == (pytest.approx(ks.alpha, rel=1e-6), ks.tail)
-        assert row.alpha_ks_error == pytest.approx((ks.alpha - 1) / ks.tail**0.5, rel=1e-6)
+        half = 1.959964 * (ks.alpha - 1) / ks.tail**0.5
+        assert row.alpha_ks_low == pytest.approx(ks.alpha - half, rel=1e-5)
+        assert row.alpha_ks_high == pytest.approx(ks.alpha + half, rel=1e-5)
+        hill = power_law(values, "hill")
+        assert row.alpha_hill_high == pytest.approx(
+            hill.alpha + 1.959964 * (hill.alpha - 1) / hill.tail**0.5, rel=1e-5
+        )
         assert row.stable_rank == pytest.approx(stable_rank(values), rel=1e-6)
         assert row.largest == pytest.approx(values[-1], rel=1e-6)
     assert found["embed_in"].block is None
@@ -70,6 +73,10 @@ def test_every_matrix_and_part_by_singular_values() -> None:
     table = spectra_table(found.values())
     assert list(table.matrix) == list(wanted)
     assert table.block.isna().sum() == 1
+    assert list(table["shape"])[:2] == ["20 x 20", "20 x 20"]
+    parts = [s.layer for s in found.values()]
+    assert parts[0] == "layers.0.attention.query_key_value.weight:q"
+    assert parts[3] == "layers.0.attention.dense.weight"
 
 
 def test_matrices_stored_inputs_first_and_with_three_axes() -> None:
@@ -132,7 +139,10 @@ def test_matrices_without_an_exponent() -> None:
         alone = {name: tensor}
         rows[name[2]] = measured(alone, layout(alone, {"model_type": "gpt2"})).get("mlp.c_fc")
     assert rows["3"] is None  # a single row is a vector
-    assert (rows["0"].alpha_ks, rows["0"].spikes, rows["0"].stable_rank) == (None, 0, 0.0)
+    assert (rows["0"].alpha_ks, rows["0"].spikes, rows["0"].stable_rank) == (None, None, 0.0)
+    assert (rows["1"].spikes, rows["1"].over_edge, rows["1"].verdict) == (None, None, None)
+    assert "no spikes: too few" in rows["1"].note
+    assert esd_histogram(rows["1"]).law.isna().all()
     assert esd_histogram(rows["0"]).empty
     assert rows["1"].alpha_hill is None
     assert rows["1"].stable_rank > 1
@@ -150,3 +160,35 @@ def test_weights_without_a_spectrum() -> None:
         assert list(checkpoint.left_out) == ["layers.0.attention.dense.weight"]
     with pytest.raises(ValueError, match=r"no block 7, it has \[0\]"):
         list(matrix_spectra(open_checkpoint(state), described, blocks=[0, 7]))
+
+
+def test_rows_come_block_by_block_whatever_the_file_does() -> None:
+    """Files sort names (0, 1, 10, 2), and shards put any block first."""
+    order = [10, 2, 0, 11, 1]
+    state = {"head.weight": torch.randn(12, 11)}
+    state |= {f"layers.{b}.fc.weight": torch.randn(12, 11) for b in order}
+    with open_checkpoint(state) as checkpoint:
+        found = [s.block for s in matrix_spectra(checkpoint)]
+    assert found == [0, 1, 2, 10, 11, None]
+
+
+def test_results_do_not_depend_on_the_number_of_workers() -> None:
+    generator = torch.Generator().manual_seed(4)
+    state = {
+        f"layers.{b}.fc.weight": torch.randn(60 + 7 * b, 50, generator=generator) for b in range(9)
+    }
+    state["layers.4.fc.weight"][0, 0] = float("nan")
+    tables, failed = [], []
+    with open_checkpoint(state) as checkpoint, limited(1):
+        for workers in (1, 4):
+            left: list[str] = []
+            spectra = matrix_spectra(
+                checkpoint, workers=workers, failed=lambda name, _, left=left: left.append(name)
+            )
+            tables.append(spectra_table(spectra))
+            failed.append(left)
+    assert tables[0].equals(tables[1])
+    assert failed == [["layers.4.fc.weight"]] * 2
+    assert list(tables[0].block) == [0, 1, 2, 3, 5, 6, 7, 8]
+    with pytest.raises(CheckpointError, match=r"layers\.4"), open_checkpoint(state) as checkpoint:
+        list(matrix_spectra(checkpoint, workers=2))

@@ -142,12 +142,12 @@ def structure_table(names: Sequence[str], *, seed: int) -> pd.DataFrame:
                 shares = {n: row_column_share(t) for n, t in matrices.items()}
                 with open_checkpoint(matrices) as own:
                     for found in matrix_spectra(own, layout(matrices, checkpoint.config)):
-                        share = shares[found.name]
+                        share = shares[found.layer]
                         rows.append(
                             (
                                 PACKAGED[name].title, state, found.block, found.matrix,
                                 share.value, share.value / share.chance, found.alpha_hill,
-                                found.largest / found.edge, found.stable_rank,
+                                found.largest / (found.edge or float("nan")), found.stable_rank,
                             )
                         )  # fmt: skip
     return pd.DataFrame(

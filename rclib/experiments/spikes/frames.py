@@ -12,7 +12,8 @@ runs recorded into one long table and adds what the eigenvalues say of the bulk:
     tail_ratio       distance of the same half to its fitted power law (the Hill cut), over
                      law_distance: below 1 the power law describes it better
 
-Source: paper B, "Quantities"; the last two are this project's measure of "heavy-tailed".
+Source: paper B, "Quantities"; the last two are this project's measure of "heavy-tailed"
+(`rclib.spectral.heavy_tails`).
 
 Losses and KTA are there twice (`rclib.teacher.evaluation`): by the equations under their names,
 and as the authors' released code evaluates them with `_released` behind. `evaluated` gives one of
@@ -36,8 +37,8 @@ from numpy.typing import NDArray
 from rclib.experiments.spikes import teacher_runs
 from rclib.runs import sweep
 from rclib.runs.store import Arrays
-from rclib.spectral.power_law import power_law
-from rclib.spectral.random_matrix import marchenko_pastur, outliers
+from rclib.spectral.heavy_tails import tail_shape
+from rclib.spectral.random_matrix import outliers
 
 __all__ = [
     "CHAOTIC_ADAM",
@@ -161,18 +162,13 @@ def bulk(eigenvalues: NDArray[np.float64], *, rows: int) -> Bulk:
     `rclib.spectral.power_law.power_law` do.
     """
     found = outliers(eigenvalues, rows=rows)
-    fit = power_law(eigenvalues, "hill")
-    tail = np.sort(eigenvalues[eigenvalues >= fit.xmin])
-    law = marchenko_pastur(eigenvalues.size / rows, rows * found.variance)
-    below = float(law.cdf(fit.xmin))
-    predicted = (law.cdf(tail) - below) / (1.0 - below)
-    distance = float(np.max(np.abs(predicted - np.arange(tail.size) / tail.size)))
+    tail = tail_shape(eigenvalues, rows=rows, variance=found.variance)
     return Bulk(
         threshold=found.threshold,
         spikes=found.count,
-        top=float(tail[-1]) / found.threshold,
-        law_distance=distance,
-        tail_ratio=fit.distance / distance,
+        top=float(np.max(eigenvalues)) / found.threshold,
+        law_distance=tail.law_distance,
+        tail_ratio=tail.tail_ratio,
     )
 
 
