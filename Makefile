@@ -15,6 +15,10 @@ PYTHON  ?= python3
 PROFILE ?= quick
 CORES   := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
+ifeq ($(and $(filter 1,$(words $(PROFILE))),$(filter quick laptop paper,$(PROFILE))),)
+  $(error no profile '$(PROFILE)'; there are quick, laptop and paper)
+endif
+
 ifeq ($(PROFILE),quick)
   JOBS          ?= $(CORES)
   RCLIB_WORKERS ?= 1
@@ -70,7 +74,7 @@ export OPENBLAS_NUM_THREADS := 1
 export PYTHONUNBUFFERED := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: help setup figures _locked _figures _first_scoreboard test lint lab bench lock notebooks site dist chaos machines seeds \
+.PHONY: help setup figures _locked _figures _first_scoreboard test lint lab bench lock notebooks site dist chaos fuzz machines seeds \
         mutants new check cache-info cache-clean clean distclean FORCE
 
 help: ## Print this help
@@ -85,7 +89,8 @@ $(STAMP): requirements.lock
 	@echo '== Building $(VENV) from requirements.lock (once; a few minutes, about 6 GB with PyTorch)'
 	@rm -f $@
 	@$(PYTHON) -m venv $(VENV)
-	@set +o pipefail; $(PY) -m pip install --disable-pip-version-check --progress-bar off -r requirements.lock \
+	@# Every file must have a hash of the lock; rclib itself then comes as it lies here, alone.
+	@set +o pipefail; $(PY) -m pip install --disable-pip-version-check --progress-bar off --require-hashes -r requirements.lock \
 	    | grep --line-buffered -E '^(Collecting|Processing|Installing|Successfully)' | cut -c1-100; exit $${PIPESTATUS[0]}
 	@$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@touch $@
@@ -165,12 +170,13 @@ check: $(STAMP) ## For daily work: lint and the fast tests of what changed (ALL=
 site: $(STAMP) ## Build the gallery in site/ from the results and the executed notebooks
 	@$(PY) -m rclib.site
 
-dist: $(STAMP) ## Build wheel and sdist in dist/ and check them (no network needed)
+dist: $(STAMP) ## Build wheel (with a bill of materials) and sdist in dist/ and check them (no network needed)
 	@rm -rf dist && $(PY) -P -m build --no-isolation --outdir dist . >dist.log 2>&1 || { cat dist.log; exit 1; }
+	@$(PY) -m rclib.reports.sbom dist/*.whl
 	@rm -f dist.log && $(PY) -P -m twine check --strict dist/*
 
 lab: $(STAMP) ## Open JupyterLab in this environment
-	@$(PY) -m jupyter lab notebooks
+	@$(PY) -m jupyter lab $$([ "$$(id -u)" != 0 ] || echo --allow-root) --LabApp.default_url=/lab/tree/notebooks
 
 bench: $(STAMP) ## Speed against the usual way and against the machine's limit
 	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(PY) $$b; done
@@ -178,11 +184,14 @@ bench: $(STAMP) ## Speed against the usual way and against the machine's limit
 notebooks: $(STAMP) ## Refresh the stored outputs of the notebooks' check cells
 	@$(PY) -m rclib.execution.runner refresh
 
-lock: $(STAMP) ## Write requirements.lock anew from pyproject.toml (needs uv; UPGRADE=1: newest versions)
-	@uv pip compile --universal --python-version 3.11 --all-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade )pyproject.toml -o requirements.lock
+lock: $(STAMP) ## Write requirements.lock with hashes from pyproject.toml (needs uv; UPGRADE=1: newest versions)
+	@uv pip compile --universal --python-version 3.11 --all-extras --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade )pyproject.toml -o requirements.lock
 
 chaos: $(STAMP) ## Kill make figures at 20 random moments and compare the results (half an hour)
 	@$(PY) tests/project/chaos.py
+
+fuzz: $(STAMP) ## Give 10,000 changed files to every reader: only the product's own errors? (ten minutes)
+	@$(PY) tests/project/fuzz.py $(FUZZ)
 
 machines: $(STAMP) ## Run the quick profile as on an old processor: how far do the numbers differ?
 	@$(PY) tests/project/machines.py

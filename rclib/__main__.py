@@ -1,4 +1,5 @@
-"""`python -m rclib COMMAND SOURCE`: the library's measurements on any checkpoint.
+"""`python -m rclib COMMAND`: the library's measurements on any checkpoint, and the figures of the
+notebooks drawn again.
 
 Exit codes: 0 when all went well, 1 when some tensors were left out (each is named), 2 for an input
 that is refused (one line says why), 130 when interrupted.
@@ -6,7 +7,6 @@ that is refused (one line says why), 130 when interrupted.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -14,8 +14,11 @@ from typing import NoReturn
 from rclib.cli import analyze as command_analyze
 from rclib.cli import correlations as command_correlations
 from rclib.cli import report as command_report
+from rclib.cli import resize as command_resize
 from rclib.cli import spectra as command_spectra
 from rclib.cli.output import guarded
+from rclib.execution import redraw as command_redraw
+from rclib.files.terminal import Parser
 
 __all__ = ["main"]
 
@@ -24,10 +27,12 @@ COMMANDS = {
     "report": command_report,
     "correlations": command_correlations,
     "spectra": command_spectra,
+    "resize": command_resize,
+    "redraw": command_redraw,
 }
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     """Errors are one line, like all others."""
 
     def error(self, message: str) -> NoReturn:

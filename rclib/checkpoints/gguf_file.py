@@ -30,7 +30,7 @@ from rclib.checkpoints.errors import CheckpointError
 from rclib.checkpoints.readers import FileReader, room
 from rclib.checkpoints.tensor_file import TensorFile, TensorInfo, brief_line
 
-__all__ = ["GgufReader"]
+__all__ = ["METADATA", "GgufReader"]
 
 MAX_ENTRIES, MAX_TENSORS = 100_000, 1_000_000
 MAX_TEXT, MAX_AXES = 65_536, 8
@@ -48,6 +48,8 @@ PLAIN = {
     28: "float64", 30: "bfloat16",
 }  # fmt: skip
 
+# Under this key of the configuration: the file's own entries, numbers and texts.
+METADATA = "gguf"
 # The sizes in config.json's words, which the families' tables know.
 CONFIG = {
     "num_attention_heads": "attention.head_count",
@@ -285,4 +287,7 @@ def _config(said: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> dict[
         "model_type": f"gguf-{kind}",
         "tie_word_embeddings": "output.weight" not in tensors,
         **config,
+        METADATA: {
+            k: v for k, v in said.items() if v is not None and k != "tokenizer.chat_template"
+        },
     }

@@ -35,6 +35,10 @@ def fetch_model(repo: str, revision: str | None = None) -> Path:
             continue
         if name.endswith(".json"):
             for shard in read_index(path):
+                if not shard.isprintable():  # the client's progress bars show names as they are
+                    raise CheckpointError(
+                        f"{model.title}: shard {brief_line(shard)} of {name} is no printable name"
+                    )
                 if model.fetch(shard) is None:
                     raise CheckpointError(
                         f"{model.title}: shard {brief_line(shard)} of {name} is not {model.place}"

@@ -57,6 +57,7 @@ class Checkpoint:
     tensors : {name: TensorInfo} in file order, known without reading data.
     left_out : {name: reason} of what the source holds and cannot be read, as "is sparse".
     notes : lines for the user on what was chosen where there was a choice.
+    folder : what its files lie in, None for one in memory.
     """
 
     def __init__(
@@ -67,8 +68,10 @@ class Checkpoint:
         *,
         left_out: Mapping[str, str] | None = None,
         notes: Sequence[str] = (),
+        folder: Path | None = None,
     ) -> None:
         self.source = printable(source)
+        self.folder = folder
         self.config = config
         self.left_out: Mapping[str, str] = left_out or {}
         self.notes = tuple(notes)
@@ -282,7 +285,8 @@ def _opened_path(source: str, path: Path, key: str | None) -> Checkpoint:
         config, more = _about(folder, files)
         readers, parts, made = combined(readers, config)
         notes += [*more, *made]
-        return Checkpoint(source, readers, config, left_out=left_out | parts, notes=notes)
+        gone = left_out | parts
+        return Checkpoint(source, readers, config, left_out=gone, notes=notes, folder=folder)
     except BaseException:
         for reader in files:
             reader.close()

@@ -20,6 +20,7 @@ from rclib.checkpoints.pickle_values import (
     Array,
     Data,
     Foreign,
+    Inline,
     Instance,
     Named,
     Other,
@@ -131,7 +132,9 @@ class _Program:
         if length > LINE:
             self.push(Data(start, self.at), CONTAINER)
         else:
-            self.push(bytes(raw), 80 + length)
+            found = Inline(raw)
+            found.start = start
+            self.push(found, CONTAINER + length)
 
     def long(self, length: int) -> None:
         if length > LINE:

@@ -15,6 +15,7 @@ __all__ = [
     "Array",
     "Data",
     "Foreign",
+    "Inline",
     "Instance",
     "Named",
     "Other",
@@ -68,6 +69,17 @@ class Data:
     start: int
     stop: int
     latin: bool = False
+
+
+class Inline(bytes):
+    """Bytes of the pickle that are short enough to be a text, with their place."""
+
+    start: int
+
+    @property
+    def stop(self) -> int:
+        """The place behind them."""
+        return self.start + len(self)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

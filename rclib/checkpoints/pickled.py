@@ -26,7 +26,15 @@ from torch import Tensor
 
 from rclib.checkpoints.errors import CheckpointError
 from rclib.checkpoints.pickle_program import read_pickle
-from rclib.checkpoints.pickle_values import Array, Data, Foreign, PickledTensor, Refused, Storage
+from rclib.checkpoints.pickle_values import (
+    Array,
+    Data,
+    Foreign,
+    Inline,
+    PickledTensor,
+    Refused,
+    Storage,
+)
 from rclib.checkpoints.readers import FileReader
 from rclib.checkpoints.state_dicts import StateDict, find_state_dict
 from rclib.checkpoints.tensor_file import TensorFile, TensorInfo, brief_line
@@ -191,7 +199,7 @@ class _PickleFile(TensorFile):
     def _placed_array(self, name: str, array: Array) -> tuple[int, TensorInfo] | str:
         if not array.dtype:
             return "is a numpy array of another type than plain little-endian numbers"
-        if not isinstance(array.data, Data) or array.data.latin:
+        if not isinstance(array.data, (Data, Inline)) or getattr(array.data, "latin", False):
             return "is a numpy array stored as text; save it with pickle protocol 3 or later"
         info = TensorInfo(array.shape, array.dtype, math.prod(array.shape) * _itemsize(array.dtype))
         if info.nbytes != array.data.stop - array.data.start:

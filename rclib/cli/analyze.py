@@ -20,7 +20,7 @@ from rclib.cli.common import (
     report,
     words_text,
 )
-from rclib.cli.output import note
+from rclib.files.terminal import note
 
 if TYPE_CHECKING:
     from rclib.analysis.call import Analysis, Source

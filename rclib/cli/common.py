@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rclib.cli.output import json_safe, note, report
+from rclib.cli.output import json_safe
+from rclib.files.terminal import note, report
 
 if TYPE_CHECKING:  # `--help` answers without torch and matplotlib
     import pandas as pd

@@ -1,9 +1,4 @@
-"""What a command prints, whatever the terminal, the locale and the names in a file are like.
-
-Names come from strangers: control characters in them are escaped, so that no name moves the
-terminal. What a stream's encoding cannot hold is written in letters (alpha) or as `?`: a
-computation of an hour is not lost to a locale.
-"""
+"""How a command ends: its exit code, and one line for whatever went wrong."""
 
 from __future__ import annotations
 
@@ -15,19 +10,10 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TextIO
 
-__all__ = ["guarded", "json_safe", "note", "report"]
+from rclib.files.terminal import note, printable
 
-_LETTERS = {"α": "alpha", "λ": "lambda", "σ": "sigma", "γ": "gamma", "η": "eta", "χ": "chi",
-            "×": "x", "²": "^2", "–": "-", "−": "-", "…": "...", "→": "->"}  # fmt: skip
-
-
-def _escaped(text: str) -> str:
-    """What is not printable, but for the ends of lines, as Python writes it."""
-    if text.isascii() and text.replace("\n", "").isprintable():
-        return text
-    return "".join(c if c == "\n" or c.isprintable() else repr(c)[1:-1] for c in text)
+__all__ = ["guarded", "json_safe"]
 
 
 def json_safe(text: str) -> str:
@@ -40,37 +26,6 @@ def json_safe(text: str) -> str:
         return "".join(f"\\u{raw[i]:02x}{raw[i + 1]:02x}" for i in range(0, len(raw), 2))
 
     return "".join(map(escape, text))
-
-
-def _write(stream: TextIO | None, text: str) -> None:
-    if stream is None:  # closed by whoever started this process: nobody listens
-        return
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    try:
-        text.encode(encoding)
-    except (UnicodeError, LookupError):
-        text = "".join(c if _fits(c, encoding) else _LETTERS.get(c, "?") for c in text)
-    stream.write(text)
-
-
-def _fits(c: str, encoding: str) -> bool:
-    try:
-        c.encode(encoding)
-    except (UnicodeError, LookupError):
-        return c.isascii()
-    return True
-
-
-def report(text: str) -> None:
-    """Print to standard output."""
-    _write(sys.stdout, _escaped(text) + "\n")
-
-
-def note(text: str) -> None:
-    """Print one line to standard error."""
-    # What stands in a stream's way there cannot be said anywhere.
-    with contextlib.suppress(OSError, ValueError):
-        _write(sys.stderr, _escaped(" ".join(text.split())) + "\n")
 
 
 @contextlib.contextmanager
@@ -115,7 +70,8 @@ def guarded(work: Callable[[], int]) -> int:
             if pressed[0]:
                 return _interrupted()
             if os.environ.get("RCLIB_TRACEBACK", "") not in ("", "0"):
-                traceback.print_exc()
+                for line in traceback.format_exc().splitlines():
+                    print(printable(line), file=sys.stderr)
             note(f"error: {_line(error)}")
             _to_nowhere()
             return 2

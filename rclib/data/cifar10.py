@@ -1,9 +1,10 @@
 """CIFAR-10 as arrays of bytes: found, checked, decoded once and kept.
 
 It comes from a folder (`rclib.data.images.load` says which), the first of: torchvision's archive,
-an image folder `cifar10*` or `cifar10*.zip`, torchvision's checked download. It is decoded once and
-kept there as `rclib-cifar10-*.safetensors`, which is verified at every load and may be deleted at
-any time. Archives are data from elsewhere: `rclib.data.image_folder` and
+an image folder `cifar10*` or `cifar10*.zip` (whatever its capitals, hyphens and underscores),
+torchvision's checked download. It is decoded once and kept there as
+`rclib-cifar10-*.safetensors`, which is verified at every load and may be deleted at any time.
+Archives are data from elsewhere: `rclib.data.image_folder` and
 `rclib.data.cifar10_batches` check every name and size before it is read, extract nothing to disk
 and unpickle nothing.
 """
@@ -14,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -29,8 +31,9 @@ from torch import Tensor
 
 from rclib.data.cifar10_batches import ARCHIVE, BATCHES, decode_batches
 from rclib.data.image_folder import decode_folder, decode_zip
-from rclib.files.archives import DAMAGE
+from rclib.files.archives import DAMAGE, some
 from rclib.files.plain import DataError
+from rclib.files.terminal import printable
 
 __all__ = ["Arrays", "DataError", "arrays_checksum", "read_cifar10", "sha256_json"]
 
@@ -65,8 +68,8 @@ def read_cifar10(root: Path, download: bool) -> tuple[str, Arrays, str]:
                 _publish(part, kept)
         except OSError as error:
             warnings.warn(
-                f"cannot keep the decoded images in {root} ({error}); "
-                "they will be decoded again next time",
+                printable(f"cannot keep the decoded images in {root} ({error}); ")
+                + "they will be decoded again next time",
                 stacklevel=3,
             )
     return description, arrays, checksum
@@ -89,7 +92,8 @@ def _read_kept(path: Path, fingerprint: str) -> tuple[str, Arrays, str] | None:
         problem = "its sha256 does not match"
     except Exception as error:  # a damaged header can say anything
         problem = str(error)
-    warnings.warn(f"{path} is damaged ({problem}); decoding the images again", stacklevel=4)
+    text = f"{path} is damaged ({problem}); decoding the images again"
+    warnings.warn(printable(text), stacklevel=4)
     return None
 
 
@@ -114,16 +118,33 @@ def _find(root: Path) -> Path | None:
     found = sorted(
         (
             path
-            for path in root.glob("cifar10*")
-            if (path.is_dir() or path.suffix.lower() == ".zip")
-            and not path.name.startswith("cifar100")  # another data set
+            for path in root.glob("*")
+            if (path.is_dir() or path.suffix.lower() == ".zip") and _is_image_set(path.name)
         ),
         key=lambda path: (path.is_dir(), path.name),
     )
     if len(found) > 1:
         others = ", ".join(path.name for path in found[1:])
-        warnings.warn(f"using {found[0]}, not {others}; keep one of them", stacklevel=4)
+        warnings.warn(printable(f"using {found[0]}, not {others}; keep one of them"), stacklevel=4)
     return found[0] if found else None
+
+
+def _is_image_set(name: str) -> bool:
+    """Whether a folder or zip is called after CIFAR-10: in capitals or not, with hyphens or not.
+
+    CIFAR-100 and the batches of other programs are something else.
+    """
+    plain = re.sub(r"[-_ .]", "", name.lower())
+    return plain.startswith("cifar10") and not plain.startswith(("cifar100", "cifar10batches"))
+
+
+def _seen(root: Path) -> str:
+    """What is in the folder instead, for a message."""
+    try:
+        names = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
+    except OSError:
+        return "the folder is not there" if not root.exists() else "the folder cannot be read"
+    return f"it holds {some(names)}" if names else "it is empty"
 
 
 def _fetch(root: Path, download: bool) -> Path:
@@ -159,10 +180,11 @@ def _fetch(root: Path, download: bool) -> Path:
         finally:
             socket.setdefaulttimeout(timeout)
     raise DataError(
-        f"CIFAR-10 was not found in {root} (change the folder with RCLIB_DATA). Three ways:\n"
+        f"CIFAR-10 was not found in {root} (change the folder with RCLIB_DATA); {_seen(root)}. "
+        "Three ways:\n"
         f"  1. put torchvision's archive there: {ARCHIVE}, or the folder {BATCHES};\n"
-        "  2. put an image folder there, cifar10*.zip or a folder cifar10*, with\n"
-        "     train/<class>/* and test/<class>/*, png or jpg;\n"
+        "  2. put an image folder there, cifar10*.zip or a folder cifar10* (or CIFAR-10*,\n"
+        "     cifar_10*), with train/<class>/* and test/<class>/*, png or jpg;\n"
         f"  3. let torchvision download it; this did not work: {problem}"
     )
 

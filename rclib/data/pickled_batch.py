@@ -50,6 +50,8 @@ def parse_batch(content: bytes) -> tuple[np.ndarray, list[int]]:
     """
     try:
         entry = _read_pickle(content)
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:  # says all that it could not decode
+        raise ValueError(f"not a pickle of a batch: text that is none ({error.reason})") from None
     except (IndexError, KeyError, TypeError) as error:  # an operation without its operands
         raise ValueError(f"not a pickle of a batch ({type(error).__name__}: {error})") from None
     if not isinstance(entry, dict):
@@ -58,7 +60,8 @@ def parse_batch(content: bytes) -> tuple[np.ndarray, list[int]]:
     if not isinstance(array, _Array) or len(array.state) != 5:
         raise ValueError("its `data` must be an array")
     _, shape, dtype, fortran, raw = array.state
-    raw = raw.encode("latin-1") if isinstance(raw, str) else raw  # Python 2's text is bytes
+    if isinstance(raw, str):  # Python 2's text is bytes; what is none becomes bytes too many
+        raw = raw.encode("latin-1", "xmlcharrefreplace")
     if dtype != _Dtype("u1") or not isinstance(raw, bytes):
         raise ValueError("its `data` must be an array of bytes")
     if shape != (len(raw) // _PIXELS, _PIXELS) or len(raw) % _PIXELS or not raw:

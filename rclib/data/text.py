@@ -17,6 +17,7 @@ import gzip
 import hashlib
 import lzma
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,7 +144,7 @@ def load_text(
         return _split("python", "language reference of Python", tokens, validation, None)
     path = project_root() / Path(source).expanduser()
     if not path.is_file():
-        raise DataError(f"text file {path} is missing (source = {str(source)!r})")
+        raise DataError(_missing(path, str(source)))
     plain = _unpacked(path, max_bytes) if path.suffix in (".xz", ".gz") else path
     if plain.stat().st_size == 0:
         raise DataError(f"text file {path} is empty")
@@ -151,6 +152,21 @@ def load_text(
         raise DataError(f"text file {path} has more than max_bytes = {max_bytes} bytes")
     name = plain.name if plain is path else path.stem
     return _split(name, name, _mapped(plain), validation, str(plain))
+
+
+def _missing(path: Path, source: str) -> str:
+    there = sorted(p.name for p in path.parent.glob("*") if _is_text(p))
+    beside = f"; there are {', '.join(there[:8])}" if there else ""
+    return (
+        f"text file {path} is missing (source = {source!r}){beside}. Any text will do, plain or "
+        f"packed with xz or gzip: put one of some megabytes into {path.parent} (or the folder that "
+        "$RCLIB_DATA names) and give its name as the parameter `text`, or give text = 'python' for "
+        "the language reference that ships with Python, 0.5 MB. Results depend on the text"
+    )
+
+
+def _is_text(path: Path) -> bool:
+    return path.is_file() and path.suffix in (".txt", ".xz", ".gz", ".md") and path.name[0] != "."
 
 
 def _split(name: str, what: str, tokens: Tensor, validation: float, path: str | None) -> TextData:
@@ -198,7 +214,7 @@ def _unpacked(path: Path, max_bytes: int) -> Path:
                     raise DataError(f"text file {path} unpacks to more than {max_bytes} bytes")
                 out.write(chunk)
         os.replace(temporary, target)
-    except (lzma.LZMAError, EOFError, gzip.BadGzipFile, OSError) as error:
+    except (lzma.LZMAError, zlib.error, EOFError, gzip.BadGzipFile, OSError) as error:
         raise DataError(f"text file {path} cannot be unpacked: {error}") from None
     finally:
         temporary.unlink(missing_ok=True)

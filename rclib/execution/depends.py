@@ -10,7 +10,6 @@ Needs the standard library alone, since every `make figures` runs it.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import json
 import re
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.terminal import Parser, note, printable
 
 __all__ = ["closure", "main", "notebook_imports", "rules"]
 
@@ -40,8 +40,9 @@ def notebook_imports(path: Path) -> set[str]:
             "" if line.lstrip().startswith(("%", "!", "?")) else line for line in lines
         )
         return set(_imports(ast.parse(code)))
-    except (ValueError, KeyError, TypeError, SyntaxError) as error:
-        raise ValueError(f"{path} cannot be read as a notebook: {error}") from None
+    except (ValueError, LookupError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+        text = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(printable(f"{path} cannot be read as a notebook: {text}")) from None
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:
@@ -101,9 +102,7 @@ def rules(needs: Mapping[str, Iterable[Path]], root: Path) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write for make which notebook depends on which files."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rclib.execution.depends", description=main.__doc__
-    )
+    parser = Parser(prog="python -m rclib.execution.depends", description=main.__doc__)
     parser.add_argument("target", type=Path)
     target: Path = parser.parse_args(argv).target
     root = paths.project_root()
@@ -117,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             needs[path.stem] = closure(notebook_imports(path), root)
         write_atomically(target, rules(needs, root).encode())
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 1
     return 0
 

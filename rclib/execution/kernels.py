@@ -21,6 +21,8 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 
+from rclib.files.terminal import note
+
 __all__ = ["OFFER", "address", "main", "offered", "serving"]
 
 OFFER = "RCLIB_KERNELS"  # environment variable: where kernels are to be had
@@ -99,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `-- COMMAND ...` with forked kernels; returns the command's status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if len(arguments) < 2 or arguments[0] != "--":
-        print("usage: python -m rclib.execution.kernels -- COMMAND ...", file=sys.stderr)
+        note("usage: python -m rclib.execution.kernels -- COMMAND ...")
         return 2
     try:
         with serving():
@@ -111,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 process.wait()
                 return 130
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 1
     return 128 - status if status < 0 else status
 

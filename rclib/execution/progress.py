@@ -3,12 +3,15 @@
 `make` sets variables for the runners of one call: `RCLIB_TODO`, the notebooks it will run,
 `RCLIB_JOBS`, how many side by side, and `RCLIB_BEGIN`, when it began (seconds since 1970). A runner
 leaves a mark beside its output while it runs, so that every runner can count the others. Without
-the variables nothing is printed. Needs the standard library alone.
+the variables nothing is printed.
+
+How long a notebook takes depends on whether its training runs are in the store. So each execution
+keeps which runs it asked for (`rclib.study.study.Study.close` notes them), and the next call looks
+which of them would be found now. Needs the standard library alone while there is nothing to run.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -17,13 +20,17 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rclib import paths
+from rclib.files.terminal import Parser, note, report
 from rclib.study.results import duration
+from rclib.study.session import ASKED_VARIABLE
 
-__all__ = ["expected", "main", "plan", "running"]
+__all__ = ["expected", "foresee", "main", "plan", "running"]
 
 EVERY = 60.0  # seconds between two signs of life of a long notebook
+LEAST = 2.0  # seconds that a notebook takes whose runs are all found
 
 
 def _build(profile: str) -> Path:
@@ -41,21 +48,71 @@ def _begin() -> float:
         return 0.0
 
 
-def expected(name: str, profile: str) -> float | None:
-    """Seconds that a notebook took last time: here, else where its results were made; None if
-    it never ran. ValueError for an unknown profile."""
-    results = paths.results_dir(profile) / f"{name}.json"
-    times = results.parent / "times" / results.name
+def _note(name: str, profile: str) -> dict[str, Any]:
+    """What is known of a notebook's last execution here: `seconds` it took, `drawing`, what of it
+    did not go into runs, and `runs`, file below the store -> seconds."""
     try:
-        return float((_build(profile) / f".{name}.seconds").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        pass
-    for path in (times, results):  # older results hold their times themselves
+        known = json.loads((_build(profile) / f".{name}.seconds").read_text(encoding="utf-8"))
+        if not isinstance(known, dict):  # of an older version: the seconds alone
+            return {"seconds": float(known)}
+        runs = {str(path): float(seconds) for path, seconds in known["runs"].items()}
+        return {
+            "seconds": float(known["seconds"]),
+            "drawing": float(known["drawing"]),
+            "runs": runs,
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def expected(name: str, profile: str) -> float | None:
+    """Seconds that a notebook will take; None if it never ran. ValueError for an unknown profile.
+
+    What `main` has foreseen for this call; else what it took last time here; else, where nothing
+    is stored yet, what its results say that it and its runs took where they were made.
+    """
+    results = paths.results_dir(profile) / f"{name}.json"
+    if name in (foreseen := _foreseen(profile)):
+        return foreseen[name]
+    if known := _note(name, profile):
+        return float(known["seconds"])
+    for path in (results.parent / "times" / results.name, results):  # older ones hold their times
         try:
-            return float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
-        except (OSError, ValueError, KeyError, TypeError):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            seconds, cores = float(record["seconds"]), float(record.get("core_seconds") or 0)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
+        # The seconds alone are short where the runs were found by then.
+        return max(seconds, cores / _workers())
     return None
+
+
+def _foreseen(profile: str) -> dict[str, float]:
+    """What `main` wrote at the beginning of this call; empty outside of one."""
+    path = _build(profile) / ".forecast.json"
+    try:
+        if path.stat().st_mtime < _begin() - 1 or not _begin():
+            return {}
+        return {str(k): float(v) for k, v in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def foresee(names: Sequence[str], profile: str) -> dict[str, float]:
+    """Seconds that notebooks will take, of those that ran here: drawing, and the runs that the
+    store does not have any more or that the code has changed since."""
+    notes = {name: note for name in names if "runs" in (note := _note(name, profile))}
+    files = {path for note in notes.values() for path in note["runs"]}
+    lost: set[str] = set()
+    if files:
+        from rclib.runs.cache import missing  # torch: a second, and only where runs are in question
+
+        lost = missing(files)
+    return {
+        name: note["drawing"]
+        + sum(s for path, s in note["runs"].items() if path in lost) / _workers()
+        for name, note in notes.items()
+    }
 
 
 def plan(profile: str, *, jobs: int) -> str:
@@ -67,7 +124,7 @@ def plan(profile: str, *, jobs: int) -> str:
     line = f"== {profile} profile: {len(names)} notebooks to run, {jobs} at a time"
     if known:
         about = max(max(known), sum(known) / jobs)
-        line += f"; about {duration(about)} by last time's times"
+        line += f"; about {duration(about)}"
         if len(known) < len(names):
             line += f" ({len(names) - len(known)} never ran here)"
     return line
@@ -90,8 +147,8 @@ def _states(profile: str) -> dict[str, str]:
 def _counts(profile: str) -> str:
     """ "3 of 12 done, 2 running, about 40 s left" of the notebooks of this call.
 
-    What is left is estimated from last time's times, by the number of notebooks side by side;
-    notebooks that never ran here count with the mean of the others.
+    What is left is estimated by the number of notebooks side by side; notebooks that never ran
+    here count with the mean of the others.
     """
     names, states = _todo(), _states(profile)
     done = [name for name in names if states.get(name) == "done"]
@@ -118,13 +175,21 @@ def _began(profile: str, name: str) -> float:
 
 
 def _jobs() -> int:
-    text = os.environ.get("RCLIB_JOBS", "")
+    return _count("RCLIB_JOBS")
+
+
+def _workers() -> int:
+    return _count("RCLIB_WORKERS")
+
+
+def _count(variable: str) -> int:
+    text = os.environ.get(variable, "")
     return int(text) if text.isdecimal() and int(text) > 0 else 1
 
 
 def _say(name: str, text: str, profile: str) -> None:
     elapsed = duration(max(0.0, time.time() - _begin()))
-    print(f"[{elapsed:>8s}] {name}: {text}; {_counts(profile)}", flush=True)
+    report(f"[{elapsed:>8s}] {name}: {text}; {_counts(profile)}", flush=True)
 
 
 @contextmanager
@@ -140,37 +205,66 @@ def running(name: str, profile: str, *, every: float = EVERY) -> Iterator[None]:
     folder = _build(profile)
     folder.mkdir(parents=True, exist_ok=True)
     mark, over = folder / f".{name}.running", threading.Event()
+    asked = folder / f".{name}.{os.getpid()}.asked"
     begin, last = time.monotonic(), expected(name, profile)
-    about = f"took {duration(last)} last time" if last else "never ran here"
+    about = f"about {duration(last)}" if last else "never ran here"
 
     def live() -> None:
         while not over.wait(every):
             _say(name, f"running for {duration(time.monotonic() - begin)}, {about}", profile)
 
     mark.touch()
+    began = mark.stat().st_mtime
     _say(name, f"begins, {about}", profile)
     threading.Thread(target=live, daemon=True).start()
+    before = os.environ.get(ASKED_VARIABLE)
+    os.environ[ASKED_VARIABLE] = str(asked)  # the kernel inherits it
     try:
         yield
-        seconds = time.monotonic() - begin
-        (folder / f".{name}.seconds").write_text(f"{seconds:.1f}\n", encoding="utf-8")
+        note = _took(time.monotonic() - begin, asked, began)
+        (folder / f".{name}.seconds").write_text(json.dumps(note) + "\n", encoding="utf-8")
     finally:
         over.set()
         mark.unlink(missing_ok=True)
+        asked.unlink(missing_ok=True)
+        os.environ.pop(ASKED_VARIABLE)
+        if before is not None:
+            os.environ[ASKED_VARIABLE] = before
+
+
+def _took(seconds: float, asked: Path, began: float) -> dict[str, Any]:
+    """What is kept of an execution: of `seconds`, those that did not go into runs computed since
+    `began`, and all runs that the notebook asked for."""
+    try:
+        runs = {str(k): float(v) for k, v in json.loads(asked.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, AttributeError):
+        runs = {}  # a notebook without a study
+    computed = 0.0
+    for path, one in runs.items():
+        try:
+            computed += one if (paths.cache_dir() / path).stat().st_mtime >= began - 1 else 0.0
+        except OSError:  # removed meanwhile
+            continue
+    # Runs are timed by themselves, so with many short ones more may be left than there is.
+    drawing = max(seconds - computed / _workers(), min(seconds, LEAST))
+    return {"seconds": round(seconds, 1), "drawing": round(drawing, 1), "runs": runs}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print what `make figures` is about to do."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rclib.execution.progress", description=main.__doc__
-    )
+    parser = Parser(prog="python -m rclib.execution.progress", description=main.__doc__)
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args(argv)
     try:
-        print(plan(arguments.profile, jobs=max(1, arguments.jobs)), flush=True)
+        paths.results_dir(arguments.profile)  # known?
+        if names := _todo():
+            forecast = _build(arguments.profile) / ".forecast.json"
+            forecast.parent.mkdir(parents=True, exist_ok=True)
+            forecast.write_text(json.dumps(foresee(names, arguments.profile)), encoding="utf-8")
+        report(plan(arguments.profile, jobs=max(1, arguments.jobs)), flush=True)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 2
     return 0
 

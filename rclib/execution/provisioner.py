@@ -13,7 +13,6 @@ import os
 import select
 import signal
 import socket
-import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +23,7 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 from rclib.execution.kernel_server import LARGEST, circumstances, peer
 from rclib.execution.kernels import OFFER, address, offered
+from rclib.files.terminal import note
 
 __all__ = ["NAME", "Forked", "ForkedProvisioner", "RefusedError", "register"]
 
@@ -120,7 +120,7 @@ class ForkedProvisioner(LocalProvisioner):
 
 def _say(text: str) -> None:
     if os.environ.get("RCLIB_KERNEL") == "verbose":
-        print(f"kernel: {text}", file=sys.stderr, flush=True)
+        note(f"kernel: {text}")
 
 
 def _fork(command: list[str], given: dict[str, Any]) -> Forked:

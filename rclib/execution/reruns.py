@@ -31,6 +31,7 @@ from safetensors import safe_open
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.terminal import Parser, note, report
 from rclib.runs import store
 
 __all__ = ["differences", "main", "rerun", "stored_runs"]
@@ -131,7 +132,7 @@ def _child(names: Sequence[str]) -> int:
         before = store.lookup(function, config)
         assert before is not None
         torch.set_num_threads(threads)
-        print(json.dumps(differences(before, function(None, **config), names)), file=output)
+        output.write(json.dumps(differences(before, function(None, **config), names)) + "\n")
         output.flush()
     return 0
 
@@ -151,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["--child"]:
         return _child(given[1:])
-    parser = argparse.ArgumentParser(prog="python -m rclib.execution.reruns")
+    parser = Parser(prog="python -m rclib.execution.reruns")
     parser.add_argument("function", help="name of the stored function, e.g. student_run")
     parser.add_argument("--where", type=_argument, action="append", default=[], help="name=value")
     parser.add_argument("--kernel", default="Haswell", help="OpenBLAS's kernels; '' as it is")
@@ -164,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)  # as notebooks run, so that keys are theirs
     runs, with_data = stored_runs(options.function, where)
     if not runs:
-        print(f"error: no stored run of {options.function} with {where}", file=sys.stderr)
+        note(f"error: no stored run of {options.function} with {where}")
         return 2
     found = rerun(runs, options.arrays, kernel=options.kernel, threads=options.threads)
     varying = [k for k in runs[0][1] if len({json.dumps(c.get(k)) for _, c in runs}) > 1]
@@ -177,11 +178,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     moved = sum(row["largest"] > options.above for row in rows)
     for row in rows:
         mark = "depends" if row["largest"] > options.above else "       "
-        print(f"{mark} {row['largest']:8.1e}  " + ", ".join(f"{k} {row[k]}" for k in varying))
+        report(f"{mark} {row['largest']:8.1e}  " + ", ".join(f"{k} {row[k]}" for k in varying))
     how = f"kernel {options.kernel or 'as it is'}, {options.threads} threads"
-    print(f"{moved} of {len(rows)} runs differ by more than {options.above:g} ({how})")
+    report(f"{moved} of {len(rows)} runs differ by more than {options.above:g} ({how})")
     if with_data:
-        print(f"{with_data} more ran on a data set and were left out")
+        report(f"{with_data} more ran on a data set and were left out")
     if options.out:
         record = {"function": options.function, "where": where, "arrays": options.arrays}
         record |= {"kernel": options.kernel, "threads": options.threads, "above": options.above}

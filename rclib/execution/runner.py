@@ -7,7 +7,6 @@ its own. An error is one line: notebook, cell, kind, message.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import sys
@@ -20,6 +19,7 @@ from rclib import paths
 from rclib.execution import kernels, progress
 from rclib.files.plain import DataError, read_plain
 from rclib.files.strict import parse_yaml
+from rclib.files.terminal import Parser, note, report
 from rclib.study.parameters import Parameters, read_parameters, undeclared_seeds
 from rclib.study.results import read_results, score
 from rclib.study.session import NOTEBOOK_VARIABLE
@@ -92,12 +92,12 @@ def _profile_file(name: str, profile: str) -> dict[str, Any]:
     if parameters.get("profile") != profile:  # its results would land among another profile's
         raise RunError(
             f"parameters file notebooks/{profile}/{path.name} must set profile: {profile}, "
-            f"got {parameters.get('profile')!r}"
+            f"got {parameters.get('profile')!r:.80}"
         )
     if parameters.get("needs") not in (None, "gpu"):
         raise RunError(
             f"parameters file notebooks/{profile}/{path.name}: needs can only be gpu, "
-            f"got {parameters['needs']!r}"
+            f"got {parameters['needs']!r:.80}"
         )
     return parameters
 
@@ -223,6 +223,10 @@ def execute(
             # Silences the kernel's start-up warnings; errors in cells come as exceptions.
             extra_arguments=["--log-level=CRITICAL"],
         )
+        if folder is None:  # the paper's figure below the title, from one folder deeper
+            text = temporary.read_text(encoding="utf-8")
+            moved = text.replace("](../figures/", "](../../figures/")
+            temporary.write_text(moved, encoding="utf-8")
         os.replace(temporary, target)
     except PapermillExecutionError as error:
         raise RunError(
@@ -288,15 +292,15 @@ def run_one(name: str, profile: str, overrides: dict[str, Any]) -> None:
     if missing:
         have = (paths.results_dir(profile) / f"{name}.json").is_file()
         left = "results made elsewhere stay" if have else "there are no results yet"
-        print(f"{name:44s}  not run: needs {missing}; {left}", flush=True)
+        report(f"{name:44s}  not run: needs {missing}; {left}", flush=True)
         return
     begin = time.monotonic()
     with progress.running(name, profile):
         execute(name, profile=profile, overrides=overrides)
     own = paths.results_dir(profile) / f"{name}.json"  # what others wrote is theirs to mend
     got, made = score(read_results(own)) if own.is_file() else (0, 0)
-    seconds = time.monotonic() - begin
-    print(f"{name:44s} {seconds:8.1f} s   {got} of {made} claims reproduced", flush=True)
+    claims = f"   {got} of {made} claims reproduced" if made else ""  # the overview makes none
+    report(f"{name:44s} {time.monotonic() - begin:8.1f} s{claims}", flush=True)
 
 
 def _override(text: str) -> tuple[str, Any]:
@@ -311,9 +315,7 @@ def _override(text: str) -> tuple[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, check or refresh the notebooks."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rclib.execution.runner", description=main.__doc__
-    )
+    parser = Parser(prog="python -m rclib.execution.runner", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="execute one notebook")
     run.add_argument("name")
@@ -332,12 +334,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 check_parameters(name, profile_parameters(name, arguments.profile))
                 check_seeds(name)
         else:
-            print("\n".join(refresh()) or "all notebooks are current")
+            report("\n".join(refresh()) or "all notebooks are current")
     except (RunError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        note(f"error: {error}")
         return 1
     except KeyboardInterrupt:  # what was finished before is kept
-        print("interrupted", file=sys.stderr, flush=True)
+        note("interrupted")
         return 130
     return 0
 

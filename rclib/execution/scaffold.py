@@ -14,7 +14,6 @@ files are in `templates/`. Either all are written or none.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import keyword
 import os
@@ -29,6 +28,7 @@ from typing import Any
 from rclib import paths
 from rclib.files.atomic import write_atomically
 from rclib.files.strict import parse_yaml
+from rclib.files.terminal import Parser, note, report
 
 __all__ = ["MARK", "Plan", "ScaffoldError", "main", "plan", "template", "write"]
 
@@ -264,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     What is not given is read from RCLIB_NEW_NAME, RCLIB_NEW_PAPER and RCLIB_NEW_TITLE, where
     `make new` puts it: text in the environment is text, whatever characters it has.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rclib.execution.scaffold", description=(main.__doc__ or "").split("\n")[0]
     )
     parser.add_argument("name", nargs="?", default=os.environ.get("RCLIB_NEW_NAME", ""))
@@ -275,12 +275,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         made = plan(given.name, paper=given.paper, title=given.title, root=paths.project_root())
         write(made)
     except (ScaffoldError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 1
     for what, written in (("new", made.new), ("changed", made.changed)):
         for path in written:
-            print(f"{what:8s} {path}")
-    print(
+            report(f"{what:8s} {path}")
+    report(
         f"It runs as it is: python -m rclib.execution.runner run {given.name}\n"
         f"Then put your own in its place; what still says {MARK!r} fails a test. CONTRIBUTING.md "
         "has the rules."

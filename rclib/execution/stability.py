@@ -9,7 +9,6 @@ seeds.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rclib import paths
+from rclib.files.terminal import Parser, note, report
 from rclib.study.parameters import whole_seeds
 from rclib.study.seeds import load_stability, moving_verdicts, stability_path, tallies
 
@@ -73,7 +73,7 @@ def run_seed_sets(
         for n, future in enumerate(as_completed(futures), 1):
             name, i = futures[future]
             found[name, i] = future.result()
-            print(f"{n:3d} of {len(futures)}  {name}, seeds + {STEP * i}", flush=True)
+            report(f"{n:3d} of {len(futures)}  {name}, seeds + {STEP * i}", flush=True)
             runs = [found[name, j] for j in range(repeats) if (name, j) in found]
             if len(runs) == repeats and runs[0]:
                 yield {
@@ -90,9 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from rclib.execution import kernels, runner
     from rclib.files.atomic import write_atomically
 
-    parser = argparse.ArgumentParser(
-        prog="python -m rclib.execution.stability", description=main.__doc__
-    )
+    parser = Parser(prog="python -m rclib.execution.stability", description=main.__doc__)
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
@@ -118,10 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 write_atomically(path, text.encode())
         found = load_stability(arguments.profile)
     except (runner.RunError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 1
     if found:
-        print(moving_verdicts(found))
+        report(moving_verdicts(found))
     return 0
 
 

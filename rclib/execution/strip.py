@@ -6,13 +6,13 @@ changed a file, so that the commit is looked at again. `make notebooks` leaves t
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rclib.files.atomic import write_atomically
+from rclib.files.terminal import Parser, note, report
 
 __all__ = ["KEEP", "main", "stripped"]
 
@@ -22,7 +22,10 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 # A file can hold anything, and nbformat finds it out in many ways.
-_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
+_UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, NameError, AssertionError),
+    RecursionError,
+)
 
 
 def stripped(notebook: Any) -> Any:
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Strip notebooks in place; 1 if one of them changed or cannot be read."""
     import nbformat
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rclib.execution.strip", description=(main.__doc__ or "").split(";")[0]
     )
     parser.add_argument("files", nargs="+", type=Path)
@@ -57,12 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             made = nbformat.writes(stripped(nbformat.reads(text, as_version=4)))
         except (*_UNREADABLE, nbformat.ValidationError) as error:
             reason = " ".join(str(error).split())[:200]
-            print(f"error: {path}: not a notebook that can be read: {reason}", file=sys.stderr)
+            note(f"error: {path}: not a notebook that can be read: {reason}")
             status = 1
             continue
         if (made.rstrip("\n") + "\n") != text:
             write_atomically(path, (made.rstrip("\n") + "\n").encode())
-            print(f"stripped {path}")
+            report(f"stripped {path}")
             status = 1
     return status
 

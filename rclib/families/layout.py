@@ -16,7 +16,8 @@ A table is a YAML file, for the families that ship (`rclib/families/tables/*.yam
 `{b}` stands for the block's number in a pattern and in the indices. Optional: `model_types`
 (values of config.json's `model_type`), `prefixes` that names may have, `ignore` (patterns of
 buffers that are no weights), `rename` (last parts of names), `ordered` (indices that may not be
-resized, with the reason) and `tied` (head and embedding that are one tensor).
+resized, with the reason), `tied` (head and embedding that are one tensor) and `resize` (what
+`python -m rclib resize` must know: `rclib.families.table.ResizeRow`).
 """
 
 from __future__ import annotations

@@ -12,12 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rclib.checkpoints.errors import printable
 from rclib.checkpoints.names import shorter_names
 from rclib.families.axis_notation import NotationError, parse
 from rclib.files.plain import DataError, read_plain
 from rclib.files.strict import parse_yaml
 
-__all__ = ["Family", "FamilyError", "TiedRow", "read_family"]
+__all__ = ["Family", "FamilyError", "ResizeRow", "TiedRow", "read_family"]
 
 MAX_BYTES = 1 << 20
 # Rows, prefixes and texts beyond these describe no model; names are looked up in every one.
@@ -32,7 +33,10 @@ Entries = TypeVar("Entries", bound=Sized)
 
 
 class FamilyError(ValueError):
-    """A table that cannot be used, or a checkpoint that it does not describe; one line."""
+    """A table that cannot be used, or a checkpoint it does not describe; one printable line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,25 @@ class TiedRow:
     embedding: str
     default: bool
     scaled: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ResizeRow:
+    """`resize` of a table: what another width needs beside the weights.
+
+    norm : "rms" or "layer", what stands in front of the blocks' matrices; config : key of
+    config.json -> index whose size it holds ("heads": of all query heads); divided : whether the
+    size of a head is always width / heads, or for which model_types; multiple : model_types whose
+    width must be a multiple of the heads all the same; ratio : MLP / width where the model knows
+    no other; follow : index -> index whose size it has.
+    """
+
+    norm: str
+    config: Mapping[str, str]
+    divided: bool | tuple[str, ...] = False
+    multiple: tuple[str, ...] = ()
+    ratio: int | None = None
+    follow: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,6 +83,7 @@ class Family:
     rename: Mapping[str, str] = field(default_factory=dict)
     ordered: Mapping[str, str] = field(default_factory=dict)
     tied: TiedRow | None = None
+    resize: ResizeRow | None = None
 
     def find(self, name: str) -> tuple[str, dict[str, str]] | None:
         """(pattern, {placeholder: digits}) of the row that describes a tensor, or None."""
@@ -190,7 +214,7 @@ def read_family(path: str | Path) -> Family:
 
 _KEYS = {
     "family", "tensors", "sets", "model_types", "prefixes", "ignore", "sizes", "rename",
-    "ordered", "tied",
+    "ordered", "tied", "resize",
 }  # fmt: skip
 
 
@@ -238,6 +262,7 @@ def _checked(content: Any, name: str) -> Family:
         rename=_few("rename", _texts("rename", table.get("rename", {}))),
         ordered=ordered,
         tied=_tied(table["tied"], rows) if "tied" in table else None,
+        resize=_resize(table["resize"], indices) if "resize" in table else None,
     )
 
 
@@ -263,6 +288,29 @@ def _tied(value: Any, rows: Mapping[str, str]) -> TiedRow:
     if not isinstance(entry["default"], bool):
         raise FamilyError("tied: default must be true or false")
     return TiedRow(heads, embedding, entry["default"], scaled)
+
+
+def _resize(value: Any, indices: set[str]) -> ResizeRow:
+    entry = _mapping("resize", value)
+    unknown = set(entry) - {"norm", "config", "divided", "multiple", "ratio", "follow"}
+    if unknown or not {"norm", "config"} <= set(entry):
+        raise FamilyError(
+            "resize must have norm and config, and may have divided, multiple, ratio, follow"
+        )
+    config = _texts("resize: config", entry["config"])
+    follow = _texts("resize: follow", entry.get("follow", {}))
+    for index in (*config.values(), *follow, *follow.values()):
+        if index not in indices | {"heads"}:
+            raise FamilyError(f"resize: index {index!r} occurs in no row")
+    if entry["norm"] not in ("rms", "layer") or "stream" not in config.values():
+        raise FamilyError("resize: norm must be rms or layer, and config must name the stream")
+    divided, ratio = entry.get("divided", False), entry.get("ratio")
+    if ratio is not None and (not isinstance(ratio, int) or ratio < 1):
+        raise FamilyError("resize: ratio must be a positive whole number")
+    if not isinstance(divided, bool):
+        divided = _list("resize: divided", divided)
+    multiple = _list("resize: multiple", entry.get("multiple", []))
+    return ResizeRow(entry["norm"], config, divided, multiple, ratio, follow)
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rclib.files.terminal import note
+
 __all__ = ["main", "only_one"]
 
 
@@ -33,10 +35,8 @@ def only_one(path: Path) -> Iterator[None]:
         except BlockingIOError:
             handle.seek(0)
             holder = handle.read().strip() or "unknown"
-            print(
+            note(
                 f"another run is under way in this checkout (process {holder}); waiting for it",
-                file=sys.stderr,
-                flush=True,
             )
             fcntl.flock(handle, fcntl.LOCK_EX)
         handle.truncate(0)
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `COMMAND` under the lock `PATH`: PATH -- COMMAND ...; returns the command's status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if len(arguments) < 3 or arguments[1] != "--":
-        print("usage: python -m rclib.files.lock PATH -- COMMAND ...", file=sys.stderr)
+        note("usage: python -m rclib.files.lock PATH -- COMMAND ...")
         return 2
     try:
         with only_one(Path(arguments[0])):
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 process.wait()
                 return 130
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 1
     return 128 - status if status < 0 else status
 

@@ -1,7 +1,8 @@
 """Figures of checkpoints: Figure 4.4, heat maps of blocks, spectra of all matrices.
 
 Functions take results and draw them; they compute nothing. Colours, markers and line styles
-are those of `rclib.plots.panels`.
+are those of `rclib.plots.style`. Functions that return a figure are
+`rclib.plots.drawing.redrawable`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import seaborn as sns
 from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
-from rclib.plots.style import DASHES, DIVERGING, MARKERS, WIDTH
+from rclib.plots import parts
+from rclib.plots.drawing import redrawable
+from rclib.plots.style import DASHES, DIVERGING, FIXED, GREY, MARKERS, WIDTH, Look, colour, looks
 
 __all__ = [
     "block_heat_maps",
@@ -39,60 +42,103 @@ def _grid(count: int, *, columns: int, width: float, height: float) -> tuple[Fig
     panels = list(grid.flat)
     for panel in panels[count:]:
         panel.set_visible(False)
-    for panel in panels[max(0, count - columns) : count]:
+    for panel in panels[:count]:
         panel.tick_params(labelbottom=True)
+    for panel in panels[max(0, count - columns) : count]:
         panel.set_xlabel("block")
     return figure, panels[:count]
 
 
 def _line(panel: Panel, i: int, x: Sequence[float], y: Sequence[float], **options: object) -> None:
-    colours = sns.color_palette("colorblind")
     panel.plot(
         x,
         y,
-        color=colours[i % len(colours)],
+        color=colour(i),
         marker=MARKERS[i % len(MARKERS)],
-        linestyle=DASHES[(i // len(colours) + i) % len(DASHES)],
+        linestyle=DASHES[i % len(DASHES)],
         ms=3.5,
         lw=1.2,
         **options,  # type: ignore[arg-type]
     )
 
 
+def _up_to(panels: Sequence[Panel], *values: pd.Series[float]) -> None:
+    """From 0 to a little above all values, at most to 1: what lies on the floor is not seen."""
+    top = max(float(value.max()) for value in values)
+    for panel in panels:
+        panel.set_ylim(0, min(1.02, 1.15 * top) if top > 0 else 1.02)
+
+
+def _source_looks(sources: Sequence[str]) -> dict[str, tuple[Look, bool]]:
+    """How each source looks, and whether its markers are hollow: "MF, step 0" and "MF, step 9" are
+    of one colour, the first of them is hollow."""
+    heads = [source.split(",")[0] for source in sources]
+    several = {head for head in heads if head in FIXED and heads.count(head) > 1}
+    by_head = looks([h if h in several else s for h, s in zip(heads, sources, strict=True)])
+    found: dict[str, tuple[Look, bool]] = {}
+    for head, source in zip(heads, sources, strict=True):
+        if head not in several:
+            found[source] = (by_head[source], False)
+            continue
+        first = head not in [other.split(",")[0] for other in found]
+        own = by_head[head]
+        dashes = ":" if first else "-"
+        found[source] = ({**own, "linestyle": dashes}, first)  # type: ignore[typeddict-item]
+    return found
+
+
+@redrawable
 def largest_correlations(frame: pd.DataFrame) -> Figure:
     """Figure 4.4: the largest |correlation| of each block, one panel an index set.
 
-    frame : columns source, block, set, value, chance; one line a source, and in its colour
-    dotted the 95 percent level of chance. Several rows of one source and block (seeds) give their
-    mean and, as a band, their range.
+    frame : columns source, block, set, value, chance; one line a source, and dotted the 95 percent
+    level of chance (of each source in its colour, where they differ). Several rows of one source
+    and block (seeds) give their mean and, as a bar, their range.
     """
     frame = frame[frame.block.notna()]
     sets, sources = list(dict.fromkeys(frame.set)), list(dict.fromkeys(frame.source))
-    figure, panels = _grid(len(sets), columns=3, width=2.7, height=2.3)
-    colours = sns.color_palette("colorblind")
-    for panel, name in zip(panels, sets, strict=True):
+    figure, panels = _grid(len(sets) + (len(sets) > 1), columns=3, width=2.33, height=2.0)
+    look = _source_looks(sources)
+    for panel, name in zip(panels, sets, strict=False):
+        here = frame[frame.set == name]
+        one_level = here.groupby("block").chance.nunique().max() == 1
         for i, source in enumerate(sources):
-            chosen = frame[(frame.set == name) & (frame.source == source)]
+            chosen = here[here.source == source]
             if chosen.empty:
                 continue
+            own, hollow = look[source]
             by_block = chosen.groupby("block")
-            mean, blocks = by_block.value.mean(), [int(b) for b in by_block.groups]
-            _line(panel, i, blocks, list(mean), label=source)
-            colour = colours[i % len(colours)]
-            low, high = by_block.value.min(), by_block.value.max()
-            panel.fill_between(blocks, low, high, color=colour, alpha=0.15, lw=0)
-            panel.plot(blocks, by_block.chance.mean(), color=colour, ls=":", lw=1.0)
+            mean, blocks = by_block.value.mean(), np.array([int(b) for b in by_block.groups])
+            bars = [mean - by_block.value.min(), by_block.value.max() - mean]
+            beside = 0.07 * (i - (len(sources) - 1) / 2)  # no source hides another
+            panel.errorbar(
+                blocks + beside, mean, yerr=bars if chosen.block.duplicated().any() else None,
+                label=source, ms=3.5, lw=1.2, elinewidth=0.7,
+                mfc="white" if hollow else own["color"], **own,
+            )  # fmt: skip
+            level = by_block.chance.mean()
+            if not one_level:
+                panel.plot(blocks, level, color=own["color"], ls=":", lw=1.0)
+            elif i == 0:
+                panel.plot(blocks, level, color=GREY, ls=":", lw=1.0)
         panel.set_title(name)
-        panel.set_ylim(0, 1.02)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for panel in panels[::3]:
+    for panel in panels[max(0, len(sets) - 3) : len(sets)]:
+        panel.set_xlabel("block")
+    _up_to(panels, frame.value, frame.chance)
+    for panel in panels[: len(sets) : 3]:
         panel.set_ylabel("largest |correlation|")
-    panels[0].plot([], [], color="0.3", ls=":", lw=1.0, label="chance, 95 %")
+    panels[0].plot([], [], color=GREY, ls=":", lw=1.0, label="chance, 95 %")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 3))
+    if len(sets) > 1:  # the last cell is for the legend
+        panels[len(sets)].set_axis_off()
+        panels[len(sets)].legend(handles, labels, loc="center left")
+    else:
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 3))
     return figure
 
 
+@redrawable
 def largest_by_vector(frame: pd.DataFrame, chance: pd.DataFrame) -> Figure:
     """Each vector's largest |correlation| with another one of its set, one row a set.
 
@@ -109,9 +155,9 @@ def largest_by_vector(frame: pd.DataFrame, chance: pd.DataFrame) -> Figure:
         for i, (vector, group) in enumerate(chosen.groupby("vector", sort=False)):
             _line(panel, i, list(group.block), list(group.value), label=str(vector))
         level = chance[chance.set == name]
-        panel.plot(level.block, level.chance, color="0.3", ls=":", lw=1.0, label="chance, 95 %")
+        panel.plot(level.block, level.chance, color=GREY, ls=":", lw=1.0, label="chance, 95 %")
         panel.set_title(name)
-        panel.set_ylim(0, 1.02)
+        _up_to([panel], chosen.value, level.chance)
         panel.set_ylabel("largest |correlation|")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.legend(fontsize=5, loc="upper left", bbox_to_anchor=(1.01, 1.02))
@@ -119,6 +165,7 @@ def largest_by_vector(frame: pd.DataFrame, chance: pd.DataFrame) -> Figure:
     return figure
 
 
+@redrawable
 def block_heat_maps(
     matrices: Mapping[str, tuple[Sequence[str], np.ndarray, float]], *, title: str
 ) -> Figure:
@@ -131,7 +178,7 @@ def block_heat_maps(
     figure, grid = plt.subplots(
         1,
         len(matrices),
-        figsize=(0.22 * sum(counts) + 1.2 * len(counts) + 0.8, 0.22 * max(counts) + 1.8),
+        figsize=(0.225 * sum(counts) + 0.55 * len(counts) + 0.6, 0.225 * max(counts) + 1.4),
         squeeze=False,
         width_ratios=counts,
     )
@@ -142,26 +189,35 @@ def block_heat_maps(
         panel.set_yticks(range(len(labels)), labels, fontsize=5)
         panel.grid(False)
         sns.despine(ax=panel, left=True, bottom=True)
-        panel.set_title(f"{name}\nchance {level:.2f}", fontsize=7)
+        panel.set_title(f"{name}\nchance {level:.2f}", fontsize=6.5)
+        panel.set_anchor("N")  # titles at one height
         rows, columns = np.nonzero((np.abs(matrix) > level) & ~np.eye(len(labels), dtype=bool))
         panel.plot(columns, rows, ls="", marker=".", ms=2.5, color="black")
     assert image is not None
-    figure.colorbar(image, ax=grid, shrink=0.8, label="correlation over neurons")
-    figure.suptitle(title, fontsize=8)
+    # panchor: the anchor above would be undone.
+    figure.colorbar(image, ax=grid, shrink=0.8, label="correlation over neurons", panchor=False)
+    figure.suptitle(
+        f"{title}\ndots: above chance, which independent vectors stay below in 95 % of cases",
+        fontsize=8,
+    )
     return figure
 
 
+@redrawable
 def p_values(frame: pd.DataFrame) -> Figure:
     """Share of tests with a p-value of at most p; the diagonal is what chance alone gives.
 
     frame : columns group, p (ascending), share.
     """
     figure, panel = plt.subplots(figsize=(3.6, 3.0))
-    colours = sns.color_palette("colorblind")
-    for i, (name, group) in enumerate(frame.groupby("group", sort=False)):
-        colour = colours[i % len(colours)]
-        panel.step(group.p, group.share, where="post", color=colour, ls=DASHES[i], label=str(name))
-    panel.plot([0, 1], [0, 1], color="0.3", ls=":", lw=1.0, label="chance")
+    look = looks(list(frame.group.unique()))
+    for name, group in frame.groupby("group", sort=False):
+        own = look[str(name)]
+        panel.step(
+            group.p, group.share, where="post", color=own["color"], ls=own["linestyle"],
+            label=str(name),
+        )  # fmt: skip
+    panel.plot([0, 1], [0, 1], color=GREY, ls=":", lw=1.0, label="chance")
     panel.set_xlabel("p-value, corrected for the pairs")
     panel.set_ylabel("share of tests at most p")
     panel.set_xlim(0, 1)
@@ -215,6 +271,7 @@ def matrices(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+@redrawable
 def spectra_over_blocks(frame: pd.DataFrame, *, rows: Mapping[str, str]) -> Figure:
     """Quantities of every matrix against the block, one panel each, one line a matrix.
 
@@ -227,11 +284,18 @@ def spectra_over_blocks(frame: pd.DataFrame, *, rows: Mapping[str, str]) -> Figu
             _line(panel, i, list(group.block), list(group[quantity]), label=str(name))
         panel.set_ylabel(label)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        values = frame[quantity].dropna()
+        if len(values) and (values == values.iloc[0]).all():  # no range to show: one around it
+            middle = float(values.iloc[0])
+            panel.set_ylim(min(0.0, 2.0 * middle), max(0.0, 2.0 * middle) or 1.0)
+        if pd.api.types.is_integer_dtype(values):
+            panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=6)
     return figure
 
 
+@redrawable
 def eigenvalue_histograms(frame: pd.DataFrame) -> Figure:
     """Histograms of log10 of the eigenvalues, one row a matrix, one column a block.
 
@@ -244,7 +308,7 @@ def eigenvalue_histograms(frame: pd.DataFrame) -> Figure:
     figure, grid = plt.subplots(
         len(names), len(blocks), figsize=(2.2 * len(blocks), 1.5 * len(names)), squeeze=False
     )
-    colour, dark = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[3]
+    bright, dark = colour(0), colour(3)
     for i, name in enumerate(names):
         for j, block in enumerate(blocks):
             panel = grid[i, j]
@@ -253,10 +317,9 @@ def eigenvalue_histograms(frame: pd.DataFrame) -> Figure:
                 panel.set_visible(False)
                 continue
             edges = [*bins.left, bins.right.iloc[-1]]
-            panel.stairs(bins.density, edges, fill=True, color=colour)
+            panel.stairs(bins.density, edges, fill=True, color=bright)
             panel.stairs(bins.law, edges, color=dark, ls="--", lw=0.9)
-            panel.set_yscale("log")
-            panel.yaxis.set_minor_locator(NullLocator())
+            parts.log_axis(panel, "y")
             seen = bins.density[bins.density > 0]
             panel.set_ylim(0.5 * seen.min(), 3.0 * max(seen.max(), bins.law.fillna(0).max()))
             panel.xaxis.set_major_locator(MaxNLocator(4))

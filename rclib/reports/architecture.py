@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.terminal import note, report
 from rclib.reports.drawing import draw_layers
 
 __all__ = ["imports", "layers", "main", "page", "picture", "summaries", "upward", "without_detours"]
@@ -145,15 +146,15 @@ def main() -> int:
     try:
         texts = {"how_the_pieces_fit.svg": picture(root), "how_the_pieces_fit.md": page(root)}
     except (OSError, KeyError, ValueError) as error:
-        print(f"error: the picture of the layers cannot be drawn: {error!r}", file=sys.stderr)
+        note(f"error: the picture of the layers cannot be drawn: {error!r}")
         return 2
     for name, text in texts.items():
         path = root / "docs" / name
         if path.is_file() and path.read_text(encoding="utf-8") == text:
-            print(f"docs/{name} is current")
+            report(f"docs/{name} is current")
         else:
             write_atomically(path, text.encode())
-            print(f"docs/{name} updated")
+            report(f"docs/{name} updated")
     return 0
 
 

@@ -1,30 +1,33 @@
-"""The README's table of series, written from the committed results files.
+"""What the README says of the results: findings, series with their scores, where it can be opened.
 
-`python -m rclib.reports.readme` replaces what stands between the two markers; a test checks that
-the committed README is current.
+`python -m rclib.reports.readme` replaces what stands between each pair of markers; a test checks
+that the committed README is current. The links to Binder and Colab take the address of git's
+remote; without a remote the address stays that is there.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.origin import owner_and_name, repository_address
+from rclib.files.terminal import note, report
+from rclib.reports.findings import finding_lines
 from rclib.reports.replication import table_row
 from rclib.reports.series import verdict_counts
-from rclib.study.multiplicity import corrected
 from rclib.study.papers import Papers, Run, committed_runs, load_papers
-from rclib.study.seeds import load_stability, sentence
 
-__all__ = ["BEGIN", "END", "main", "series_table", "with_table"]
+__all__ = ["NOWHERE", "current", "main", "open_links", "series_table", "with_section"]
 
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+NOWHERE = "OWNER/NAME"
+FIRST = "11_figure_4_1_heat_maps"  # the notebook that Colab opens with
 
 
 def series_table(papers: Papers, runs: Mapping[str, Run]) -> str:
-    """Markdown: one row a series (its page, notebooks, minutes, verdicts), and how many verdicts
-    stand corrected for their number and with other seeds."""
+    """Markdown: one row a series, its page, number of notebooks, minutes and verdicts."""
     lines = ["| series | notebooks | core-minutes | claims |", "|---|---|---|---|"]
     for series in papers.series:
         own = [run.record for name, run in runs.items() if series.holds(name)]
@@ -36,27 +39,53 @@ def series_table(papers: Papers, runs: Mapping[str, Run]) -> str:
                 verdict_counts({"claims": [c for record in own for c in record["claims"]]}),
             ]
             lines.append(table_row(cells))
-    lines += ["", str(corrected(c for run in runs.values() for c in run.record["claims"]))]
-    seeds = load_stability("quick")
-    return "\n".join([*lines, *(["", sentence(seeds)] if seeds else [])])
+    return "\n".join(lines)
 
 
-def with_table(text: str, table: str) -> str:
-    """`text` with what stands between the markers replaced; ValueError if a marker is missing."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"text must hold {BEGIN!r} and {END!r} once each, in this order")
-    before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}"
+def open_links(place: str) -> str:
+    """Markdown: where the notebooks run without an installation; place is OWNER/NAME at GitHub."""
+    binder = f"https://mybinder.org/v2/gh/{place}/HEAD?labpath=notebooks"
+    colab = f"https://colab.research.google.com/github/{place}/blob/HEAD/notebooks/{FIRST}.ipynb"
+    if place == NOWHERE:  # no links that lead nowhere
+        return f"Without an installation: Binder (`{binder}`) or Colab (`{colab}`)."
+    return f"Without an installation: [Binder]({binder}) or [Colab]({colab})."
+
+
+def with_section(text: str, name: str, content: str) -> str:
+    """`text` with what stands between the markers of `name` replaced; ValueError if a marker is
+    missing."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"text must hold {begin!r} and {end!r} once each, in this order")
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
+
+
+def current(text: str, papers: Papers, runs: Mapping[str, Run], *, address: str = "") -> str:
+    """The README as it should be.
+
+    address : of the repository; "" leaves the one that the text has.
+    """
+    known = re.search(r"mybinder\.org/v2/gh/([\w.-]+/[\w.-]+)/HEAD", text)
+    place = owner_and_name(address) or (known[1] if known else NOWHERE)
+    text = with_section(text, "findings", finding_lines(papers, runs))
+    text = with_section(text, "figures", series_table(papers, runs))
+    return with_section(text, "open", open_links(place))
 
 
 def main() -> int:
-    """Rewrite the table in README.md from the committed results."""
-    path = paths.project_root() / "README.md"
+    """Rewrite the README's sections from the committed results and git's remote."""
+    root = paths.project_root()
+    path = root / "README.md"
     text = path.read_text(encoding="utf-8")
-    new = with_table(text, series_table(load_papers(), committed_runs()))
+    try:
+        new = current(text, load_papers(), committed_runs(), address=repository_address(root))
+    except ValueError as error:
+        note(f"error: {error}")
+        return 2
     if new != text:
         write_atomically(path, new.encode())
-    print("README.md is current" if new == text else "README.md updated")
+    report("README.md is current" if new == text else "README.md updated")
     return 0
 
 

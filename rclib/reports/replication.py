@@ -1,35 +1,47 @@
 """replication.md and codecheck.yml, written from the results files.
 
-`python -m rclib.reports.replication` makes both: a table of every figure, table, algorithm and
-example of the two papers with what was run and measured for it, and the manifest of outputs that a
-CODECHECK (https://codecheck.org.uk) starts from. What the papers hold is in the files of
+`python -m rclib.reports.replication` makes both: one line a claim with its criterion, value and
+verdict, what each paper holds and where it is replicated, deviations with their reasons, how each
+notebook was run; and the manifest of outputs that a CODECHECK (https://codecheck.org.uk) starts
+from. What the papers hold is in the files of
 `rclib/study/papers`; every number comes from the committed results. A test checks that the
 committed files are current.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.terminal import note, report
+from rclib.study.claims import VERDICTS
+from rclib.study.findings import measured
 from rclib.study.multiplicity import corrected
 from rclib.study.papers import Item, Paper, Papers, Record, Run, committed_runs, load_papers
 from rclib.study.results import tally
+from rclib.study.seeds import load_stability, sentence
+from rclib.study.wording import plain_note
 
 __all__ = [
     "codecheck",
     "deviations",
     "main",
-    "measured",
     "notebook_link",
     "replication",
     "table_row",
 ]
 
 _RECORDS = "rclib/experiments/mean_field/records/figure_4_5"
+_FILES = (
+    ("png", "figure"),
+    ("pdf", "figure"),
+    ("csv", "data behind it"),
+    ("json.xz", "what it was drawn from"),
+)
 _HIDDEN = {"profile", "dataset", "seeds"}  # parameters that stand elsewhere in the row
 
 
@@ -43,64 +55,104 @@ def deviations(run: Run, papers: Papers) -> list[tuple[Record, str]]:
                 reason = "Its interval straddles the criterion"
                 reason += f" ({claim['repeats']} repeats)." if claim["repeats"] > 1 else "."
             if not reason and claim["verdict"] == "not testable here":
-                reason = claim["note"] + _smaller(run, claim)
+                reason = plain_note(claim["note"]) + _smaller(run, claim)
             found.append((claim, reason))
     return found
 
 
 def replication(papers: Papers, runs: Mapping[str, Run]) -> str:
-    """The text of replication.md."""
+    """The text of replication.md: a score, one line a claim, deviations, how each was run."""
     lines = [
-        "# What was replicated, item by item",
+        "# What was replicated, claim by claim",
         "",
-        "Written by `python -m rclib.reports.replication` from the committed results and from the",
-        "files in `rclib/study/papers`; do not edit. A notebook declares its criteria before it",
-        "computes anything; what was known when they were written stands in the README under",
-        "*Limits*. A claim is *reproduced* when its whole interval meets the criterion, *not",
-        "reproduced* when no part does, *undecided* when the interval straddles it. Minutes are",
-        "those of the training runs on one core.",
+        "Written by `python -m rclib.reports.replication` from the committed results and from",
+        "`rclib/study/papers`; do not edit. [How to read a verdict](docs/verdicts.md) says what",
+        "the columns mean, [the glossary](docs/glossary.md) what the terms mean. Criteria stand in",
+        "a notebook before it computes anything; what was known when they were written is under",
+        "[limits](docs/limits.md). Values have 95 percent intervals over repeats.",
+        "",
+        *_scores(papers, runs),
+        "",
+        str(corrected(c for run in runs.values() for c in run.record["claims"])),
     ]
-    lines += ["", str(corrected(c for run in runs.values() for c in run.record["claims"]))]
+    seeds = load_stability("quick")
+    lines += ["", sentence(seeds)] if seeds else []
     owned: set[tuple[str, str]] = set()
     for paper in papers.papers:
         lines += ["", f"## {_heading(paper)}", ""]
         if paper.finding:
             lines += [f"**Finding.** {' '.join(paper.finding.split())}", ""]
-        for name, text in paper.simplified.items():
-            lines += [f"*Smaller or simpler than in the paper* ({name}): {text}", ""]
-        lines += ["| item | the paper shows | what was run | measured against stated | verdict |"]
-        lines += ["|---|---|---|---|---|"]
+        rows = []
         for item in paper.items:
             run = runs.get(item.notebook)
             claims = [c for c in run.record["claims"] if item.owns(c)] if run else []
             owned |= {(item.notebook, claim["key"]) for claim in claims}
-            lines.append(_row(item, run, claims))
+            label = paper.id if len(paper.id) == 1 else paper.short
+            rows += [_claim_row(run, claim, item, label) for claim in claims if run]
+        lines += [*_CLAIMS, *rows, ""] if rows else []
+        lines += _items(paper, runs)
+        for name, text in paper.simplified.items():
+            lines += ["", f"*Smaller or simpler than in the paper* ({name}): {text}"]
     beyond = [
-        (run, [c for c in run.record["claims"] if (name, c["key"]) not in owned])
+        _claim_row(run, claim)
         for name, run in runs.items()
+        for claim in run.record["claims"]
+        if (name, claim["key"]) not in owned
     ]
-    lines += ["", "## Beyond the papers", ""]
-    lines += [
-        "| notebook | what was run | measured against stated | verdict |",
-        "|---|---|---|---|",
-    ]
-    for run, claims in beyond:
-        if claims:
-            cells = [notebook_link(run), _what(run), _measured(claims), _verdict(claims)]
-            lines.append(table_row(cells))
+    lines += ["", "## Beyond the papers", "", *_CLAIMS, *beyond]
     lines += ["", "## Deviations and their reasons", ""]
-    lines += ["| notebook | statement | criterion | measured | verdict | reason |"]
-    lines += ["|---|---|---|---|---|---|"]
+    lines += ["| notebook | statement | verdict | reason |", "|---|---|---|---|"]
     for run in runs.values():
         for claim, reason in deviations(run, papers):
-            cells = [notebook_link(run), claim["statement"], claim["criterion"], measured(claim)]
-            lines.append(table_row([*cells, claim["verdict"], reason or "No reason is known yet."]))
-    lines += ["", "## Machines", "", "| notebook | profile | machine | versions |"]
-    lines += ["|---|---|---|---|"]
-    for run in runs.values():
-        cells = [notebook_link(run), run.profile, *_machine(run.record["environment"])]
-        lines.append(table_row(cells))
+            cells = [notebook_link(run), claim["statement"], claim["verdict"]]
+            lines.append(table_row([*cells, reason or "No reason is known yet."]))
+    lines += ["", "## How each notebook was run", ""]
+    lines += ["Minutes are those of the training runs on one core.", ""]
+    lines += ["| notebook | profile | data | parameters | seeds | minutes | machine | versions |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    lines += [table_row(_how(run)) for run in runs.values()]
     return "\n".join(lines) + "\n"
+
+
+_CLAIMS = [
+    "| paper | statement | criterion | value | verdict | notebook |",
+    "|---|---|---|---|---|---|",
+]
+
+
+def _scores(papers: Papers, runs: Mapping[str, Run]) -> list[str]:
+    """A table: one row a paper with its claims by verdict, and the claims of none."""
+    rest = [(name, c["key"]) for name, run in runs.items() for c in run.record["claims"]]
+    verdicts = {
+        (name, c["key"]): c["verdict"] for name, run in runs.items() for c in run.record["claims"]
+    }
+    lines = [f"| paper | claims | {' | '.join(VERDICTS)} |", "|---" * (2 + len(VERDICTS)) + "|"]
+
+    def line(name: str, keys: Sequence[tuple[str, str]]) -> None:
+        counts = tally(verdicts[key] for key in keys)
+        cells = [str(counts.get(verdict, "")) for verdict in VERDICTS]
+        lines.append(table_row([name, str(len(keys)), *cells]))
+
+    for paper in papers.papers:
+        own = [
+            (item.notebook, claim["key"])
+            for item in paper.items
+            if item.notebook in runs
+            for claim in runs[item.notebook].record["claims"]
+            if item.owns(claim)
+        ]
+        own = list(dict.fromkeys(own))
+        rest = [key for key in rest if key not in own]
+        if own:
+            line(f"[{paper.short}](#{_anchor(_heading(paper))})", own)
+    if rest:
+        line("[Beyond the papers](#beyond-the-papers)", rest)
+    return lines
+
+
+def _anchor(heading: str) -> str:
+    """The anchor that GitHub and the site give a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def _heading(paper: Paper) -> str:
@@ -108,18 +160,32 @@ def _heading(paper: Paper) -> str:
     return f"{label}{paper.title} ({paper.source})"
 
 
-def _row(item: Item, run: Run | None, claims: Sequence[Record]) -> str:
-    left_open = f"<br>*Left open*: {item.open}" if item.open else ""
-    if not item.notebook:
-        tests = "<br>".join(f"`{test.partition('::')[2]}`" for test in item.tests)
-        done = f"code: {', '.join(f'`{path.strip()}`' for path in item.code.split(','))}"
-        cells = [item.item, item.shows + left_open, done, tests, item.verdict]
-    elif run is None:
-        where = f"notebook {item.notebook}: no results beyond the quick profile yet"
-        cells = [item.item, item.shows + left_open, where, "", "not run yet"]
-    else:
-        cells = [item.item, item.shows + left_open, _what(run), _measured(claims), _verdict(claims)]
-    return table_row(cells)
+def _claim_row(run: Run, claim: Record, item: Item | None = None, label: str = "") -> str:
+    """One claim. What belongs to an item is named by it, with the paper's `label`; otherwise the
+    claim says where it is from."""
+    criterion = f"{claim['quantity']}: {claim['criterion']}"
+    source = f"{label}, {item.item}" if item else claim["paper"]
+    cells = [source, claim["statement"], criterion, measured(claim), claim["verdict"]]
+    name = run.record["notebook"]
+    return table_row([*cells, f"[{name[:2]}](notebooks/{name}.ipynb)"])
+
+
+def _items(paper: Paper, runs: Mapping[str, Run]) -> list[str]:
+    """A table of what the paper holds: what is seen there, where it is replicated, what the
+    sources leave open."""
+    lines = ["| item | the paper shows | replicated by | left open by the paper |"]
+    lines += ["|---|---|---|---|"]
+    for item in paper.items:
+        if not item.notebook:
+            tests = "<br>".join(f"`{test.partition('::')[2]}`" for test in item.tests)
+            code = ", ".join(f"`{path.strip()}`" for path in item.code.split(","))
+            where = f"{code}: {item.verdict}<br>{tests}"
+        elif item.notebook in runs:
+            where = notebook_link(runs[item.notebook])
+        else:
+            where = f"notebook {item.notebook}: no results beyond the quick profile yet"
+        lines.append(table_row([item.item, item.shows, where, item.open]))
+    return lines
 
 
 def table_row(cells: Sequence[str]) -> str:
@@ -141,33 +207,21 @@ def _smaller(run: Run, claim: Record) -> str:
     return f" (at the {profile} profile: {measured(there)}, {there['verdict']})"
 
 
-def measured(claim: Record) -> str:
-    """A claim's value with its interval, e.g. "0.41 [0.39, 0.43]"."""
-    if claim["value"] is None:
-        return "not measured"
-    return f"{claim['value']:.3g} [{claim['low']:.3g}, {claim['high']:.3g}]"
-
-
-def _measured(claims: Sequence[Record]) -> str:
-    return "<br>".join(f"{c['statement']}: {measured(c)}, stated {c['criterion']}" for c in claims)
-
-
-def _verdict(claims: Sequence[Record]) -> str:
-    counts = tally(claim["verdict"] for claim in claims)
-    return "<br>".join(f"{count} {verdict}" for verdict, count in counts.items()) or "no claim"
-
-
-def _what(run: Run) -> str:
-    """Data, scale, seeds, minutes; the machine stands in a table of its own."""
+def _how(run: Run) -> list[str]:
+    """Profile, data, parameters, seeds, minutes and machine of a notebook."""
     record = run.record
     parameters = record["parameters"]
     scale = ", ".join(f"{k} {_plain(v)}" for k, v in parameters.items() if k not in _HIDDEN)
     seeds = parameters.get("seeds")
-    repeats = f"; {len(seeds)} seeds" if isinstance(seeds, list) else ""
-    return (
-        f"{notebook_link(run)}, {run.profile} profile: {record['data']['description']}; "
-        f"{scale}{repeats}; {record['core_seconds'] / 60:.1f} min on one core"
-    )
+    return [
+        notebook_link(run),
+        run.profile,
+        record["data"]["description"],
+        scale,
+        str(len(seeds)) if isinstance(seeds, list) else "",
+        f"{record['core_seconds'] / 60:.1f}",
+        *_machine(record["environment"]),
+    ]
 
 
 def _plain(value: Any) -> str:
@@ -203,7 +257,7 @@ def codecheck(papers: Papers, runs: Mapping[str, Run]) -> str:
         lines += [f"  - file: {results}", f'    comment: "{_quoted(run.record["title"])}: numbers"']
         for figure in run.record["figures"]:
             title = _quoted(titles.get((name, figure["name"]), str(run.record["title"])))
-            for kind, what in (("png", "figure"), ("pdf", "figure"), ("csv", "data behind it")):
+            for kind, what in _FILES:
                 file = f"figures/{run.profile}/{name}/{figure['name']}.{kind}"
                 if (folder / file).is_file():
                     lines += [f"  - file: {file}", f'    comment: "{title}: {what}"']
@@ -235,7 +289,7 @@ def main() -> int:
     try:
         papers, runs = load_papers(), committed_runs()
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 2
     for name, text in (
         ("replication.md", replication(papers, runs)),
@@ -243,10 +297,10 @@ def main() -> int:
     ):
         path = paths.project_root() / name
         if path.is_file() and path.read_text(encoding="utf-8") == text:
-            print(f"{name} is current")
+            report(f"{name} is current")
         else:
             write_atomically(path, text.encode())
-            print(f"{name} updated")
+            report(f"{name} updated")
     return 0
 
 

@@ -5,11 +5,11 @@ Needs the standard library alone, so that a `make figures` with nothing to do en
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from rclib.files.terminal import Parser, note, report
 from rclib.study.results import readable_results, tally
 from rclib.study.seeds import claim_rows
 
@@ -40,9 +40,7 @@ def scoreboard(records: Sequence[dict[str, Any]]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the scoreboard of a profile; files that are not valid are named, the others shown, and
     the status is 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rclib.reports.scoreboard", description=main.__doc__
-    )
+    parser = Parser(prog="python -m rclib.reports.scoreboard", description=main.__doc__)
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--series", nargs="*", default=[], help="first digits; default all")
     arguments = parser.parse_args(argv)
@@ -51,11 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         records, broken = readable_results(arguments.profile)
         if arguments.series:
             records = [r for r in records if r["notebook"][0] in arguments.series]
-        print("\n" + scoreboard(records))
+        report("\n" + scoreboard(records))
     except ValueError as error:  # an unknown profile, a record of `make seeds`
         broken.append(str(error))
     for line in broken:
-        print(f"error: {line}", file=sys.stderr)
+        note(f"error: {line}")
     return 2 if broken else 0
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
-from rclib.reports.replication import measured, notebook_link, table_row
+from rclib.files.terminal import note, report
+from rclib.reports.replication import notebook_link, table_row
+from rclib.study.findings import measured
 from rclib.study.papers import Papers, Run, Series, committed_runs, load_papers
 from rclib.study.results import duration, tally
 
@@ -77,20 +79,20 @@ def main() -> int:
     try:
         wanted = pages(load_papers(), committed_runs())
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 2
     folder = paths.project_root() / "docs" / "series"
     for name, text in wanted.items():
         path = folder / name
         if path.is_file() and path.read_text(encoding="utf-8") == text:
-            print(f"docs/series/{name} is current")
+            report(f"docs/series/{name} is current")
         else:
             write_atomically(path, text.encode())
-            print(f"docs/series/{name} updated")
+            report(f"docs/series/{name} updated")
     for path in sorted(folder.glob("[0-9].md")):
         if path.name not in wanted:
             path.unlink()
-            print(f"docs/series/{path.name} removed")
+            report(f"docs/series/{path.name} removed")
     return 0
 
 

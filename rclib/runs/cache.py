@@ -8,7 +8,6 @@ writer left half-written, entries set aside as damaged, and states of unfinished
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import os
@@ -16,7 +15,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,12 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from rclib import paths
+from rclib.files.terminal import Parser, note, report
 from rclib.runs import store
 from rclib.runs.code import Code, code_of
 from rclib.runs.code_modules import homes
 
-__all__ = ["Entry", "clean", "entries", "main", "store_table"]
+__all__ = ["Entry", "clean", "entries", "main", "missing", "store_table"]
 
 KINDS = ("current", "stale", "damaged", "half-written", "unfinished")
 _TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp")
@@ -69,6 +69,18 @@ def entries(root: Path | None = None) -> Iterator[Entry]:
             yield Entry(path, "damaged", function, size)
         elif _abandoned(path):
             yield Entry(path, "half-written", function, size)
+
+
+def missing(files: Iterable[str], root: Path | None = None) -> set[str]:
+    """Those of these files of the store (paths below it) that a run asked for now would not find:
+    they are not there, damaged or stale."""
+    _code.cache_clear()
+    root = root or paths.cache_dir()
+    return {
+        name
+        for name in files
+        if not (root / name).is_file() or _entry(root / name, 0).kind != "current"
+    }
 
 
 def _entry(path: Path, size: int) -> Entry:
@@ -161,27 +173,27 @@ def clean(found: Sequence[Entry], *, everything: bool = False) -> list[Entry]:
 def main(argv: Sequence[str] | None = None) -> int:
     """List the store of finished runs, remove what is stale, damaged or left over, or give entries
     of version 0.1.0 the keys of today (rekey)."""
-    parser = argparse.ArgumentParser(prog="python -m rclib.runs.cache", description=main.__doc__)
+    parser = Parser(prog="python -m rclib.runs.cache", description=main.__doc__)
     parser.add_argument("command", choices=("info", "clean", "rekey"))
     parser.add_argument("--all", action="store_true", help="clean: remove current entries too")
     arguments = parser.parse_args(argv)
     root = paths.cache_dir()
     try:
         found = list(entries(root)) if root.is_dir() else []
-        print(f"store of finished runs: {root}")
+        report(f"store of finished runs: {root}")
         if arguments.command == "info":
-            print(store_table(found))
+            report(store_table(found))
         elif arguments.command == "rekey":
             from rclib.runs.rekey import rekey
 
             moved = sum(1 for _ in rekey(root))
-            print(f"{moved} of {len(found)} entries of version 0.1.0 have today's keys now")
+            report(f"{moved} of {len(found)} entries of version 0.1.0 have today's keys now")
         else:
             removed = clean(found, everything=arguments.all)
             size = sum(e.nbytes for e in removed) / 1e6
-            print(f"removed {len(removed)} of {len(found)} entries, {size:.1f} MB")
+            report(f"removed {len(removed)} of {len(found)} entries, {size:.1f} MB")
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 1
     return 0
 

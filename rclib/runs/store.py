@@ -133,8 +133,14 @@ def versions(packages: Collection[str]) -> dict[str, str]:
     found = {"torch": torch.__version__, "numpy": np.__version__, "scipy": scipy.__version__}
     for name in sorted(set(packages) - found.keys() - sys.stdlib_module_names):
         for distribution in _distributions().get(name, ()):
-            found[distribution] = metadata.version(distribution)
+            found[distribution] = _version(distribution)
     return found
+
+
+@functools.cache
+def _version(distribution: str) -> str:
+    """Read once a process: it is a file, and every run asks for several."""
+    return metadata.version(distribution)
 
 
 @functools.cache

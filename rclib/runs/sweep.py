@@ -44,6 +44,7 @@ __all__ = [
     "Need",
     "Needs",
     "SweepError",
+    "asked",
     "core_seconds",
     "run",
     "sweep",
@@ -103,9 +104,13 @@ def workers() -> int:
     return int(text)
 
 
+def asked() -> dict[str, float]:
+    """Every run asked for in this process: its file below the store -> seconds that it took."""
+    return {f"{name}/{key}.safetensors": seconds for (name, key), seconds in _spent.items()}
+
+
 def core_seconds() -> float:
-    """Seconds on one core that all runs asked for in this process took when they were computed,
-    whether that was now or earlier."""
+    """The sum of these, each on one core, whether it was computed now or earlier."""
     return sum(_spent.values())
 
 
@@ -124,9 +129,9 @@ def _end_with_parent() -> None:
 
 
 def _one_call_each(
-    function: store.Experiment, data: Source | None, configurations: Sequence[Config]
+    function: store.Experiment, data: Source | None, configs: Sequence[Config]
 ) -> list[store.Arrays]:
-    return [function(data, **config) for config in configurations]
+    return [function(data, **config) for config in configs]
 
 
 def _alone(configurations: Sequence[Config]) -> list[list[int]]:
@@ -188,17 +193,15 @@ def sweep(
     jobs: Jobs = Jobs(),
     needs: Needs | None = None,
 ) -> list[store.Arrays]:
-    """Results of `function(data, **configuration)` for all, in the order of `configurations`.
+    """Results of `function(data, **configuration)`, in the order of `configurations`.
 
     function: of a module that the workers can import; returns numpy arrays by name. The
         keywords of a `functools.partial` count as part of each configuration.
     configurations: keyword arguments, plain JSON or numpy numbers; any iterable. Equal ones run
         once.
-    executor: where runs go, with `submit` alone, or Dask's Client; None runs one after the other,
-        here. It is left open.
+    executor: where runs go, by `submit` or Dask's Client, left open; None: here, in turn.
     data: goes along with every configuration; on a cluster let the function load a large one.
-    cost: estimate of a run's length; the longest start first, so that no worker is left alone
-        with a long run at the end.
+    cost: estimate of a run's length; the longest start first, so that none is left for the end.
     jobs: runs that are computed together.
     needs: configuration -> the (function, configuration) of the runs that it fetches, on the
         same data. They run in the same way, unless they are stored, and go along with the task.
@@ -211,10 +214,8 @@ def sweep(
     if callable(getattr(executor, "get_executor", None)):  # Dask's Client
         executor = executor.get_executor(pure=False)  # type: ignore[union-attr]
     if executor is not None and not callable(getattr(executor, "submit", None)):
-        raise TypeError(
-            "executor must have the `submit` of a concurrent.futures.Executor, "
-            f"got {type(executor).__name__}"
-        )
+        needed = "executor must have the `submit` of a concurrent.futures.Executor"
+        raise TypeError(f"{needed}, got {type(executor).__name__}")
     torch.set_num_threads(1)  # what the keys say
     function, listed = unfolded(function, configurations)
     return _sweep(

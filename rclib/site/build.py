@@ -6,10 +6,8 @@ error leaves the one that was there.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rclib import paths
+from rclib.files.terminal import Parser, note, report
 from rclib.site.loading import load_gallery
 from rclib.site.pages import Site
 
@@ -51,7 +50,7 @@ def build(target: Path, *, api: bool = True) -> Built:
         if api:
             from rclib.site.api import write_api
 
-            write_api(folder / "api")
+            site.index(write_api(folder / "api"))
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return Built(
         figures=len(site.gallery.figures),
@@ -87,7 +86,7 @@ def _whole(target: Path) -> Iterator[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Build the gallery from the results files and the executed notebooks."""
-    parser = argparse.ArgumentParser(prog="python -m rclib.site", description=main.__doc__)
+    parser = Parser(prog="python -m rclib.site", description=main.__doc__)
     parser.add_argument("--out", type=Path, default=None, help="folder, default site/")
     parser.add_argument("--no-api", action="store_true", help="leave the pages on rclib out")
     arguments = parser.parse_args(argv)
@@ -96,11 +95,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         made = build(target, api=not arguments.no_api)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 1
     for problem in made.problems:
-        print(f"error: left out: {' '.join(problem.split())}", file=sys.stderr)
-    print(
+        note(f"error: left out: {' '.join(problem.split())}")
+    report(
         f"{target / 'index.html'}: {made.figures} figures, {made.claims} claims, "
         f"{made.notebooks} notebooks, {made.bytes / 1e6:.1f} MB, "
         f"{time.monotonic() - begin:.0f} s"

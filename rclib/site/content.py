@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from rclib.study.claims import VERDICTS
-from rclib.study.papers import Paper, Papers, Series
+from rclib.study.findings import MOST, Told, measured, told
+from rclib.study.papers import Item, Paper, Papers, Series
+from rclib.study.wording import plain_note
 
 __all__ = [
     "BEYOND",
@@ -51,9 +53,7 @@ class Outcome:
     @property
     def text(self) -> str:
         """Measured value with its interval, e.g. "0.41 [0.39, 0.43]"."""
-        if self.value is None:
-            return "not measured"
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+        return measured({"value": self.value, "low": self.low, "high": self.high})
 
     @property
     def remarks(self) -> str:
@@ -62,7 +62,7 @@ class Outcome:
         if self.seeds:
             same, total = self.seeds.split("/")
             parts.append(f"{same} of {total} sets of seeds agree")
-        return "; ".join([*parts, *([self.note] if self.note else [])])
+        return "; ".join([*parts, *([plain_note(self.note)] if self.note else [])])
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,8 @@ class Figure:
     title: str  # a few words
     label: str  # what the paper calls it; "Beside ..." for one that goes further
     variants: Mapping[str, Variant]
-    own: tuple[str, ...] = ()  # keys of the claims that its item of the paper owns
+    own: tuple[str, ...] = ()  # keys of the claims that can be read off it
+    owner: str = ""  # whose claims these are where nothing says more: its item of the paper
 
     @property
     def key(self) -> tuple[str, str]:
@@ -177,7 +178,7 @@ class Figure:
     @property
     def thumbnail(self) -> str:
         """Its small picture on the site."""
-        return f"thumbnails/{self.path}.png"
+        return f"thumbnails/{self.path}.webp"
 
     @property
     def lead(self) -> Variant:
@@ -189,8 +190,10 @@ class Figure:
         """First sentence of the caption."""
         return first_sentence(self.lead.caption)
 
-    def file(self, profile: str, kind: str = "png") -> str:
-        """One of its files on the site."""
+    def file(self, profile: str, kind: str = "") -> str:
+        """One of its files on the site; without a kind the picture: as it was saved at the leading
+        profile, smaller and with the same pixels (WebP) at others."""
+        kind = kind or ("png" if profile == self.lead.profile else "webp")
         return f"figures/{profile}/{self.path}.{kind}"
 
 
@@ -225,9 +228,37 @@ class Gallery:
         return tuple(c for c in self.claims if c.notebook == notebook)
 
     def own_claims(self, figure: Figure) -> tuple[ClaimRow, ...]:
-        """The claims that belong to a figure: those of its item of the paper, where it has any."""
-        claims = self.claims_of(figure.notebook.name)
-        return tuple(c for c in claims if c.key in figure.own) or claims
+        """The claims that belong to a figure; others of its notebook do not."""
+        return tuple(c for c in self.claims_of(figure.notebook.name) if c.key in figure.own)
+
+    def notebooks_of(self, paper: Paper) -> tuple[Notebook, ...]:
+        """The notebooks that replicate a paper."""
+        return tuple(n for n in self.notebooks if n.paper == paper.id)
+
+    def claims_of_paper(self, paper: Paper) -> list[ClaimRow]:
+        """The claims that name a paper, or whose notebook replicates it."""
+        return [claim for claim in self.claims if claim.paper == paper.id]
+
+    def claims_of_item(self, item: Item) -> list[ClaimRow]:
+        """The claims that belong to an item of a paper."""
+        return [
+            claim
+            for claim in self.claims_of(item.notebook)
+            if item.owns({"paper": claim.source, "key": claim.key, "item": claim.item})
+        ]
+
+    def figures_of_item(self, item: Item) -> list[Figure]:
+        """The figures that stand for an item of a paper."""
+        return [f for f in self.figures_of(item.notebook) if f.name in item.figures]
+
+    def findings(self) -> tuple[Told, ...]:
+        """What is told first, of the results beyond the quick profile."""
+        leading = {n.name: n.records[n.leading] for n in self.notebooks if n.leading != "quick"}
+        return told(self.papers.findings, leading)[:MOST]
+
+    def figure(self, notebook: str, name: str) -> Figure | None:
+        """A figure by its notebook and name."""
+        return next((f for f in self.figures_of(notebook) if f.name == name), None)
 
     def paper(self, key: str) -> Paper | None:
         """A paper by its id; None for `BEYOND`."""
@@ -260,7 +291,8 @@ def series_of(papers: Papers, notebooks: Iterable[str]) -> tuple[Series, ...]:
 
 def first_sentence(text: str) -> str:
     """Text up to its first full stop that another sentence follows."""
-    return re.split(r"(?<=[.!?])\s+(?=[^\W\d_a-z])", text.strip(), maxsplit=1)[0]
+    end = r"(?<!i\.i\.d\.)(?<!e\.g\.)(?<=[.!?])\s+(?=[^\W\d_a-z])"
+    return re.split(end, text.strip(), maxsplit=1)[0]
 
 
 def leading_first(profiles: Sequence[str]) -> tuple[str, ...]:

@@ -1,60 +1,67 @@
-"""The texts in the folder docs/ as pages of the site."""
+"""The project's texts (docs/, replication.md, CONTRIBUTING.md) as pages of the site."""
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from bs4 import BeautifulSoup
 
+from rclib.site import clean, links
 from rclib.site.notebook_page import markdown
 
-__all__ = ["page", "titles"]
+__all__ = ["Text", "page", "texts"]
+
+GUIDE = "guide"  # the page that lists the others
+
+Text = tuple[str, Path, str]  # page, file, heading
 
 
-def titles(folder: Path) -> dict[str, str]:
-    """The Markdown files of a folder: name without ending -> first heading."""
-    found = {}
-    for path in sorted(folder.glob("*.md")):
-        first = path.read_text(encoding="utf-8").lstrip().partition("\n")[0]
-        found[path.stem] = first.removeprefix("# ").strip() or path.stem
+def texts(root: Path) -> dict[str, Text]:
+    """The texts of a project: file below it -> page, file, first heading. The guide comes first,
+    then the pages in its order, then the others."""
+    found: dict[str, Text] = {}
+    guide = root / "docs" / f"{GUIDE}.md"
+    listed = guide.read_text(encoding="utf-8") if guide.is_file() else ""
+
+    def place(path: Path) -> tuple[int, str]:
+        if path.stem == GUIDE:
+            return -1, ""
+        at = listed.find(f"]({path.name})")
+        return (at if at >= 0 else len(listed)), path.name
+
+    for path in sorted((root / "docs").glob("*.md"), key=place):
+        found[f"docs/{path.name}"] = (f"docs/{path.stem}.html", path, _heading(path))
+    for name in ("replication.md", "CONTRIBUTING.md"):
+        path = root / name
+        if path.is_file():
+            found[name] = (f"{path.stem.lower()}.html", path, _heading(path))
     return found
 
 
-def page(path: Path, *, has_api: bool) -> str:
-    """HTML of a text. Drawings (SVG) that lie beside it are put into the page, so that they
-    follow its colours; a link to another text, or to a package of the library, becomes one of the
-    site, and a link to anything else inside the project its words alone."""
+def _heading(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").lstrip().partition("\n")[0]
+    return first.removeprefix("# ").strip() or path.stem
+
+
+def page(name: str, text: Text, resolver: links.Resolver) -> str:
+    """HTML of a text. name : its file below the project."""
+    address, path, _ = text
     soup = BeautifulSoup(markdown(path.read_text(encoding="utf-8")), "html.parser")
-    for image in soup.find_all("img"):
-        drawing = path.parent / str(image["src"])
-        if drawing.suffix == ".svg" and drawing.is_file():
-            svg = BeautifulSoup(drawing.read_text(encoding="utf-8"), "html.parser")
-            frame = soup.new_tag("div", attrs={"class": "scroll drawing", "tabindex": "0"})
-            frame["role"], frame["aria-label"] = "region", str(image.get("alt", ""))
-            frame.append(svg)
-            image.replace_with(frame)
-    for link in soup.find_all("a", href=True):
-        href = str(link["href"])
-        if href.startswith(("https:", "#")):
-            continue
-        file, _, anchor = href.partition("#")
-        goal = _on_site(PurePosixPath(file), path.parent, has_api)
-        if goal is None:
-            link.unwrap()
-        else:
-            link["href"] = goal + (f"#{anchor}" if anchor else "")
+    links.drawings(soup, path.parent)
+    folder, root = name.rpartition("/")[0], "../" * address.count("/")
+    links.relink(soup, folder, root, resolver)
+    links.anchors(soup)
     for table in soup.find_all("table"):
         for cell in table.find_all("th"):
             cell["scope"] = "col"
-    return str(soup)
+        frame = table.wrap(soup.new_tag("div", attrs={"class": "scroll wide", "tabindex": "0"}))
+        frame["role"], frame["aria-label"] = "region", _above(table)
+    for number, code in enumerate(soup.find_all("pre"), 1):
+        code["tabindex"], code["role"], code["aria-label"] = "0", "region", f"Example {number}"
+    return clean.body(str(soup))
 
 
-def _on_site(file: PurePosixPath, folder: Path, has_api: bool) -> str | None:
-    if file.suffix == ".md" and len(file.parts) == 1 and (folder / file).is_file():
-        return f"{file.stem}.html"
-    if file.parts[:2] == ("..", "rclib") and has_api:
-        module = PurePosixPath(*file.parts[1:]).with_suffix("")
-        source = folder / file
-        if (source / "__init__.py").is_file() or source.suffix == ".py":
-            return f"../api/{module}.html"
-    return None
+def _above(table: object) -> str:
+    """The heading that a table stands under, as its name."""
+    heading = table.find_previous(["h1", "h2", "h3"])  # type: ignore[attr-defined]
+    return f"Table: {heading.get_text()}" if heading else "Table"

@@ -64,10 +64,12 @@ def load_gallery() -> Gallery:
                 title=titles.get((notebook.name, name), _plain(name)),
                 label=labels.get((notebook.name, name), notebook.label),
                 variants=variants,
-                own=_own(notebook, name, papers),
+                own=own,
+                owner=owner,
             )
             for notebook in notebooks
             for name, variants in _variants(notebook, problems).items()
+            for own, owner in [_own(notebook, name, papers)]
         ),
         claims=tuple(row for notebook in notebooks for row in _claims(notebook, papers, shares)),
         profiles=tuple(profile for profile in profiles if records[profile]),
@@ -106,11 +108,16 @@ def _plain(name: str) -> str:
     return name.replace("_", " ").capitalize()
 
 
-def _own(notebook: Notebook, name: str, papers: Papers) -> tuple[str, ...]:
-    """Keys of the claims of the items that a figure stands for, or stands beside."""
+def _own(notebook: Notebook, name: str, papers: Papers) -> tuple[tuple[str, ...], str]:
+    """Keys of the claims that can be read off a figure, and whose they are: where no paper says,
+    those of the items that it stands for, or stands beside."""
+    shown = papers.claims_shown(notebook.name, name)
+    if shown is not None:
+        return shown, ""
     claims = [claim for record in notebook.records.values() for claim in record["claims"]]
     items = [i for i in papers if i.notebook == notebook.name and name in {**i.figures, **i.beside}]
-    return tuple({claim["key"]: None for item in items for claim in claims if item.owns(claim)})
+    keys = tuple({claim["key"]: None for item in items for claim in claims if item.owns(claim)})
+    return keys, ", ".join(item.item for item in items)
 
 
 def _variants(notebook: Notebook, problems: list[str]) -> dict[str, dict[str, Variant]]:
@@ -127,6 +134,11 @@ def _variants(notebook: Notebook, problems: list[str]) -> dict[str, dict[str, Va
                     f"figure {gone} is missing, but the results of {notebook.name} name it; "
                     f"run `make figures PROFILE={profile}`"
                 )
+                continue
+            # What a link leads to may be any file of this machine: the site would publish it.
+            link = next((path for path in (folder, *files.values()) if path.is_symlink()), None)
+            if link:
+                problems.append(f"figure {link} is refused: it is a link, not a file")
                 continue
             caption = _DATA_NOTE.sub("", figure["caption"])
             found.setdefault(name, {})[profile] = Variant(profile, caption, files, record)

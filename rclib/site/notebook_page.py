@@ -1,8 +1,8 @@
 """One notebook as the body of a page, by nbconvert with a template of our own.
 
 Pictures of the outputs become files, mathematics becomes MathML, every cell has an anchor
-(`#cell-<id>`), and nothing is loaded from elsewhere: scripts and widgets of outputs are left
-out.
+(`#cell-<id>`). All HTML of outputs and Markdown goes through `rclib.site.clean`, and so does the
+whole page: no script, style or picture from elsewhere is left.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ast
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,17 +25,22 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from traitlets.config import Config
 
+from rclib.files.terminal import printable
+from rclib.site import clean, links
 from rclib.site.content import first_sentence
 from rclib.site.images import size_of
 from rclib.site.mathml import mathml
 
-__all__ = ["Page", "declaring_cells", "markdown", "read_notebook", "render"]
+__all__ = ["Page", "Saved", "declaring_cells", "digest", "markdown", "read_notebook", "render"]
 
 TEMPLATE = """\
 {%- extends 'base/display_priority.j2' -%}
 {%- block codecell -%}
-<div class="cell code{% if not cell.outputs %} quiet{% endif %}" id="cell-{{ cell.id }}">
+{%- set hidden = "install" in cell.metadata.get("tags", []) -%}
+<div class="cell code{% if not cell.outputs %} quiet{% endif %}" id="cell-{{ cell.id | escape }}">
+{% if hidden %}<details><summary>Installs rclib where it is absent</summary>{% endif %}
 {{ super() }}
+{% if hidden %}</details>{% endif %}
 </div>
 {%- endblock codecell -%}
 {%- block input -%}{{ cell.source | highlight_code(metadata=cell.metadata) }}{%- endblock input -%}
@@ -54,7 +59,7 @@ TEMPLATE = """\
 </figure>
 {%- endblock data_png -%}
 {%- block data_html -%}
-<div class="scroll" tabindex="0">{{ output.data['text/html'] }}</div>
+<div class="scroll" tabindex="0">{{ output.data['text/html'] | clean }}</div>
 {%- endblock data_html -%}
 {%- block data_markdown -%}{{ output.data['text/markdown'] | markdown2html }}{%- endblock -%}
 {%- block data_latex -%}{{ output.data['text/latex'] | markdown2html }}{%- endblock -%}
@@ -62,10 +67,11 @@ TEMPLATE = """\
 <pre tabindex="0">{{ output.data['text/plain'] | ansi2html }}</pre>
 {%- endblock data_text -%}
 {%- block markdowncell -%}
-<div class="cell prose" id="cell-{{ cell.id }}">{{ cell.source | markdown2html }}</div>
+<div class="cell prose" id="cell-{{ cell.id | escape }}">{{ cell.source | markdown2html }}</div>
 {%- endblock markdowncell -%}
 """
 
+Saved = tuple[str, int, int]  # address of a picture on the site, width, height
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PRIORITY = ["text/html", "text/markdown", "image/png", "text/latex", "text/plain"]
 
@@ -97,6 +103,11 @@ class _Renderer(IPythonRenderer):
 class _Exporter(HTMLExporter):
     """HTML of the cells alone."""
 
+    def default_filters(self) -> Iterator[tuple[str, Any]]:
+        """Those of nbconvert, and what HTML of others goes through."""
+        yield from super().default_filters()
+        yield "clean", clean.fragment
+
     @pass_context
     def markdown2html(self, context: Any, source: str) -> str:
         """The filter that the template calls."""
@@ -104,19 +115,24 @@ class _Exporter(HTMLExporter):
 
 
 def markdown(source: str) -> str:
-    """HTML of Markdown text; formulas become MathML."""
+    """Safe HTML of Markdown text; formulas become MathML."""
     renderer = _Renderer(escape=False, exclude_anchor_links=True)
-    return str(MarkdownWithMath(renderer=renderer).render(source))
+    return clean.fragment(str(MarkdownWithMath(renderer=renderer).render(source)))
 
 
 def read_notebook(path: Path) -> NotebookNode:
     """The notebook in a file; ValueError naming the file if it holds none."""
     try:
         notebook: NotebookNode = nbformat.read(path, as_version=4)
-    except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} is not a notebook that can be read: {line}") from None
+        nbformat.validate(notebook)
+    except Exception as error:  # a file can hold anything, and nbformat finds it out in many ways
+        raise ValueError(f"{path} is not a notebook that can be read: {_line(error)}") from None
     return notebook
+
+
+def _line(error: Exception) -> str:
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return printable(line[:200])
 
 
 @cache
@@ -133,22 +149,30 @@ def render(
     notebook: NotebookNode,
     *,
     pictures: str,
-    saved: Mapping[str, tuple[str, int, int]] | None = None,
+    saved: Mapping[str, Saved] | None = None,
+    known: Mapping[str, Saved] | None = None,
+    resolver: links.Resolver | None = None,
 ) -> Page:
     """The notebook's cells as HTML.
 
     pictures : folder, relative to the page, in which the page's pictures will lie.
     saved : figures that lie on the site already, name -> (address, width, height); a cell that
         saves one of them shows that file.
+    known : the same by the digest of a picture's bytes, for cells that show one.
+    resolver : what becomes of links and pictures of the Markdown cells.
+    Raises ValueError for what cannot be shown.
     """
     node = nbformat.from_dict(notebook)
-    found = _take_pictures(node, pictures, saved or {})
-    html, _ = _exporter().from_notebook_node(node)
-    return Page(_tidy(html), found)
+    try:
+        found = _take_pictures(node, pictures, saved or {}, known or {})
+        html, _ = _exporter().from_notebook_node(node)
+        return Page(clean.body(_tidy(html, resolver)), found)
+    except Exception as error:  # outputs are of any form, and nbconvert finds it out in many ways
+        raise ValueError(_line(error)) from None
 
 
 def _take_pictures(
-    notebook: NotebookNode, folder: str, saved: Mapping[str, tuple[str, int, int]]
+    notebook: NotebookNode, folder: str, saved: Mapping[str, Saved], lying: Mapping[str, Saved]
 ) -> dict[str, bytes]:
     """Pictures of the outputs, which are told where they will lie and what they show.
 
@@ -170,9 +194,12 @@ def _take_pictures(
                 file, width, height = saved[known[0]]
             else:
                 payload = base64.b64decode(output.data["image/png"])
-                name = hashlib.sha256(payload).hexdigest()[:16] + ".png"
-                found[name] = payload
-                file, (width, height) = f"{folder}/{name}", size_of(payload)
+                name = digest(payload)
+                if name in lying:
+                    file, width, height = lying[name]
+                else:
+                    found[f"{name}.png"] = payload
+                    file, (width, height) = f"{folder}/{name}.png", size_of(payload)
             output.metadata["rclib"] = {
                 "file": file,
                 "alt": first_sentence(caption) or "Picture drawn by the cell above.",
@@ -181,6 +208,11 @@ def _take_pictures(
                 "height": height,
             }
     return found
+
+
+def digest(payload: bytes) -> str:
+    """What tells pictures apart."""
+    return hashlib.sha256(payload).hexdigest()[:16]
 
 
 def _saved_in(source: str) -> list[str]:
@@ -210,20 +242,16 @@ def _is_caption(output: NotebookNode) -> bool:
     return output.output_type == "execute_result" and text[:1] in ("'", '"')
 
 
-def _tidy(html: str) -> str:
-    """The HTML without scripts and event handlers, and made for reading aloud: names of
-    regions, scopes of table heads."""
+def _tidy(html: str, resolver: links.Resolver | None) -> str:
+    """The HTML with links of the site, made for reading aloud: names of regions, scopes of table
+    heads."""
+    # Marks of names and punctuation have no colour of their own, and are half of a page.
+    html = re.sub(r'<span class="(?:n|p|o|w|nn)">([^<]*)</span>', r"\1", html)
     soup = BeautifulSoup(html, "html.parser")
-    for element in soup(["script", "link", "style", "iframe", "object", "embed"]):
-        element.decompose()
-    for element in soup.find_all(True):
-        for name in [a for a in element.attrs if a.startswith("on")]:
-            del element[name]
+    if resolver is not None:
+        for cell in soup.select("div.prose"):
+            links.relink(cell, "notebooks", "../../", resolver)
     for table in soup.find_all("table"):
-        for name in ("border", "style"):
-            table.attrs.pop(name, None)
-        for row in table.find_all("tr"):
-            row.attrs.pop("style", None)
         for cell in table.find_all("th"):
             cell["scope"] = "col" if cell.find_parent("thead") else "row"
     for number, region in enumerate(soup.select("div.scroll, pre[tabindex]"), 1):

@@ -1,11 +1,12 @@
 """The pages of one build, written from templates, with copies of what they show.
 
-index.html                              the series, with questions, scores and a picture each
+index.html                              findings, and the series with questions, scores, notebooks
 series/<digit>.html                     a series: what it asks, its notebooks, its claims
+papers/<id>.html, papers.html           a paper: its notebooks, item by item, its claims; all papers
+notebooks/<profile>/<notebook>.html     a notebook as it was executed, or as it is stored;
+                                        notebooks/<notebook>.ipynb is for download
 figures/<notebook>/<figure>.html        a figure with its claims; its files lie in
                                         figures/<profile>/<notebook>/
-notebooks/<profile>/<notebook>.html     a notebook as it was executed, or as it is stored
-papers/<id>.html, papers.html           a paper item by item, and the list of them
 claims.html, notebooks.html             all claims, with filters; all notebooks
 docs/<name>.html, replication.html      texts of the project
 """
@@ -22,12 +23,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rclib import __version__, paths
-from rclib.site import docs, images, notebook_page
+from rclib.site import clean, docs, images, links, notebook_page
 from rclib.site.content import BEYOND, ClaimRow, Figure, Gallery, Notebook, series_of
-from rclib.site.search import search_index
+from rclib.site.search import Entry, search_entries, search_index
 from rclib.study.claims import VERDICTS
 from rclib.study.multiplicity import corrected
-from rclib.study.papers import Item, Paper, Series
+from rclib.study.papers import Series
 from rclib.study.results import duration, tally
 
 __all__ = ["STORED", "Site"]
@@ -49,8 +50,11 @@ class Site:
         self.problems: list[str] = []
         self.titles = {notebook.name: notebook.title for notebook in gallery.notebooks}
         self.pages: dict[tuple[str, str], str] = {}
-        self.docs = docs.titles(paths.project_root() / "docs")
-        self.has_replication = (paths.project_root() / "replication.md").is_file()
+        self.texts = docs.texts(paths.project_root())
+        self.has_guide = f"docs/{docs.GUIDE}.md" in self.texts
+        self.entries: list[Entry] = []  # of the search
+        self._known: dict[str, notebook_page.Saved] = {}  # digest of a picture -> where it lies
+        self._planned: dict[str, str] = {}  # notebook -> page, before all are there
         self._cells: dict[str, dict[str, str]] = {}  # notebook -> key of a claim -> cell
         self._bodies: dict[tuple[str, str], str] = {}  # (notebook, profile) -> HTML
         self._thumbnails: dict[tuple[str, str], tuple[int, int]] = {}
@@ -64,6 +68,10 @@ class Site:
         )
         self.environment.filters["duration"] = duration
         self.environment.filters["slug"] = lambda text: text.replace(" ", "-")
+        self.environment.filters["parts"] = _parts
+        self.environment.filters["claims_of"] = lambda name, gallery: gallery.claims_of(name)
+        first = files("rclib.site").joinpath("templates", "first.js").read_text(encoding="utf-8")
+        self.environment.globals.update(policy=clean.policy([first]), first_script=first)
         self.environment.globals.update(
             version=__version__, verdicts=VERDICTS, has_api=has_api, beyond=BEYOND, site=self
         )
@@ -92,8 +100,13 @@ class Site:
             for page in [self.notebook_of(name) or self.series_page(name)]
             if page
         }
-        texts = {title: f"docs/{name}.html" for name, title in self.docs.items()}
-        text = search_index(self.gallery, notebooks, texts)
+        found = {heading: page for page, _, heading in self.texts.values()}
+        self.entries = search_entries(self.gallery, notebooks, found)
+        self.index(())
+
+    def index(self, more: Iterable[Entry]) -> None:
+        """Write the index of the search; `more` are entries of what others have made."""
+        text = search_index([*self.entries, *more])
         (self.folder / "assets" / "search-index.js").write_text(text, encoding="utf-8")
 
     def _page(self, name: str, template: str, /, **values: Any) -> None:
@@ -105,46 +118,71 @@ class Site:
         path.write_text(html, encoding="utf-8")
 
     def _texts(self) -> None:
-        root = paths.project_root()
-        for name, title in self.docs.items():
-            body = docs.page(root / "docs" / f"{name}.md", has_api=self.has_api)
-            self._page(f"docs/{name}.html", "prose.html.j2", body=body, heading=title)
-        if self.has_replication:
-            text = (root / "replication.md").read_text(encoding="utf-8")
-            for notebook in self.titles:
-                page = self.notebook_of(notebook)
-                if page:  # links of a file of the project as links of the site
-                    text = text.replace(f"](notebooks/{notebook}.ipynb)", f"]({page})")
-            body = notebook_page.markdown(text)
-            self._page("replication.html", "prose.html.j2", body=body, heading="Item by item")
+        for name, text in self.texts.items():
+            body = docs.page(name, text, self.resolver)
+            self._page(text[0], "prose.html.j2", body=body, heading=text[2])
+
+    @property
+    def resolver(self) -> links.Resolver:
+        """Files of the repository as places of the site."""
+        return links.Resolver(self._place, self._picture)
+
+    def _place(self, file: str) -> str | None:
+        if file in self.texts:
+            return self.texts[file][0]
+        match file.split("/"):
+            case ["README.md"]:
+                return "index.html"
+            case ["docs", "series", name] if self.series_page(name):
+                return self.series_page(name)
+            case ["notebooks", name]:
+                return self._planned.get(name.removesuffix(".ipynb"))
+            case [*_, "figures", _, notebook, name]:
+                figure = self.gallery.figure(notebook, name.partition(".")[0])
+                return figure.page if figure else None
+            case ["rclib", *_] if self.has_api:
+                source = paths.project_root() / file
+                if source.suffix == ".py" or (source / "__init__.py").is_file():
+                    return f"api/{file.removesuffix('.py')}.html"
+        return None
+
+    def _picture(self, file: str) -> links.Picture | None:
+        match file.split("/"):
+            case [*_, "figures", profile, notebook, name] if name.endswith(".png"):
+                figure = self.gallery.figure(notebook, name.removesuffix(".png"))
+                if figure is not None and profile in figure.variants:
+                    size = self.picture_size(figure, profile)
+                    return links.Picture(figure.file(profile), *size)
+        return None
 
     # --- figures ---
 
     def _figure_files(self) -> None:
-        """Copies of all figures' files, and thumbnails; a figure that is no picture goes."""
+        """All figures' files, and thumbnails; a figure that is no picture goes. Vector and data
+        are there at the largest scale alone."""
         kept = []
         for figure in self.gallery.figures:
             try:
-                self._sizes[figure.key] = {
-                    profile: images.size(variant.files["png"])
-                    for profile, variant in figure.variants.items()
-                }
-                payload = images.thumbnail(figure.lead.files["png"])
+                sizes = {p: images.size(v.files["png"]) for p, v in figure.variants.items()}
+                payload, small = images.thumbnail(figure.lead.files["png"])
+                made = {figure.thumbnail: payload}
+                for profile, variant in figure.variants.items():
+                    lead = variant is figure.lead
+                    for kind, path in variant.files.items() if lead else ():
+                        made[figure.file(profile, kind)] = path.read_bytes()
+                    if not lead:
+                        made[figure.file(profile)] = images.smaller(variant.files["png"])
             except ValueError as error:
                 self.problems.append(str(error))
                 continue
             kept.append(figure)
-            self._thumbnails[figure.key] = images.size_of(payload)
-            copies = {
-                figure.file(profile, kind): path
-                for profile, variant in figure.variants.items()
-                for kind, path in variant.files.items()
-            }
-            for name in (figure.thumbnail, *copies):
+            self._sizes[figure.key], self._thumbnails[figure.key] = sizes, small
+            for profile, variant in figure.variants.items():
+                digest = notebook_page.digest(variant.files["png"].read_bytes())
+                self._known[digest] = (f"../../{figure.file(profile)}", *sizes[profile])
+            for name, content in made.items():
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (self.folder / figure.thumbnail).write_bytes(payload)
-            for name, path in copies.items():
-                shutil.copyfile(path, self.folder / name)
+                (self.folder / name).write_bytes(content)
         self.gallery = dataclasses.replace(self.gallery, figures=tuple(kept))
 
     def _figure_pages(self) -> None:
@@ -176,25 +214,33 @@ class Site:
         """Renders every notebook at every profile at which it was executed, or as it is stored."""
         root = paths.project_root()
         profiles = (*self.gallery.profiles, *self.gallery.missing)
-        for source in sorted((root / "notebooks").glob("[0-9]*.ipynb")):
+        sources = sorted((root / "notebooks").glob("[0-9]*.ipynb"))
+        executed = {
+            source: [p for p in profiles if (root / "build" / p / source.name).is_file()]
+            for source in sources
+        }
+        for source, found in executed.items():
+            profile = next(iter(found), STORED)
+            self._planned[source.stem] = f"notebooks/{profile}/{source.stem}.html"
+        for source, found in executed.items():
             name = source.stem
             stored = self._read(source)
             if stored:
                 self.titles.setdefault(name, _heading(stored))
                 keys = [claim.key for claim in self.gallery.claims_of(name)]
                 self._cells[name] = notebook_page.declaring_cells(stored, keys)
-            found = [
-                self._render(path, profile)
-                for profile in profiles
-                for path in [root / "build" / profile / source.name]
-                if path.is_file()
-            ]
-            if stored and not any(found):
+            made = [self._render(root / "build" / p / source.name, p) for p in found]
+            if stored and not any(made):
                 self._render(source, STORED)
+            if stored:  # without outputs, since the pictures are there already
+                (self.folder / "notebooks").mkdir(exist_ok=True)
+                shutil.copyfile(source, self.folder / "notebooks" / source.name)
         self.titles = dict(sorted(self.titles.items()))
 
     def _read(self, path: Path) -> Any:
         try:
+            if path.is_symlink():  # as with figures: a copy would publish what it leads to
+                raise ValueError(f"{path} is refused: it is a link, not a file")
             return notebook_page.read_notebook(path)
         except ValueError as error:
             self.problems.append(str(error))
@@ -208,9 +254,17 @@ class Site:
             for figure in self.gallery.figures_of(name)
             if profile in figure.variants
         }
+        notebook = self._read(path)
+        if notebook is None:
+            return False
         try:
-            notebook = notebook_page.read_notebook(path)
-            made = notebook_page.render(notebook, pictures=f"{name}_files", saved=saved)
+            made = notebook_page.render(
+                notebook,
+                pictures=f"{name}_files",
+                saved=saved,
+                known=self._known,
+                resolver=self.resolver,
+            )
         except ValueError as error:
             problem = str(error)
             self.problems.append(problem if str(path) in problem else f"{path}: {problem}")
@@ -220,7 +274,6 @@ class Site:
         for file, payload in made.pictures.items():
             (folder / f"{name}_files").mkdir(exist_ok=True)
             (folder / f"{name}_files" / file).write_bytes(payload)
-        shutil.copyfile(path, folder / path.name)
         self._bodies[name, profile] = made.html
         self.pages[name, profile] = f"notebooks/{profile}/{name}.html"
         return True
@@ -235,6 +288,7 @@ class Site:
             stored=profile == STORED,
             heading=self.titles.get(name, name),
             figures=self.gallery.figures_of(name),
+            download=f"notebooks/{name}.ipynb",
             others={p: where for (n, p), where in self.pages.items() if n == name},
             series=self.series(name),
         )
@@ -256,6 +310,8 @@ class Site:
 
     def series_page(self, notebook: str) -> str | None:
         """The page of a notebook's series, which is there when the series has results."""
+        if not notebook[:1].isdecimal():
+            return None
         series = self.series(notebook)
         return f"series/{series.digit}.html" if series in self.gallery.series else None
 
@@ -283,24 +339,6 @@ class Site:
         """What is left of all verdicts when their number is corrected for."""
         return str(corrected(claim for n in self.gallery.notebooks for claim in n.claims))
 
-    # --- papers ---
-
-    def claims_of_paper(self, paper: Paper) -> list[ClaimRow]:
-        """The claims that name a paper, or whose notebook replicates it."""
-        return [claim for claim in self.gallery.claims if claim.paper == paper.id]
-
-    def claims_of_item(self, item: Item) -> list[ClaimRow]:
-        """The claims that belong to an item of a paper."""
-        return [
-            claim
-            for claim in self.gallery.claims_of(item.notebook)
-            if item.owns({"paper": claim.source, "key": claim.key, "item": claim.item})
-        ]
-
-    def figures_of_item(self, item: Item) -> list[Figure]:
-        """The figures that stand for an item of a paper."""
-        return [f for f in self.gallery.figures_of(item.notebook) if f.name in item.figures]
-
     def parameters(self, record: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Parameters of a notebook in words; profile and data set stand elsewhere."""
         return [
@@ -308,6 +346,17 @@ class Site:
             for name, v in record["parameters"].items()
             if name not in ("profile", "dataset")
         ]
+
+
+def _parts(counts: Mapping[str, int], gap: float = 0.6) -> list[tuple[str, float, float]]:
+    """(verdict, begin, width) of a bar's parts in percent of it."""
+    total, begin = sum(counts.values()), 0.0
+    found = []
+    for verdict, count in counts.items():
+        width = 100 * count / total
+        found.append((verdict, round(begin, 2), round(max(width - gap, gap), 2)))
+        begin += width
+    return found
 
 
 def _heading(notebook: Any) -> str:

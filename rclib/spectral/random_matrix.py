@@ -23,7 +23,15 @@ from numpy.typing import ArrayLike
 from rclib.checks.arguments import count, number
 from rclib.checks.arrays import Floats, real_array
 
-__all__ = ["MarchenkoPastur", "Outliers", "Spike", "marchenko_pastur", "outliers", "spike"]
+__all__ = [
+    "MarchenkoPastur",
+    "Outliers",
+    "Spike",
+    "marchenko_pastur",
+    "outliers",
+    "spike",
+    "spike_strength",
+]
 
 _NODES = 1 << 14
 
@@ -214,6 +222,30 @@ def spike(strength: float, *, rows: int, columns: int, variance: float = 1.0) ->
         float(1 - variance * h * wide / (power * tall)),
         float(1 - variance * d * tall / (power * wide)),
     )
+
+
+def spike_strength(eigenvalue: float, *, rows: int, columns: int, variance: float = 1.0) -> float:
+    """Strength s of the rank-one term behind a top eigenvalue of W^T W: `spike` read backwards.
+
+    An eigenvalue at the edge or below shows no term that detached and gives the strength of the
+    transition, s² = variance · √(rows · columns). Raises ValueError as `spike` does, and for an
+    eigenvalue that is negative or not finite.
+    """
+    eigenvalue = number("eigenvalue", eigenvalue)
+    if not np.isfinite(eigenvalue) or eigenvalue < 0:
+        raise ValueError(f"eigenvalue must be finite and not negative, got {eigenvalue}")
+    h, d = _count("rows", rows), _count("columns", columns)
+    variance = _positive("variance", variance)
+    if max(np.sqrt(eigenvalue), np.sqrt(variance * h), np.sqrt(variance * d)) > 1e75:
+        raise ValueError(
+            f"eigenvalue and variance must be smaller, got {eigenvalue} and {variance}"
+        )
+    # (s² + v d)(s² + v h) = s² λ is quadratic in s²; the larger root is the detached one.
+    middle = (eigenvalue - variance * (h + d)) / 2
+    product = variance * variance * h * d
+    if middle * middle <= product or middle < 0:
+        return float(product**0.25)
+    return float(np.sqrt(middle + np.sqrt(middle * middle - product)))
 
 
 def _positive(name: str, value: float) -> float:

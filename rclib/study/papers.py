@@ -19,11 +19,17 @@ a paper:
                 reproduced must have an entry
     simplified  notebook -> what is smaller or simpler than in the paper, and why
     finding     what the replication found out about the paper as a whole: a paragraph
+    shown       notebook -> figure -> keys of the claims that can be read off it; without it, a
+                figure shows the claims of its item
+    terms       a term of its claims and figures that the glossary lacks -> its meaning
+
+`papers/findings.yaml` holds what is told first, on the README and the start page of the site
+(`rclib.study.findings`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -31,6 +37,7 @@ from typing import Any
 
 from rclib import paths
 from rclib.files.strict import parse_yaml
+from rclib.study.findings import Finding, read_findings
 from rclib.study.results import load_results
 
 __all__ = [
@@ -87,6 +94,8 @@ class Paper:
     reasons: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     simplified: Mapping[str, str] = field(default_factory=dict)
     finding: str = ""
+    shown: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    terms: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,10 +116,11 @@ class Series:
 
 @dataclass(frozen=True)
 class Papers:
-    """All papers, in the order of the series, and the series."""
+    """All papers, in the order of the series, the series, and what is told first."""
 
     papers: tuple[Paper, ...]
     series: tuple[Series, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     def __iter__(self) -> Iterator[Item]:
         """All items of all papers."""
@@ -132,6 +142,13 @@ class Papers:
         """What the paper calls what a figure stands for, or stands beside."""
         own = {(i.notebook, name): i.item for i in self for name in i.figures}
         return own | {(i.notebook, name): f"Beside {i.item}" for i in self for name in i.beside}
+
+    def claims_shown(self, notebook: str, figure: str) -> tuple[str, ...] | None:
+        """Keys of the claims that can be read off a figure; None where no paper says."""
+        for paper in self.papers:
+            if figure in paper.shown.get(notebook, {}):
+                return tuple(paper.shown[notebook][figure])
+        return None
 
     def reason(self, notebook: str, key: str) -> str:
         """Why a claim did not come out as stated; "" if none is written down."""
@@ -164,6 +181,7 @@ def load_papers() -> Papers:
         if entry.name.endswith(".yaml")
     }
     series = tuple(_series(entry) for entry in _parsed("series.yaml", texts.pop("series.yaml")))
+    findings = _findings(texts.pop("findings.yaml"))
     papers = {paper.id: paper for paper in (_paper(name, texts[name]) for name in sorted(texts))}
     if len(papers) != len(texts):
         raise ValueError("two files of rclib/study/papers have one id")
@@ -173,7 +191,17 @@ def load_papers() -> Papers:
             "rclib/study/papers/series.yaml must name every paper once: "
             f"it names {sorted(order)}, there are {sorted(papers)}"
         )
-    return Papers(tuple(papers[id_] for id_ in order), series)
+    return Papers(tuple(papers[id_] for id_ in order), series, findings)
+
+
+def _findings(text: str) -> tuple[Finding, ...]:
+    try:
+        return read_findings(_parsed("findings.yaml", text))
+    except ValueError as error:
+        name = "rclib/study/papers/findings.yaml"
+        raise ValueError(
+            f"{name} is not valid: {str(error).partition('valid: ')[2] or error}"
+        ) from None
 
 
 def _parsed(name: str, text: str) -> Any:

@@ -65,10 +65,16 @@ def load_stability(profile: str) -> dict[str, Any] | None:
             notebooks[record["notebook"]] = record["claims"]
             repeats.append(int(record["repeats"]))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as e:
-            raise ValueError(f"stability file {path} is not valid: {e!r}") from None
+            raise ValueError(f"stability file {path} is not valid: {_brief(e)}") from None
     if not notebooks:
         return None
     return {"profile": profile, "repeats": min(repeats), "notebooks": notebooks}
+
+
+def _brief(error: Exception) -> str:
+    if isinstance(error, UnicodeError):  # its repr is the whole file
+        return str(error)
+    return repr(error)[:200]
 
 
 def seed_shares(profile: str, claims: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:

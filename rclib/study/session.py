@@ -5,14 +5,24 @@ Outside of a kernel nothing is known. IPython is asked only if it is loaded alre
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NOTEBOOK_VARIABLE", "Run", "cells_run", "notebook_file", "running_cell"]
+__all__ = [
+    "ASKED_VARIABLE",
+    "NOTEBOOK_VARIABLE",
+    "Run",
+    "cell_mark",
+    "cells_run",
+    "notebook_file",
+    "running_cell",
+]
 
 NOTEBOOK_VARIABLE = "RCLIB_NOTEBOOK"  # path of the notebook, for the kernels of our own runner
+ASKED_VARIABLE = "RCLIB_ASKED"  # where a study notes which runs it asked for, for `make figures`
 
 Run = tuple[str, int]  # which cell, and its how manieth execution in this kernel it is
 
@@ -26,6 +36,14 @@ def cells_run() -> list[str]:
     """The sources of the cells run so far, the running one last; empty outside of a kernel."""
     shell = _shell()
     return [str(source) for source in shell.user_ns.get("In", [])] if shell is not None else []
+
+
+def cell_mark(source: str | None = None) -> str:
+    """A mark of the text of a cell, by default of the one that runs now; "" where none does."""
+    if source is None:
+        run = cells_run()
+        source = run[-1] if run else ""
+    return hashlib.sha256(source.strip().encode()).hexdigest()[:16] if source.strip() else ""
 
 
 def running_cell() -> Run | None:

@@ -7,14 +7,15 @@ figures with the data behind them, and closes the study, which writes
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
 import platform
 import subprocess
 import time
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +36,6 @@ if TYPE_CHECKING:  # a reader of results draws nothing
     from matplotlib.figure import Figure
 
 __all__ = ["Study", "environment"]
-
-
-MAX_PNG = 110_000  # bytes; beyond, 256 colours do: a notebook's figures stay below 500 kB
 
 
 class Study:
@@ -133,32 +131,40 @@ class Study:
         ]
         return frame
 
-    def save_figure(self, figure: Figure, name: str, *, caption: str, data: pd.DataFrame) -> str:
-        """Write `figures/<profile>/<notebook>/<name>.png`, `.pdf` and the data behind it as `.csv`.
+    def save_figure(
+        self, figure: Figure, name: str, *, caption: str, data: pd.DataFrame, data_note: str = ""
+    ) -> str:
+        """Write `figures/<profile>/<notebook>/<name>.png`, `.pdf`, the data behind it as `.csv`,
+        and the call that drew it as `.json.xz`, from which `python -m rclib redraw` draws it again.
 
         The caption is completed with the data set and the profile, kept with the results and
         returned, for the reader of the notebook. The data are in long form, one row a value.
+        data_note : what the picture says of its data, where that is not the data set's own line
+        (one seed of five, sizes that vary). A figure that no `rclib.plots.drawing.redrawable`
+        function drew is saved without its call, with a warning.
         A cell that runs again replaces its figures; ValueError for a name that another cell, or
         this one in the same run, has given to a figure already.
         """
-        from rclib.plots import style
+        from rclib.plots import drawing, saving
 
         self._claim_name(name)
-        whole = f"{caption} Data: {self.data_note}; profile: {self.profile}."
+        note = data_note or self.data_note
+        whole = f"{caption} Data: {note}; profile: {self.profile}."
+        stamp = f"Data: {note}; {self.profile} profile"
         self._figures.mkdir(parents=True, exist_ok=True)
-        files: dict[str, bytes] = {}
-        # The layout is solved once, not once a file format.
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-        style.stamp(figure, f"Data: {self.data_note}; {self.profile} profile")
-        for kind, meta in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, metadata=meta)
-            files[kind] = buffer.getvalue()
-        if len(files["png"]) > MAX_PNG:
-            files["png"] = _fewer_colours(files["png"])
+        try:
+            kept = drawing.drawing_of(figure)
+            call = replace(kept, stamp=stamp, cell=session.cell_mark()).to_bytes()
+        except ValueError as error:
+            call = None
+            warnings.warn(f"figure {name!r} cannot be drawn again: {error}", stacklevel=2)
+        files = saving.rendered(figure, stamp)
         text = data.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         files["csv"] = text.encode()
+        if call is not None:
+            files[drawing.SUFFIX] = call
+        else:
+            (self._figures / f"{name}.{drawing.SUFFIX}").unlink(missing_ok=True)
         for kind, payload in files.items():  # only now: picture and data belong together
             write_atomically(self._figures / f"{name}.{kind}", payload)
         self.figures = [f for f in self.figures if f["name"] != name]  # a cell may run again
@@ -201,6 +207,8 @@ class Study:
             "core_seconds": round(sweep.core_seconds(), 1),
             "seconds": round(time.monotonic() - self._begin, 1),
         }
+        if os.environ.get(session.ASKED_VARIABLE):  # the forecast of the next `make figures`
+            write_atomically(Path(os.environ[session.ASKED_VARIABLE]), _text(sweep.asked()))
         path = self._results / f"{self.name}.json"
         write_atomically(times_path(path), _text(times))
         write_atomically(path, _text(record))
@@ -208,25 +216,21 @@ class Study:
 
 
 def _text(record: dict[str, Any]) -> bytes:
-    text = json.dumps(_plain(record), indent=1, ensure_ascii=False, allow_nan=False)
+    """JSON to read and to compare line by line: a table has one line a row."""
+    plain = _plain(record)
+    tables = plain.pop("tables", None)
+    options: dict[str, Any] = {"ensure_ascii": False, "allow_nan": False}
+    text = json.dumps(plain, indent=1, **options)
+    if tables is not None:
+        parts = [
+            f"  {json.dumps(name, **options)}: [\n   "
+            + ",\n   ".join(json.dumps(row, separators=(",", ":"), **options) for row in rows)
+            + "\n  ]"
+            for name, rows in tables.items()
+        ]
+        inner = " {\n" + ",\n".join(parts) + "\n }" if parts else " {}"
+        text = f'{text.removesuffix(chr(10) + "}")},\n "tables":{inner}\n}}'
     return f"{text}\n".encode()
-
-
-def _fewer_colours(png: bytes) -> bytes:
-    """The same picture with a palette of 256 colours, about a quarter of the size.
-
-    The palette covers the colours that occur evenly (not by how often they occur), so that the
-    ends of a colour scale stay what they are.
-    """
-    from PIL import Image
-
-    with Image.open(io.BytesIO(png)) as picture:
-        small = picture.convert("RGB").quantize(
-            256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
-        )
-    buffer = io.BytesIO()
-    small.save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
 
 
 def environment() -> dict[str, Any]:

@@ -110,7 +110,9 @@ def test_plain_types_and_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert checkpoint.tensor("I32").tolist() == np.arange(12).reshape(3, 4).tolist()
         wanted = quants.dequantize(tensors["Q8_0"][0], kinds.Q8_0)
         np.testing.assert_array_equal(checkpoint.tensor("Q8_0").numpy(), wanted)
-        assert checkpoint.config == {
+        config = dict(checkpoint.config or {})
+        assert config.pop("gguf")["llama.attention.head_count"] == 4
+        assert config == {
             "model_type": "gguf-llama", "num_attention_heads": 4, "num_key_value_heads": 2,
             "hidden_size": 64, "tie_word_embeddings": True,
         }  # fmt: skip

@@ -235,6 +235,31 @@ def test_image_folder_and_zip(
     assert left(tmp_path) == {name}
 
 
+@pytest.mark.parametrize(
+    "name", ["CIFAR-10-images-master", "cifar_10", "Cifar10 png", "CIFAR-10.v2", "cifar10"]
+)
+@pytest.mark.parametrize("write", [write_zip, write_folder])
+def test_the_name_is_compared_without_capitals_hyphens_and_underscores(
+    tmp_path: Path, name: str, write: Callable[[Path, Files], Path]
+) -> None:
+    # The archive of a repository holds its folder, whose images are two folders down.
+    inside = {f"{name}/{path}": content for path, content in image_files().items()}
+    write(tmp_path / (f"{name}.zip" if write is write_zip else name), inside)
+    assert_is_expected(load("cifar10", root=tmp_path, download=False))
+
+
+def test_other_sets_are_not_taken_for_it_and_what_is_there_is_said(tmp_path: Path) -> None:
+    for name in ("CIFAR-100-images", "cifar-10-batches-bin", "images10", "cifar-100-python"):
+        write_folder(tmp_path / name, {"train/cat/0000.png": b""})
+    with pytest.raises(DataError, match=r"it holds \['CIFAR-100-images', 'cifar-10-batches-bin'"):
+        load("cifar10", root=tmp_path, download=False)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="it is empty"):
+        load("cifar10", root=tmp_path / "empty", download=False)
+    with pytest.raises(DataError, match="the folder is not there"):
+        load("cifar10", root=tmp_path / "nowhere", download=False)
+
+
 def test_checksum_belongs_to_the_data_not_to_the_container(tmp_path: Path) -> None:
     for folder in "abcd":
         (tmp_path / folder).mkdir()

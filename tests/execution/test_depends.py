@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from rclib import paths
 from rclib.execution import depends
 
 ROOT = Path(__file__).parents[2]
@@ -190,7 +192,31 @@ def test_series_and_names_choose(made: Path) -> None:
     for wrong in ("SERIES=7", "ONLY=20_c", "PROFILE=a;ls", "ONLY=20_b;ls"):
         with pytest.raises(AssertionError):
             would_run(made, wrong)
+    for wrong in ("PROFILE=pqper", "PROFILE=quick paper", "PROFILE="):
+        with pytest.raises(AssertionError, match="there are quick, laptop and paper"):
+            would_run(made, wrong)
     (made / "notebooks" / "1$(touch pwned).ipynb").write_text("{}")
     with pytest.raises(AssertionError, match="small letters, digits and _ alone"):
         would_run(made)
     assert not (made / "pwned").exists()
+
+
+def test_profiles_of_make_are_those_of_the_library() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (known,) = re.findall(r"\$\(filter ([a-z ]+),\$\(PROFILE\)\)\),\)", text)
+    assert tuple(known.split()) == paths.PROFILES
+
+
+def test_jupyter_lab_starts_as_root_too(tmp_path: Path) -> None:
+    """Jupyter refuses to run as root unless it is told."""
+    line = re.search(r"jupyter lab (\$\$\(.*\)) --L", (ROOT / "Makefile").read_text())
+    assert line is not None
+    (tmp_path / "id").write_text("#!/bin/sh\necho $WHO\n")
+    (tmp_path / "id").chmod(0o755)
+    for who, option in (("0", "--allow-root"), ("1000", "")):
+        said = subprocess.run(
+            ["bash", "-euc", "echo " + line[1].replace("$$", "$")],
+            env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "WHO": who},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert said.stdout.strip() == option

@@ -55,7 +55,7 @@ def test_plan_counts_and_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
     results("11_b", 200.0)
     results("12_c", 30.0)
     line = progress.plan("quick", jobs=2)
-    assert line.endswith("2 at a time; about 3.3 min by last time's times")  # the longest one
+    assert line.endswith("2 at a time; about 3.3 min")  # the longest one
     assert "about 5.5 min" in progress.plan("quick", jobs=1)
     Path("results/quick/12_c.json").unlink()
     assert progress.plan("quick", jobs=1).endswith("(1 never ran here)")
@@ -72,9 +72,7 @@ def test_runner_says_who_runs_and_who_waits(capsys: pytest.CaptureFixture[str]) 
             assert Path("build/quick/.11_b.running").is_file()
         Path("build/quick/11_b.ipynb").touch()
     first, second = capsys.readouterr().out.splitlines()
-    assert first.endswith(
-        "10_a: begins, took 7 s last time; 1 of 3 done, 1 running, about 14 s left"
-    )
+    assert first.endswith("10_a: begins, about 7 s; 1 of 3 done, 1 running, about 14 s left")
     assert re.match(r"\[ +\d+ s\] ", first)
     assert second.endswith("11_b: begins, never ran here; 1 of 3 done, 2 running, about 14 s left")
     assert not list(Path("build/quick").glob("*.running"))
@@ -135,6 +133,78 @@ def test_command_needs_the_standard_library_alone(
     results("10_a", 1.0)
     assert progress.main(["--profile", "nothing"]) == 2
     assert "profile must be one of" in capsys.readouterr().err
+
+
+def stored(*names: str) -> None:
+    for name in names:
+        path = Path(".cache/runs/train") / f"{name}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def asked_for(**seconds: float) -> str:
+    """What a study notes at its end, in the environment that the runner has set."""
+    runs = {f"train/{name}.safetensors": value for name, value in seconds.items()}
+    Path(os.environ["RCLIB_ASKED"]).write_text(json.dumps(runs))
+    return os.environ["RCLIB_ASKED"]
+
+
+def test_what_did_not_go_into_runs_is_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RCLIB_CACHE", raising=False)
+    stored("old", "new")
+    os.utime(".cache/runs/train/old.safetensors", (1, 1))
+    monkeypatch.setenv("RCLIB_ASKED", "of somebody else")
+    with progress.running("10_a", "quick"):
+        note = asked_for(old=50.0, new=30.0, gone=9.0)
+        stored("new")
+    assert os.environ["RCLIB_ASKED"] == "of somebody else"
+    assert not Path(note).exists()
+    kept = json.loads(Path("build/quick/.10_a.seconds").read_text())
+    assert len(kept["runs"]) == 3
+    assert kept["drawing"] == kept["seconds"]  # it took less than the least
+    began = Path("build/quick/.10_a.seconds").stat().st_mtime
+    file = Path("asked")
+    file.write_text(json.dumps({"train/new.safetensors": 30.0, "train/old.safetensors": 50.0}))
+    assert progress._took(42.0, file, began)["drawing"] == 12.0
+    monkeypatch.setenv("RCLIB_WORKERS", "2")
+    assert progress._took(42.0, file, began)["drawing"] == 27.0
+    assert progress._took(42.0, Path("none"), began) == {
+        "seconds": 42.0, "drawing": 42.0, "runs": {},
+    }  # fmt: skip
+
+
+def test_forecast_counts_the_runs_that_are_not_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = {"train/a.safetensors": 40.0, "train/b.safetensors": 20.0}
+    folder = Path("build/quick")
+    folder.mkdir(parents=True)
+    note = {"seconds": 63.0, "drawing": 3.0, "runs": runs}
+    (folder / ".10_a.seconds").write_text(json.dumps(note))
+    (folder / ".11_b.seconds").write_text("17.0\n")  # of an older version
+    lost: set[str] = set()
+    monkeypatch.setattr("rclib.runs.cache.missing", lambda files: lost & set(files))
+    for wanted, about in ((set(), 3.0), ({"train/b.safetensors"}, 23.0), (set(runs), 63.0)):
+        lost.clear()
+        lost |= wanted
+        assert progress.foresee(["10_a", "11_b", "12_c"], "quick") == {"10_a": about}
+        assert progress.main(["--jobs", "1"]) == 0
+        assert f"about {duration(about + 17)}" in capsys.readouterr().out
+        assert progress.expected("10_a", "quick") == about
+    monkeypatch.setenv("RCLIB_WORKERS", "3")
+    assert progress.foresee(["10_a"], "quick") == {"10_a": 23.0}
+    # What an earlier call has foreseen does not count, nor does it outside of `make figures`.
+    os.utime(folder / ".forecast.json", (1, 1))
+    assert progress.expected("10_a", "quick") == 63.0
+
+
+def test_results_made_elsewhere_count_with_their_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path("results/quick/times/10_a.json")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"core_seconds": 735.8, "seconds": 7.4}))  # its runs were found
+    assert progress.expected("10_a", "quick") == 735.8
+    monkeypatch.setenv("RCLIB_WORKERS", "2")
+    assert progress.expected("10_a", "quick") == 367.9
 
 
 def test_durations() -> None:

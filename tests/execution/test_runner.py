@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -268,6 +269,12 @@ def test_good_notebook_gets_the_profiles_parameters_and_its_name(
     assert str(target.name) not in lines[2]
     assert ".10_good." in lines[2]
     assert source.read_bytes() == before
+
+
+def test_a_notebook_without_claims_is_given_no_score(capsys: pytest.CaptureFixture[str]) -> None:
+    write(GOOD, "1")
+    assert runner.main(["run", GOOD]) == 0
+    assert re.fullmatch(rf"{GOOD} +[\d.]+ s\n", capsys.readouterr().out)
 
 
 def test_a_results_file_of_its_own_that_is_broken_fails_the_run(

@@ -21,9 +21,10 @@ import pytest
 import stored_runs
 import torch
 
-from rclib import experiments
+from rclib import experiments, paths
 from rclib.execution import runner, scaffold
 from rclib.runs import store, sweep
+from rclib.study import results
 from rclib.study.papers import committed_runs, load_papers
 
 ROOT = Path(__file__).parents[2]
@@ -283,3 +284,12 @@ def test_faults_are_found() -> None:
         assert faults(spoiled) == [fault]
     assert faults([*cells, *["x = 1"] * 15]) == ["more than 14 code cells"]
     assert faults([*cells, *["x = 1\n" * 25] * 4]) == ["more than 130 lines of code"]
+
+
+def test_statements_and_quantities_tell_the_claims_of_a_notebook_apart() -> None:
+    """replication.md and the site show these two, not the keys."""
+    for profile in paths.PROFILES:
+        if profile != "quick":
+            for record in results.load_results(profile):
+                told = [(c["statement"], c["quantity"]) for c in record["claims"]]
+                assert len(set(told)) == len(told), record["notebook"]

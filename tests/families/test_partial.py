@@ -106,6 +106,28 @@ def test_one_unmatched_gain_does_not_hide_the_matrices() -> None:
         resize_checkpoint(state, found, {"mlp": 192})
 
 
+def test_gemma_2_is_llama_with_two_more_gains_a_block() -> None:
+    plain = llama()
+    more = {
+        f"model.layers.{b}.{name}_feedforward_layernorm.weight": r(64)
+        for b in range(2)
+        for name in ("pre", "post")
+    }
+    found = layout(plain | more, {**CONFIG, "model_type": "gemma2", "head_dim": 16})
+    assert (found.family, found.left_out) == ("gemma", ())
+    assert all(found.axes[name] == ("stream",) for name in more)
+    with open_checkpoint(plain | more) as one, open_checkpoint(plain) as other:
+        ours, llamas = (
+            block_correlations(one, found),
+            block_correlations(other, layout(plain, CONFIG)),
+        )
+        assert ours.table().equals(llamas.table())
+        gains = block_correlations(one, found, biases=True).vector_table()
+    stream = gains[(gains.block == 1) & (gains.set == "stream")]
+    own = {name.removeprefix("model.layers.1.") for name in more if ".1." in name}
+    assert own <= set(stream.vector)
+
+
 def test_a_padded_output_matrix_is_left_out_and_named() -> None:
     state = llama() | {"lm_head.weight": r(128, 64)}
     found = layout(state, CONFIG, partial=True)

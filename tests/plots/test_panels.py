@@ -10,7 +10,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-import seaborn as sns
 from matplotlib.axes import Axes as Panel
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
@@ -28,6 +27,12 @@ def _clean() -> Iterator[None]:
         style.use_style()
         yield
     plt.close("all")
+
+
+def close(found: object, wanted: object) -> None:
+    """Figures are drawn from numbers of six digits (`rclib.plots.drawing`)."""
+    first, second = np.asarray(found, dtype=float), np.asarray(wanted, dtype=float)
+    np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-9)
 
 
 def long_frame(
@@ -67,15 +72,14 @@ def assert_shows(panel: Panel, frame: pd.DataFrame, *, x: str, y: str, by: str) 
         sizes = np.unique(chosen[x])
         values = [chosen.loc[chosen[x] == size, y].to_numpy() for size in sizes]
         drawn = line(panel, str(name))
-        np.testing.assert_allclose(drawn.get_xdata(), sizes)
-        np.testing.assert_allclose(drawn.get_ydata(), [v.mean() for v in values])
+        close(drawn.get_xdata(), sizes)
+        close(drawn.get_ydata(), [v.mean() for v in values])
         want = [(size, v.min(), v.max()) for size, v in zip(sizes, values, strict=True)]
-        np.testing.assert_allclose(band(panel, number), want)
+        close(band(panel, number), want)
 
 
-def legend(panel: Panel) -> list[str]:
-    box = panel.get_legend()
-    return [] if box is None else [text.get_text() for text in box.get_texts()]
+def of_figure(figure: Figure) -> list[str]:
+    return [text.get_text() for box in figure.legends for text in box.get_texts()]
 
 
 # --- curves --------------------------------------------------------------------------------
@@ -90,7 +94,7 @@ def test_curves_show_mean_and_range_and_differ_without_colour() -> None:
     styles = {(d.get_linestyle(), d.get_marker()) for d in panel.lines}
     assert len(styles) == len(names)
     colours = {mpl.colors.to_hex(d.get_color()) for d in panel.lines}
-    assert colours == {mpl.colors.to_hex(c) for c in sns.color_palette("colorblind", len(names))}
+    assert colours == {mpl.colors.to_hex(c) for c in style.colours()}
 
 
 def test_curves_keep_the_order_of_the_data_and_can_leave_markers_out() -> None:
@@ -126,7 +130,7 @@ def test_coordinate_check_has_a_panel_a_quantity_and_parametrisation() -> None:
         assert panels[i, 0].get_ylim() == panels[i, 1].get_ylim()
     assert [p.get_title() for p in panels[0]] == ["MF", "SP"]
     assert [p.get_xlabel() for p in panels.ravel()] == ["", "", "width N", "width N"]
-    assert legend(panels[0, 1]) == ["hidden", "output"]
+    assert of_figure(figure) == ["hidden", "output"]
 
 
 def test_shares_have_one_scale_from_zero_to_one() -> None:
@@ -134,7 +138,8 @@ def test_shares_have_one_scale_from_zero_to_one() -> None:
     frame = frame.rename(columns={"x": "k"})
     both = pd.concat([frame.assign(parametrization="SP"), frame.assign(parametrization="MF")])
     both.loc[both.parametrization == "MF", "share"] /= 2
-    panels = panels_of(plots_networks.share_panels(both, columns=["SP", "MF"]), 1, 2)[0]
+    figure = plots_networks.share_panels(both, columns=["SP", "MF"])
+    panels = panels_of(figure, 1, 2)[0]
     for panel, name in zip(panels, ("SP", "MF"), strict=True):
         chosen = both[both.parametrization == name]
         assert_shows(panel, chosen, x="k", y="share", by="matrix")
@@ -144,7 +149,7 @@ def test_shares_have_one_scale_from_zero_to_one() -> None:
         assert panel.get_ylim()[0] == 0
         assert panel.get_ylim()[1] >= 1
     assert panels[0].get_ylabel() == "share of the squared norm"
-    assert legend(panels[0]) == ["W(0)", "W(T)"]
+    assert of_figure(figure) == ["W(0)", "W(T)"]
 
 
 def test_power_laws_draw_the_predicted_slope_through_the_first_mean() -> None:
@@ -160,29 +165,36 @@ def test_power_laws_draw_the_predicted_slope_through_the_first_mean() -> None:
         assert_shows(panel, frame, x="x", y="y", by="name")
         assert (panel.get_xlabel(), panel.get_ylabel()) == (sizes[title], labels[title])
         assert (panel.get_title(), panel.get_xscale(), panel.get_yscale()) == (title, "log", "log")
-    guide = line(panels[0], "slope -0.5")
+    guide = line(panels[0], "slope −1/2")
     x, y = np.array(guide.get_xdata()), np.array(guide.get_ydata())
-    np.testing.assert_allclose(np.diff(np.log(y)) / np.diff(np.log(x)), -0.5)
+    close(np.diff(np.log(y)) / np.diff(np.log(x)), -0.5)
     first = frames["loss"][frames["loss"].x == 2].y
-    assert y[0] == pytest.approx(np.mean(first))
+    assert y[0] == pytest.approx(np.mean(first), rel=1e-5)
     np.testing.assert_array_equal(x, [2, 8, 32])
-    assert legend(panels[1]) == ["MF"]
+    assert [t.get_text() for t in panels[1].texts] == ["MF"]  # at the end of its line
+    assert {t.get_text() for t in panels[0].texts} == {"MF", "SP", "slope −1/2"}
     plots.power_laws(frames, x=sizes, y=labels, by="name")  # without any guide
 
 
-def test_exponents_over_time_choose_and_order_their_panels() -> None:
-    frame = long_frame([1, 10, 100], ["h1", "h2"], columns=("exponent",), by="index")
+def test_exponents_are_points_around_their_prediction() -> None:
+    frame = long_frame([1, 10], ["h1", "h2"], columns=("exponent",), by="index")
     frame = frame.rename(columns={"x": "epoch"})
     both = pd.concat([frame.assign(bias="random"), frame.assign(bias="zero")])
     both.loc[both.bias == "zero", "exponent"] -= 1
-    figure = plots_networks.exponents_over_time(both, predicted={"zero": -0.5, "random": 0.25})
+    predicted = {"zero": -0.5, "random": 0.25}
+    figure = plots_networks.exponents_by_index(both, predicted=predicted)
     panels = panels_of(figure, 1, 2)[0]
-    for panel, (name, value) in zip(panels, {"zero": -0.5, "random": 0.25}.items(), strict=True):
-        assert_shows(panel, both[both.bias == name], x="epoch", y="exponent", by="index")
+    for panel, (name, value) in zip(panels, predicted.items(), strict=True):
         assert panel.get_title() == name
-        levels = [d for d in panel.lines if len(d.get_xdata()) == 2]
-        assert [list(d.get_ydata()) for d in levels] == [[value, value]]
-    assert legend(panels[1]) == ["h1", "h2"]
+        low, high = panel.get_ylim()
+        assert (low + high) / 2 == pytest.approx(value)
+        assert high - low == pytest.approx(panels[0].get_ylim()[1] - panels[0].get_ylim()[0])
+        points = [d for d in panel.lines if d.get_marker() in style.MARKERS]
+        for drawn, epoch in zip(points, (1, 10), strict=True):
+            own = both[(both.bias == name) & (both.epoch == epoch)].groupby("index").exponent
+            close(drawn.get_ydata(), own.mean()[list(dict.fromkeys(both["index"]))])
+        assert [t.get_text() for t in panel.texts] == [f"predicted, {value}".replace("-", "−")]
+    assert of_figure(figure) == ["epoch 1", "epoch 10"]
 
 
 @pytest.mark.parametrize("titles", [["one"], ["train", "grow", "shrink"], list("abcde")])
@@ -197,19 +209,27 @@ def test_transfer_panels_have_letters_and_marks(titles: list[str]) -> None:
         for title in titles
     }
     figure = plots_networks.transfer_panels(columns, transfer_epoch=1, chance_accuracy=0.125)
-    panels = panels_of(figure, 2, len(titles))
+    figure.canvas.draw()
+    count = len(titles)
+    by_column = [figure.axes[3 * j : 3 * j + 3] for j in range(count)]
+    panels = np.array(by_column, dtype=object).T
+    for ends, (title, frame) in zip(panels[2], columns.items(), strict=True):
+        assert [t.get_text() for t in ends.get_yticklabels()] == [f"{title} 1", f"{title} 2"]
+        last = frame[frame.epoch == 2].groupby("name").train_loss.mean()
+        dots = [d for d in ends.lines if len(d.get_xdata()) == 1]
+        close([float(d.get_xdata()[0]) for d in dots], last[[f"{title} 1", f"{title} 2"]])
+    panels = panels[:2]
     for i, y in enumerate(("train_loss", "test_accuracy")):
         for j, (title, frame) in enumerate(columns.items()):
             panel = panels[i, j]
             assert_shows(panel, frame, x="epoch", y=y, by="name")
             letter = "abcdefghij"[i * len(titles) + j]
-            assert panel.get_title() == (f"({letter}) {title}" if i == 0 else f"({letter})")
+            assert panel.get_title() == f"({letter}) {title}"
             straight = [d for d in panel.lines if len(d.get_xdata()) == 2]
             upright = [d for d in straight if list(d.get_xdata()) == [1, 1]]
             level = [d for d in straight if list(d.get_ydata()) == [0.125, 0.125]]
             assert (len(upright), len(level)) == (int(j > 0), int(i == 1))
             assert len(straight) == len(upright) + len(level)
-            assert legend(panel) == ([f"{title} 1", f"{title} 2"] if i == 1 else [])
     assert panels[0, 0].get_ylabel() == "training loss (nats)"
     assert panels[1, 0].get_ylabel() == "test accuracy"
     for row in panels:
@@ -231,7 +251,7 @@ def test_heat_maps_show_the_matrices_on_one_symmetric_scale() -> None:
         assert panels[i, 0].get_ylabel() == row
         for j, (column, matrix) in enumerate(columns.items()):
             (image,) = panels[i, j].images
-            np.testing.assert_array_equal(image.get_array(), matrix)
+            close(image.get_array(), matrix)
             assert image.get_clim() == (-2.5, 2.5)
             assert image.get_cmap().name == style.DIVERGING
             assert panels[0, j].get_title() == column
@@ -263,7 +283,7 @@ def test_correlation_matrices_frame_the_blocks_of_an_index() -> None:
         panels, "ab", given.items(), strict=True
     ):
         (image,) = panel.images
-        np.testing.assert_array_equal(image.get_array(), matrix)
+        close(image.get_array(), matrix)
         assert image.get_clim() == (-1, 1)
         assert panel.get_title() == f"({letter}) {title}"
         for ticks in (panel.get_xticklabels(), panel.get_yticklabels()):

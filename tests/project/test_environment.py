@@ -6,6 +6,8 @@ import ast
 import json
 import re
 import tomllib
+from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = tuple(PROJECT["optional-dependencies"])
 CONDA_NAMES = {  # the others have one name in both worlds
     "build": "python-build",
     "huggingface-hub": "huggingface_hub",
@@ -40,9 +43,9 @@ EVIDENCE = {
 }
 
 
-def declared() -> dict[str, Requirement]:
+def declared(extras: Sequence[str] = ("notebooks", "dev")) -> dict[str, Requirement]:
     lines = list(PROJECT["dependencies"])
-    for extra in ("notebooks", "dev"):
+    for extra in extras:
         lines += PROJECT["optional-dependencies"][extra]
     found = [Requirement(line) for line in lines]
     names = {canonicalize_name(r.name): r for r in found}
@@ -57,12 +60,23 @@ def conda() -> dict[str, Any]:
 
 
 def pins() -> dict[str, list[Requirement]]:
+    """The lock: package -> its lines, which differ by their markers."""
     found: dict[str, list[Requirement]] = {}
-    for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines():
-        requirement = Requirement(line)  # raises for options, addresses and file paths
+    for line in lock_lines():
+        text, *hashes = line.split(" --hash=")
+        assert hashes, f"{text} has no hash"
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", value) for value in hashes), text
+        assert len(set(hashes)) == len(hashes), text
+        requirement = Requirement(text)  # raises for options, addresses and file paths
         assert requirement.url is None, line
         found.setdefault(canonicalize_name(requirement.name), []).append(requirement)
     return found
+
+
+def lock_lines() -> list[str]:
+    """One line a pin, with its hashes behind it."""
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    return re.sub(r" *\\\n +", " ", text).splitlines()
 
 
 def test_environment_yml_says_the_same_as_pyproject() -> None:
@@ -82,7 +96,7 @@ def test_environment_yml_takes_conda_forge_and_installs_rclib() -> None:
 
 
 def test_every_dependency_has_a_lower_bound_and_no_upper_one() -> None:
-    for requirement in declared().values():
+    for requirement in declared(EXTRAS).values():
         assert [s.operator for s in requirement.specifier] == [">="], requirement
 
 
@@ -99,7 +113,7 @@ def test_lock_pins_every_dependency_within_its_bound(python: str, platform: str)
         "os_name": "nt" if platform == "win32" else "posix",
     }
     locked = pins()
-    for name, requirement in declared().items():
+    for name, requirement in declared(EXTRAS).items():
         valid = [p for p in locked.get(name, []) if not p.marker or p.marker.evaluate(machine)]
         assert len(valid) == 1, f"{name} is pinned {len(valid)} times"
         (pin,) = valid[0].specifier
@@ -109,7 +123,73 @@ def test_lock_pins_every_dependency_within_its_bound(python: str, platform: str)
 
 def test_lock_names_no_address() -> None:
     text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    assert not re.search(r"://|index-url|find-links|trusted-host|^\s*-", text, re.MULTILINE)
+    assert not re.search(
+        r"://|index-url|find-links|trusted-host|^\s*-(?!-hash)", text, re.MULTILINE
+    )
+
+
+def test_setup_asks_for_the_hashes_and_make_lock_writes_them() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    installs = re.findall(r"-m pip install.*", makefile)
+    assert len(installs) == 2
+    assert "--require-hashes -r requirements.lock" in installs[0]
+    # rclib itself, and nothing that it names: that is there already.
+    assert installs[1].endswith("--no-deps --no-build-isolation -e .")
+    (lock,) = re.findall(r"uv pip compile.*", makefile)
+    for option in ("--generate-hashes", "--all-extras", "--universal", "--no-emit-index-url"):
+        assert option in lock
+    floor = PROJECT["requires-python"].removeprefix(">=")
+    assert f"--python-version {floor} " in lock
+
+
+def test_lock_holds_exactly_what_the_installed_packages_ask_for() -> None:
+    """From what pyproject.toml names, step by step through the packages that are installed here:
+    every one is pinned at a version that all who name it accept, and no pin is left over."""
+    locked = {
+        name: next((p for p in found if p.marker is None or p.marker.evaluate()), None)
+        for name, found in pins().items()
+    }
+    todo = [(name, frozenset(r.extras)) for name, r in declared(EXTRAS).items()]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while todo:
+        name, extras = todo.pop()
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        pin = locked.get(name)
+        assert pin is not None, f"{name} is not in the lock"
+        try:
+            asked = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue  # of an extra that is not installed here
+        if metadata.version(name) not in pin.specifier:
+            continue  # another version than the lock's, which may ask for others
+        for line in asked:
+            need = Requirement(line)
+            applies = [{"extra": extra} for extra in ("", *extras)]
+            if need.marker is None or any(need.marker.evaluate(e) for e in applies):
+                key = canonicalize_name(need.name)
+                found = locked.get(key)
+                assert found is not None, f"{name} asks for {key}, which is not in the lock"
+                (version,) = (s.version for s in found.specifier)
+                assert need.specifier.contains(version, prereleases=True), f"{name}: {need}"
+                todo.append((key, frozenset(need.extras)))
+    everything = {name for name, _ in seen}
+    if all(installed_as_locked(name, locked[name]) for name in everything):
+        assert {name for name, pin in locked.items() if pin is not None} == everything
+
+
+def installed_as_locked(name: str, pin: Requirement | None) -> bool:
+    try:
+        return pin is not None and metadata.version(name) in pin.specifier
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def test_environment_yml_names_the_other_extras() -> None:
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    for extra in set(EXTRAS) - {"notebooks", "dev"}:
+        assert f"`.[{extra}]`" in text, extra
 
 
 def imported(source: str) -> set[str]:

@@ -27,15 +27,15 @@ from rclib.nets import init, parametrization
 from rclib.nets import mlp as models
 from rclib.resizing import mlp
 from rclib.rowcolumn import axes, measure, transfer
-from rclib.spectral import power_law, random_matrix, spectra
+from rclib.spectral import exchangeable, power_law, random_matrix, spectra
 from rclib.study import claims
 from rclib.teacher import evaluation
 from rclib.teacher import problem as teacher
 from rclib.training import descent
 
 MODULES: tuple[ModuleType, ...] = (
-    *(axes, claims, descent, evaluation, init, measure, mlp, models, parametrization, power_law),
-    *(random_matrix, spectra, teacher, transfer),
+    *(axes, claims, descent, evaluation, exchangeable, init, measure, mlp, models),
+    *(parametrization, power_law, random_matrix, spectra, teacher, transfer),
 )
 few = settings(max_examples=40, derandomize=True, deadline=None, database=None)
 
@@ -204,6 +204,27 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         random_matrix.spike,
         {"strength": 9.0, "rows": 3, "columns": 4, "variance": 1.0},
     ),
+    "random_matrix.spike_strength": (
+        random_matrix.spike_strength,
+        {"eigenvalue": 40.0, "rows": 5, "columns": 4, "variance": 1.0},
+    ),
+    "exchangeable.decompose": (exchangeable.decompose, {"X": MATRIX}),
+    "exchangeable.four_cycle_excess": (
+        exchangeable.four_cycle_excess,
+        {"residual": MATRIX, "removed": 1, "centred": True, "permutations": 2, "seed": 0},
+    ),
+    "exchangeable.given_start": (
+        exchangeable.given_start,
+        {"X": MATRIX, "start": MATRIX + 1.0, "own": 0.1},
+    ),
+    "exchangeable.kernel_values": (
+        exchangeable.kernel_values,
+        {"W": MATRIX, "multiplier": 0.25, "top": 2},
+    ),
+    "exchangeable.own_start": (
+        exchangeable.own_start,
+        {"change": MATRIX, "start": noise(5, 4, seed=7).numpy(), "products": 1},
+    ),
     "spectra.alignment": (spectra.alignment, {"W": MATRIX, "beta": np.ones(4)}),
     "spectra.effective_rank": (spectra.effective_rank, {"W": MATRIX}),
     "spectra.esd": (spectra.esd, {"W": MATRIX}),
@@ -313,6 +334,7 @@ NO_CALLS = {
     *("power_law.METHODS", "power_law.MIN_EIGENVALUES", "power_law.PowerLaw"),
     *("random_matrix.MarchenkoPastur", "random_matrix.Outliers", "random_matrix.Spike"),
     *("spectra.Overlaps", "spectra.Spectrum"),
+    *("exchangeable.Decomposition", "exchangeable.Excess", "exchangeable.VarianceShares"),
     *("evaluation.EVALUATIONS", "evaluation.Evaluation"),
     *("problem.Problem", "problem.check_arrays", "problem.RidgeFit", "transfer.IndexMaps"),
     *("claims.Claims", "descent.GradientDescent"),  # made without arguments

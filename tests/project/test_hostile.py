@@ -757,7 +757,7 @@ def write_results(checkout: Path, content: bytes) -> Path:
 
 
 def everything(checkout: Path) -> str:
-    """What is made of results files: scoreboard, README's table, replication.md, manifest."""
+    """What is made of results files: scoreboard, README's sections, replication.md, manifest."""
     papers, runs = load_papers(), committed_runs()
     return "\n".join(
         [

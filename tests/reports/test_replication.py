@@ -63,9 +63,23 @@ def test_every_item_of_the_papers_has_its_row() -> None:
         named = [item.item for item in papers if item.paper == paper]
         assert sorted(named) == sorted(expected)
     text = (ROOT / "replication.md").read_text(encoding="utf-8")
-    firsts = [cells[0] for cells in rows(text)]
-    for item in papers:
-        assert firsts.count(item.item) == 1, item.item
+    for paper in papers.papers:  # two papers may have a Figure 3
+        section = text.partition(f"({paper.source})\n")[2].partition("\n## ")[0]
+        firsts = [cells[0] for cells in rows(section) if len(cells) == 4]
+        assert firsts == ["item", *(item.item for item in paper.items)]
+        assert len(set(firsts)) == len(firsts), paper.id
+
+
+@pytest.mark.usefixtures("here")
+def test_every_claim_has_one_line() -> None:
+    papers, runs = load_papers(), committed_runs()
+    text = (ROOT / "replication.md").read_text(encoding="utf-8")
+    lines = [tuple(cells) for cells in rows(text) if len(cells) == 6 and cells[0] != "paper"]
+    lines = [cells for cells in lines if cells[-1].startswith("[")]
+    claims = [claim for run in runs.values() for claim in run.record["claims"]]
+    assert len(lines) == len(claims)
+    assert len(set(lines)) == len(lines)  # each tells itself from all others
+    assert papers.papers
 
 
 def test_items_name_code_and_tests_that_exist() -> None:
@@ -137,30 +151,51 @@ def test_rows_say_what_was_run_and_measured() -> None:
     reasons = {"11_x": {"bad_claim": "Because."}}
     papers = Papers((paper_of("A", *items[:2], reasons=reasons), paper_of("B", *items[2:])))
     text = replication.replication(papers, {"11_x": made("11_x", "paper")})
-    table = {cells[0]: cells for cells in rows(text)}
-    assert {len(cells) for cells in rows(text)} == {4, 5, 6}
-    figure = table["Figure 9"]
-    assert figure[1] == r"A \| shown.<br>*Left open*: everything"
-    for part in ("paper profile", "data & co of paper", "width 8", "2 seeds", "1.5 min"):
-        assert part in figure[2], part
-    assert "the good statement of 11_x: 0.91 [0.885, 0.935], stated ≥ 0.5" in figure[3]
-    assert "untested statement of 11_x: not measured" in figure[3]
-    assert figure[4] == ("1 reproduced<br>1 not reproduced<br>1 undecided<br>1 not testable here")
-    assert table["Figure 10"][2:] == [
-        "notebook 99_y: no results beyond the quick profile yet",
-        "",
-        "not run yet",
+    assert {len(cells) for cells in rows(text)} == {4, 6, 8}
+    claims = [cells for cells in rows(text) if cells[-1] == "[11](notebooks/11_x.ipynb)"]
+    assert len(claims) == 4
+    assert claims[0] == [
+        "A, Figure 9",
+        "the good statement of 11_x",
+        r"\|slope\| <of> x: ≥ 0.5",
+        "0.91 [0.885, 0.935]",
+        "reproduced",
+        "[11](notebooks/11_x.ipynb)",
     ]
-    assert table["Law"][2:] == [
-        "code: `rclib/rowcolumn/axes.py`",
-        "`test_it`",
-        "implemented, tested",
-    ]
-    given = {cells[1]: cells[-1] for cells in rows(text) if len(cells) == 6}
+    assert claims[3][3:5] == ["not measured", "not testable here"]
+    items = {cells[0]: cells for cells in rows(text) if len(cells) == 4}
+    assert items["Figure 9"][1:] == [
+        r"A \| shown.", "[11_x](notebooks/11_x.ipynb)", "everything",
+    ]  # fmt: skip
+    assert items["Figure 10"][2] == "notebook 99_y: no results beyond the quick profile yet"
+    assert items["Law"][2] == "`rclib/rowcolumn/axes.py`: implemented, tested<br>`test_it`"
+    (how,) = [cells for cells in rows(text) if len(cells) == 8 and cells[0] != "notebook"]
+    assert how[1:6] == ["paper", "data & co of paper", "width 8", "2", "1.5"]
+    assert "python 3.11" in how[7]
+    scores = {cells[0]: cells[1:] for cells in rows(text) if cells[0].startswith("[Short]")}
+    assert scores == {"[Short](#paper-a-title-arxiv-1)": ["4", "1", "1", "1", "1"]}
+    deviations = text.partition("## Deviations")[2].partition("\n## ")[0]
+    given = {cells[1]: cells[-1] for cells in rows(deviations)}
     assert given["the bad statement of 11_x"] == "Because."
     assert given["the open statement of 11_x"] == "Its interval straddles the criterion."
     assert given["the untested statement of 11_x"] == "needs a machine that is not here"
     assert "the good statement of 11_x" not in given
+
+
+def test_papers_of_one_letter_are_named_by_it_others_by_their_short_name() -> None:
+    item = Item("arxiv-1", "Figure 9", "s", notebook="11_x", claims=("good_claim",))
+    paper = dataclasses.replace(paper_of("arxiv-1", item), short="Two Words")
+    text = replication.replication(Papers((paper,)), {"11_x": made("11_x", "paper")})
+    assert "| Two Words, Figure 9 | the good statement of 11_x |" in text
+    assert "## Title (arXiv 1)" in text
+
+
+def test_errors_of_the_system_are_told_in_words() -> None:
+    run = made("11_x", "paper")
+    run.record["claims"][3]["note"] = "OSError: [Errno 2] No such file or directory: '/x'"
+    text = replication.replication(Papers((paper_of("A"),)), {"11_x": run})
+    assert "| not testable here | the file is not there |" in text
+    assert "Errno" not in text
 
 
 def test_a_finding_stands_under_the_papers_heading() -> None:

@@ -69,6 +69,21 @@ def test_current_entries_are_those_that_a_run_would_find(
     assert kinds() == {"stale": 2}
 
 
+def test_missing_are_those_that_a_run_would_not_find(module: Path, tmp_path: Path) -> None:
+    runs: Any = importlib.import_module("cache_test_runs")
+    for n in (3, 4):
+        store.fetch(runs.ones, {"n": n})
+    root = tmp_path / "cache"
+    files = {str(path.relative_to(root)) for path in root.rglob("*.safetensors")}
+    assert len(files) == 2
+    assert cache.missing([*files, "ones/none.safetensors"]) == {"ones/none.safetensors"}
+    (root / min(files)).write_bytes(b"half")
+    assert cache.missing(files, root) == {min(files)}
+    module.write_text(RUNS + "SCALE = 2\n")
+    os.utime(module, (1, 1))
+    assert cache.missing(files) == files
+
+
 def leftovers(root: Path) -> dict[str, Path]:
     """One of each kind of leftover, and what must stay: files of others and of live writers."""
     dead = subprocess.Popen([sys.executable, "-c", ""])

@@ -178,7 +178,7 @@ def test_key_depends_on_the_version_of_another_package_that_the_code_uses(
     plain = partial(store.run_key, module.scaled, {}, data=None)
     fitted = partial(store.run_key, module.fitted, {}, data=None)
     before = plain(), fitted()
-    monkeypatch.setattr(store.metadata, "version", lambda name: "0.0.1")
+    monkeypatch.setattr(store, "_version", lambda name: "0.0.1")
     assert (plain(), fitted()) != before
     assert plain() == before[0]
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from rclib import paths
 from rclib.data.images import load
 from rclib.experiments.mean_field.mlp_runs import configuration, runs_needed, train_mlp
 from rclib.runs import store, sweep
@@ -362,6 +363,8 @@ def test_core_seconds_count_a_run_once_and_also_when_it_was_found(runs: Any) -> 
     stored = [store.seconds_spent(runs.echo, {"x": x}) for x in (101, 102)]
     assert min(stored) >= 0.01  # each run sleeps that long
     assert spent == pytest.approx(sum(stored))
+    assert sum(sweep.asked().values()) == pytest.approx(sweep.core_seconds())
+    assert sum((paths.cache_dir() / file).is_file() for file in sweep.asked()) >= 2
     sweep.run(runs.echo, [{"x": 102}, {"x": 101}])
     assert sweep.core_seconds() - before == pytest.approx(spent)
 

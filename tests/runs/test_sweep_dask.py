@@ -147,6 +147,36 @@ def test_a_killed_worker_loses_no_run_and_a_failed_one_is_named(
     assert [store.lookup(runs.noise, c) is not None for c in configs] == [True, False, True]
 
 
+@pytest.mark.slow
+def test_what_a_killed_worker_had_finished_is_not_lost(
+    runs: Any, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results are fetched as soon as they are finished, not when the sweep comes to them: while
+    the sweep still writes its first file, a worker that has finished everything is killed."""
+    (tmp_path / "log" / "go").touch()
+    keep = store.keep
+    killed: list[int] = []
+
+    def slow_disk(*given: Any, **more: Any) -> Any:
+        if not killed:
+            deadline = time.monotonic() + 60
+            while len(events(tmp_path, "done")) < 8 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(2)  # the results are on their way
+            killed.append(events(tmp_path, "done")[0][1])
+            os.kill(killed[0], signal.SIGKILL)
+        return keep(*given, **more)
+
+    monkeypatch.setattr(store, "keep", slow_disk)
+    configs = [{"seed": seed} for seed in range(8)]
+    found = sweep.sweep(runs.noise, configs, client)
+    done = events(tmp_path, "done")
+    assert sum(process == killed[0] for _, process in done) > 1
+    assert sorted(seed for seed, _ in done) == list(range(8))  # none was computed again
+    assert len(found) == 8
+    assert all(store.lookup(runs.noise, config) is not None for config in configs)
+
+
 def test_runs_without_a_common_disk_get_what_they_need(
     runs: Any, client: Any, tmp_path: Path
 ) -> None:
@@ -176,10 +206,9 @@ def test_runs_without_a_common_disk_get_what_they_need(
 
 
 @pytest.mark.slow
-def test_the_readme_goes_from_laptop_to_cluster(client: Any) -> None:
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    section = text.split("## From laptop to cluster in one argument")[1].split("\n## ")[0]
-    here, there = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+def test_the_guide_goes_from_laptop_to_cluster(client: Any) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    here, there = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     names: dict[str, Any] = {}
     exec(here, names)
     serial = names["records"]

@@ -68,7 +68,7 @@ def test_two_notebooks_may_have_a_figure_of_one_name(many: Path) -> None:
         source = page.select_one(".large img")["src"]
         assert source == f"../../figures/paper/{name}/main.png"
         pictures.add((many / "figures" / name / source).resolve().read_bytes())
-        pictures.add((many / "thumbnails" / name / "main.png").read_bytes())
+        pictures.add((many / "thumbnails" / name / "main.webp").read_bytes())
     assert len(pictures) == 4
     for name in (first, second):
         original = many.parent / "project" / "figures" / "paper" / name / "main.png"
@@ -81,9 +81,12 @@ def test_site_is_small_and_every_picture_is_there_once(many: Path) -> None:
     assert (many / "index.html").stat().st_size < 40e3
     assert (many / "assets" / "search-index.js").stat().st_size < 150e3
     pictures = [path for path in files if path.suffix == ".png"]
-    # 160 figures at a profile, 120 thumbnails; a notebook that saves no figure of the site keeps
-    # its own picture.
-    assert len(pictures) == 160 + 120 + 20
+    # 120 figures; a notebook that saves no figure of the site keeps its own picture.
+    assert len(pictures) == 120 + 20
+    assert sum(path.suffix == ".webp" for path in files) == 120 + 40  # thumbnails, other profiles
+    # Vector and data go with the largest scale alone, a notebook is there once and without outputs.
+    assert sum(path.suffix == ".pdf" for path in files) == 120
+    assert sum(path.suffix == ".ipynb" for path in files) == 60
 
 
 def test_pictures_below_the_first_screen_are_loaded_when_they_are_reached(many: Path) -> None:

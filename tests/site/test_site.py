@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
@@ -28,6 +29,7 @@ from rclib.site import build as builder
 from rclib.site import content, images, loading, notebook_page, pages
 from rclib.site.build import build
 from rclib.site.mathml import mathml
+from rclib.study.papers import Papers
 from rclib.study.results import duration
 
 ROOT = Path(__file__).parents[2]
@@ -70,14 +72,30 @@ def test_start_page_has_a_card_a_series(project: Path) -> None:
     cards = page.select(".card")
     assert [c.select_one("a")["href"] for c in cards] == [f"series/{d}.html" for d in (1, 2, 3)]
     assert [c.select_one("img")["src"] for c in cards] == [
-        "thumbnails/11_a/figure_4_1_heat_maps.png",
-        "thumbnails/20_b/spikes_esd.png",
-        "thumbnails/31_c/more_of_it.png",
+        "thumbnails/11_a/figure_4_1_heat_maps.webp",
+        "thumbnails/20_b/spikes_esd.webp",
+        "thumbnails/31_c/more_of_it.webp",
     ]
     first = words(cards[0])
     for text in ("The first series", "Does it hold?", "1 notebook ·", "1 of 4 claims reproduced"):
         assert text in first, text
     assert words(cards[2]).startswith("Series 3")  # which series.yaml does not know
+
+
+def test_start_page_tells_what_was_found_contradictions_first(project: Path) -> None:
+    build(project / "site", api=False)
+    page = soup(project / "site" / "index.html")
+    first, second = page.select(".findings li")
+    assert words(first) == "Otherwise. It is 0.1. Contradicts Paper A . Notebook 11 , figure"
+    assert [a["href"] for a in first.select("a")] == [
+        "papers/A.html",
+        "notebooks/quick/11_a.html",
+        "figures/11_a/new_figure.html",
+    ]
+    assert words(second) == "New. It is 0.91 [0.885, 0.935]. Notebook 11"
+    (project / "results" / "paper" / "11_a.json").unlink()
+    build(project / "site", api=False)  # the quick profile alone tells nothing
+    assert soup(project / "site" / "index.html").select(".findings") == []
 
 
 def test_series_page_has_question_answer_notebooks_and_verdicts(project: Path) -> None:
@@ -105,10 +123,13 @@ def test_series_page_has_question_answer_notebooks_and_verdicts(project: Path) -
     assert links == [f"../figures/11_a/{n}.html" for n in ("figure_4_1_heat_maps", "new_figure")]
     rows = page.select("table.verdicts tbody tr")
     assert words(rows[0]) == (
-        "Paper A , Figure 4.1 the good statement of 11_a 0.91 [0.885, 0.935] stated ≥ 0.5 "
-        "reproduced paper profile"
+        "Paper A , Figure 4.1 the good statement of 11_a |slope| <of> x 0.91 [0.885, 0.935] "
+        "stated ≥ 0.5 reproduced paper profile"
     )
     assert rows[0].select_one("th a")["href"] == "../claims.html#11_a.good_claim"
+    (board,) = page.select("details.group")
+    assert "open" not in board.attrs
+    assert "1 reproduced" in words(board.select_one("summary"))
     assert "quick profile" in words(soup(project / "site" / "series" / "2.html"))
 
 
@@ -118,9 +139,12 @@ def test_paper_page_goes_item_by_item(project: Path) -> None:
     text = words(page.select_one(".page-head"))
     assert "Somebody, Else, 2024. arXiv 2401.00001" in text
     assert page.select_one(".lead a")["href"] == "https://arxiv.org/abs/2401.00001"
-    assert "Smaller or simpler than in the paper (11_a): Fewer steps." in text
+    assert "Smaller or simpler than in the paper (11_a): Fewer steps." in words(page)
+    heads = [words(h) for h in page.select("h2")]
+    assert heads == ["Notebook", "Item by item", "Claims and verdicts"]  # notebooks first
+    assert len(page.select(".entry")) == 1
     figure, algorithm = (words(row) for row in page.select("table.items tbody tr"))
-    assert "Left open: What the text leaves out. Heat maps of the middle layer 11_a" in figure
+    assert "Left open: What the text leaves out. 11_a Heat maps of the middle layer" in figure
     assert "1 not reproduced" in figure
     assert "rclib/rowcolumn/transfer.py implemented, tested" in algorithm
     other = soup(project / "site" / "papers" / "B.html")
@@ -131,26 +155,34 @@ def test_paper_page_goes_item_by_item(project: Path) -> None:
     assert [a["href"] for a in listed] == ["papers/A.html", "papers/B.html"]
 
 
-def test_figure_page_tells_its_own_claims_from_the_others(project: Path) -> None:
-    build(project / "site", api=False)
-    page = soup(project / "site" / "figures" / "20_b" / "spikes_esd.html")
-    assert "Beside Sweep" in words(page.select_one(".label"))
-    assert words(page.select_one("#claims-head")) == "Claims of this notebook"  # all of them
+def with_b(papers: Papers, **changes: Any) -> Papers:
+    """The papers with another B."""
+    second = dataclasses.replace(papers.papers[1], **changes)
+    return dataclasses.replace(papers, papers=(papers.papers[0], second))
+
+
+def test_figure_page_has_its_own_claims_and_no_others_among_them(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     papers = small_papers()
-    own = papers.papers[1].items[0]
-    moved = dataclasses.replace(own, beside={"spikes_esd": "x"})
-    papers = dataclasses.replace(
-        papers, papers=(papers.papers[0], dataclasses.replace(papers.papers[1], items=(moved,)))
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading, "load_papers", lambda: papers)
+    own = dataclasses.replace(papers.papers[1].items[0], beside={"spikes_esd": "x"})
+    figure = project / "site" / "figures" / "20_b" / "spikes_esd.html"
+    for changed, head, counts in (
+        # What the paper's file says can be read off it.
+        ({"shown": {"20_b": {"spikes_esd": ["open_claim"]}}}, "this figure", [1, 3]),
+        ({"shown": {"20_b": {"spikes_esd": []}}}, "this figure", [4]),
+        # Otherwise the claims of its item; without one, none.
+        ({"items": (own,)}, "One configuration", [2, 2]),
+        ({"items": ()}, "this figure", [4]),
+    ):
+        monkeypatch.setattr(loading, "load_papers", lambda c=changed: with_b(papers, **c))
         build(project / "site", api=False)
-    page = soup(project / "site" / "figures" / "20_b" / "spikes_esd.html")
-    assert words(page.select_one("#claims-head")) == "Claims of this figure"
-    assert [len(t.select("tbody tr")) for t in page.select("table.claims")] == [2, 2]
-    assert words(page.select_one("details summary h3")) == "Other claims of this notebook"
-    whole = soup(project / "site" / "figures" / "31_c" / "more_of_it.html")
-    assert words(whole.select_one("#claims-head")) == "Claims of this notebook"
+        page = soup(figure)
+        assert words(page.select_one("#claims-head")) == f"Claims of {head}"
+        assert [len(t.select("tbody tr")) for t in page.select("table.claims")] == counts
+        assert words(page.select_one("details summary h3")) == "Other claims of this notebook"
+        own_tables = page.select("section[aria-labelledby=claims-head] > table")
+        assert len(own_tables) == len(counts) - 1
 
 
 def test_scoreboard_says_with_how_many_sets_of_seeds(project: Path) -> None:
@@ -232,18 +264,22 @@ def test_figure_page_has_both_profiles_and_its_neighbours(project: Path) -> None
     site = project / "site"
     page = soup(site / "figures" / "11_a" / "new_figure.html")
     assert page.select_one(".large img")["src"] == "../../figures/paper/11_a/new_figure.png"
-    assert page.select_one(".others img")["src"] == "../../figures/quick/11_a/new_figure.png"
+    assert page.select_one(".others img")["src"] == "../../figures/quick/11_a/new_figure.webp"
     downloads = [a["href"] for a in page.select(".downloads a")]
     assert downloads == [
         f"../../figures/{profile}/11_a/new_figure.{kind}"
-        for profile in ("paper", "quick")
-        for kind in ("png", "pdf", "csv")
+        for profile, kind in (("paper", "png"), ("paper", "pdf"), ("paper", "csv"))
     ]
-    for profile in ("paper", "quick"):
-        for kind in ("png", "pdf", "csv"):
-            name = f"new_figure.{kind}"
-            copied = (site / "figures" / profile / "11_a" / name).read_bytes()
-            assert copied == (project / "figures" / profile / "11_a" / name).read_bytes()
+    for kind in ("png", "pdf", "csv"):
+        name = f"figures/paper/11_a/new_figure.{kind}"
+        assert (site / name).read_bytes() == (project / name).read_bytes()
+    (other,) = (site / "figures" / "quick" / "11_a").glob("new_*")  # no vector, no data
+    with (
+        Image.open(other) as small,
+        Image.open(project / "figures" / "quick" / "11_a" / "new_figure.png") as large,
+    ):
+        assert (small.convert("RGB").tobytes()) == large.convert("RGB").tobytes()
+    assert other.name == "new_figure.webp"
     assert page.select_one("a[rel=prev]")["href"] == "../../figures/11_a/figure_4_1_heat_maps.html"
     assert page.select_one("a[rel=next]")["href"] == "../../figures/20_b/spikes_esd.html"
     assert page.select_one(".button")["href"] == "../../notebooks/quick/11_a.html"
@@ -262,7 +298,10 @@ def test_notebooks_not_executed_here_are_shown_as_stored(project: Path) -> None:
     assert "Not run yet" in page
     executed = words(soup(project / "site" / "notebooks" / "quick" / "11_a.html"))
     assert "Executed at the quick profile" in executed
-    assert (project / "site" / "notebooks" / "quick" / "11_a.ipynb").is_file()
+    # The notebook to download has no outputs: the pictures of the page lie there already.
+    copied = (project / "site" / "notebooks" / "11_a.ipynb").read_bytes()
+    assert copied == (project / "notebooks" / "11_a.ipynb").read_bytes()
+    assert list((project / "site").glob("notebooks/*/*.ipynb")) == []
 
 
 def test_same_project_same_bytes(project: Path) -> None:
@@ -313,6 +352,79 @@ def test_a_third_profile_stands_between_the_two(
     assert head[2:] == ["Quick profile", "Third profile", "Paper profile"]
     figure = soup(project / "site" / "figures" / "20_b" / "spikes_esd.html")
     assert figure.select_one(".large img")["src"] == "../../figures/third/20_b/spikes_esd.png"
+
+
+TEXT = """# A page
+
+[the guide](guide.md#more-of-it) [claims](../replication.md) [top](../README.md)
+[11](../notebooks/11_a.ipynb) [axes](../rclib/rowcolumn/axes.py) [gone](../setup.cfg)
+[picture](../figures/paper/11_a/new_figure.png) [series](series/1.md) [out](https://a.b/c)
+
+![A figure](../figures/paper/11_a/new_figure.png)
+"""
+
+
+def test_texts_are_pages_with_links_of_the_site(project: Path) -> None:
+    docs = project / "docs"
+    docs.mkdir()
+    (docs / "page.md").write_text(TEXT)
+    (docs / "other.md").write_text("# Other\n")
+    guide = "# The guide\n\n[2](page.md) [1](other.md)\n\n## More of it\n\n| a |\n|---|\n| b |\n"
+    (docs / "guide.md").write_text(guide)
+    (project / "replication.md").write_text("# All\n\n## Main\n\n## Main\n")
+    (project / "CONTRIBUTING.md").write_text("# Contributing\n\n[guide](docs/guide.md)\n")
+    build(project / "site", api=False)
+    site = project / "site"
+    assert dangling(site) == []
+    page = soup(site / "docs" / "page.html")
+    links = {words(a): a["href"] for a in page.select("article a")}
+    assert links == {
+        "User guide": "../docs/guide.html",
+        "the guide": "../docs/guide.html#more-of-it",
+        "claims": "../replication.html",
+        "top": "../index.html",
+        "11": "../notebooks/quick/11_a.html",
+        "picture": "../figures/11_a/new_figure.html",
+        "series": "../series/1.html",
+        "out": "https://a.b/c",
+    }
+    (image,) = page.select("article img")
+    assert image["src"] == "../figures/paper/11_a/new_figure.png"
+    assert (image["width"], image["height"], image["loading"]) == ("300", "200", "lazy")
+    # In the order of the guide, which the head of every page leads to.
+    footer = [words(a) for a in page.select("footer a")]
+    assert footer == ["The guide", "A page", "Other", "All", "Contributing"]
+    assert page.select_one("nav a[href='../docs/guide.html']")
+    # Names that the site's scripts look for are not given to a heading.
+    assert [h["id"] for h in soup(site / "replication.html").select("h2")] == ["main-1", "main-2"]
+
+
+def test_notebooks_show_their_papers_figure_from_the_site(project: Path) -> None:
+    for folder, up in ((project / "notebooks", ".."), (project / "build" / "quick", "../..")):
+        path = folder / "11_a.ipynb"
+        notebook = notebook_page.read_notebook(path)
+        place = f"{up}/figures/paper/11_a/new_figure.png"
+        notebook.cells[0].source += f"\n\n[![New]({place})]({place})\n\n[12](12_d.ipynb)"
+        nbformat.write(notebook, path)
+    build(project / "site", api=False)
+    page = soup(project / "site" / "notebooks" / "quick" / "11_a.html")
+    image = page.select_one(".prose img")
+    assert image["src"] == "../../figures/paper/11_a/new_figure.png"
+    assert image.parent["href"] == "../../figures/11_a/new_figure.html"
+    assert page.select(".prose a")[-1]["href"] == "../../notebooks/stored/12_d.html"
+    assert dangling(project / "site") == []
+
+
+def test_errors_of_the_system_are_told_in_words(project: Path) -> None:
+    path = project / "results" / "paper" / "11_a.json"
+    text = path.read_text(encoding="utf-8")
+    raw = "OSError: [Errno 28] No space left on device"
+    path.write_text(text.replace("needs a machine that is not here", raw), encoding="utf-8")
+    build(project / "site", api=False)
+    for page in ("claims.html", "figures/11_a/new_figure.html"):
+        shown = words(soup(project / "site" / page))
+        assert "the disk is full" in shown
+        assert "Errno" not in shown
 
 
 def test_replication_page_links_to_the_sites_notebooks(project: Path) -> None:
@@ -511,19 +623,21 @@ def test_formulas_become_mathml_or_stay_readable() -> None:
 def test_thumbnail_is_small_coloured_and_the_same_again(tmp_path: Path) -> None:
     path = tmp_path / "p.png"
     path.write_bytes(picture(3, 1600, 800))
-    made = images.thumbnail(path, width=320)
-    assert made == images.thumbnail(path, width=320)
-    assert images.size_of(made) == (320, 160)
-    (tmp_path / "t.png").write_bytes(made)
-    with Image.open(tmp_path / "t.png") as small, Image.open(path) as large:
+    made, size = images.thumbnail(path, width=320)
+    assert (made, size) == images.thumbnail(path, width=320)
+    assert size == (320, 160)
+    (tmp_path / "t.webp").write_bytes(made)
+    with Image.open(tmp_path / "t.webp") as small, Image.open(path) as large:
         wanted = np.asarray(large.convert("RGB").resize((320, 160)), float)
         error = np.abs(np.asarray(small.convert("RGB"), float) - wanted)
-    assert error.mean() < 12
+    assert error.mean() < 24  # of coloured noise, the worst there is
     clear = Image.new("RGBA", (40, 20), (0, 0, 0, 0))
     clear.save(path)
-    (tmp_path / "t.png").write_bytes(images.thumbnail(path))
-    with Image.open(tmp_path / "t.png") as small:
+    (tmp_path / "t.webp").write_bytes(images.thumbnail(path)[0])
+    with Image.open(tmp_path / "t.webp") as small:
         assert small.convert("RGB").getextrema() == ((255, 255),) * 3  # on white, not on black
+    with pytest.raises(ValueError, match="not a picture"):
+        images.thumbnail(tmp_path / "t.webp")
     with pytest.raises(ValueError, match="not a picture"):
         images.size_of(b"text")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -216,7 +217,12 @@ def test_accessibility_at_level_aa_and_no_sideways_scrolling(
 ) -> None:
     names = ["index", "series/1", "claims", "papers", "papers/B", "notebooks", "replication"]
     pages = [site / f"{name}.html" for name in names]
-    pages += [site / "docs" / "how_the_pieces_fit.html", next(site.glob("figures/*/*.html"))]
+    pages += sorted((site / "docs").glob("*.html")) if viewport is DESKTOP else []
+    pages += [
+        site / "docs" / "glossary.html",
+        site / "docs" / "findings.html",
+        next(site.glob("figures/*/*.html")),
+    ]
     pages += [next(site.glob("notebooks/*/1*.html")), small / "index.html"]
     pages += [small / "series" / "2.html", small / "notebooks" / "quick" / "11_a.html"]
     if viewport is DESKTOP:  # pdoc's pages
@@ -313,6 +319,21 @@ def test_picture_of_the_layers_follows_the_colours(site: Path, visit: Any) -> No
     button.click()
     assert "dark" in button.inner_text()
     assert page.evaluate(fill) != light
+
+
+def test_api_is_found_by_the_sites_search(site: Path) -> None:
+    text = (site / "assets" / "search-index.js").read_text(encoding="utf-8")
+    entries = json.loads(text.removeprefix("window.rclibIndex = ").rstrip(";\n"))
+    found = {title: address for kind, title, _, address, _ in entries if kind == "API"}
+    assert found["transfer"] == "api/rclib/rowcolumn/transfer.html#transfer"
+    assert found["rclib.rowcolumn.measure"] == "api/rclib/rowcolumn/measure.html"
+    assert len(found) > 300
+    for address in found.values():
+        file, _, anchor = address.partition("#")
+        page = (site / file).read_text(encoding="utf-8")
+        assert "<style" not in page  # one sheet for all
+        assert not anchor or f'id="{anchor}"' in page, address
+    assert sum(p.stat().st_size for p in (site / "api").rglob("*")) < 6e6
 
 
 def test_api_lists_the_names_that_the_library_hands_on(site: Path, visit: Any) -> None:

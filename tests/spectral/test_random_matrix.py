@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from rclib.spectral.random_matrix import marchenko_pastur, outliers, spike
+from rclib.spectral.random_matrix import marchenko_pastur, outliers, spike, spike_strength
 
 
 def noise(h: int, d: int, seed: int, variance: float = 1.0) -> np.ndarray:
@@ -142,3 +142,26 @@ def test_bad_arguments() -> None:
         spike(-1.0, rows=2, columns=2)
     with pytest.raises(ValueError, match=r"columns must be a positive integer, got 2\.5"):
         spike(1.0, rows=2, columns=2.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("h", "d"), [(400, 100), (100, 400), (50, 50)])
+def test_spike_strength_is_spike_read_backwards(h: int, d: int) -> None:
+    least = (2.0 * 2.0 * h * d) ** 0.25
+    for s in (1.001 * least, 2 * least, 100 * least):
+        law = spike(s, rows=h, columns=d, variance=2.0)
+        found = spike_strength(law.eigenvalue, rows=h, columns=d, variance=2.0)
+        assert found == pytest.approx(s, rel=1e-6)
+    edge = spike(0.0, rows=h, columns=d, variance=2.0).eigenvalue
+    for below in (0.0, 0.5 * edge, edge):
+        found = spike_strength(below, rows=h, columns=d, variance=2.0)
+        assert found == pytest.approx(least, rel=1e-6)
+
+
+def test_spike_strength_names_what_is_wrong() -> None:
+    for value in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="eigenvalue"):
+            spike_strength(value, rows=2, columns=2)
+    with pytest.raises(ValueError, match="must be smaller"):
+        spike_strength(1e160, rows=2, columns=2)
+    with pytest.raises(ValueError, match="variance"):
+        spike_strength(1.0, rows=2, columns=2, variance=0.0)

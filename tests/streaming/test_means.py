@@ -385,3 +385,43 @@ def test_a_bad_tensor_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) 
                 torch.testing.assert_close(found[name]["", ""].rows, wanted, atol=1e-6, rtol=1e-5)
         with pytest.raises(CheckpointError, match="'w1'"):
             list(stream_means(checkpoint, {"w1": Blocks()}))
+
+
+@pytest.mark.slow
+def test_a_tensor_of_more_than_2_to_the_31_bytes(tmp_path: Path) -> None:
+    """A look-up table with a matrix behind it: every byte is at its place. Sparse on the disk."""
+    rows, width = 1_100_000, 512
+    nbytes = rows * width * 4
+    assert nbytes > 2**31
+    behind = _random((8, width), "float32")
+    header = {
+        "embed.weight": {
+            "dtype": "F32", "shape": [rows, width], "data_offsets": [0, nbytes],
+        },
+        "w": {
+            "dtype": "F32", "shape": [8, width],
+            "data_offsets": [nbytes, nbytes + behind.numel() * 4],
+        },
+    }  # fmt: skip
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    known = {place: _random((1, width), "float32", seed=place) for place in (0, 700_000, rows - 1)}
+    path = tmp_path / "model.safetensors"
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for place, row in known.items():
+            file.seek(8 + len(text) + place * width * 4)
+            file.write(row.numpy().tobytes())
+        file.seek(8 + len(text) + nbytes)
+        file.write(behind.numpy().tobytes())
+    with open_checkpoint(path) as checkpoint:
+        for place, row in known.items():
+            assert torch.equal(checkpoint.rows("embed.weight", place, place + 1), row)
+        assert torch.equal(checkpoint.tensor("w"), behind)
+        found = dict(stream_means(checkpoint, {name: Blocks() for name in header}))
+    columns = found["embed.weight"]["", ""].columns
+    wanted = torch.cat(list(known.values())).double().sum(0) / rows
+    torch.testing.assert_close(columns, wanted, rtol=1e-9, atol=1e-15)
+    means = found["embed.weight"]["", ""].rows
+    assert set(means.nonzero().flatten().tolist()) == set(known)
+    torch.testing.assert_close(found["w"]["", ""].rows, behind.double().mean(1))

@@ -16,12 +16,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
 from rclib.data.images import load
+from rclib.plots import style
 from rclib.study.claims import above, below
 from rclib.study.results import load_results
 from rclib.study.study import Study
@@ -85,6 +85,17 @@ def test_results_file_says_what_was_done(out: Path) -> None:
     assert min(times.values()) >= 0
     (found,) = load_results("paper")  # what the scoreboard reads
     assert found == record | times
+
+
+def test_the_runs_asked_for_are_noted_where_the_runner_says(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rclib.runs.sweep._spent", {("train", "ab"): 2.5})
+    study().close()
+    assert not (out / "asked").exists()
+    monkeypatch.setenv("RCLIB_ASKED", str(out / "asked"))
+    study().close()
+    assert json.loads((out / "asked").read_text()) == {"train/ab.safetensors": 2.5}
 
 
 def test_the_same_numbers_give_the_same_bytes(out: Path) -> None:
@@ -260,4 +271,4 @@ def test_style_is_the_projects() -> None:
     assert mpl.rcParams["font.size"] == 8  # style.mplstyle
     _, panel = plt.subplots(figsize=(2, 1))
     colours = [panel.plot([0, 1])[0].get_color() for _ in range(3)]
-    assert colours == list(sns.color_palette("colorblind", 3))
+    assert colours == style.colours()[:3]

@@ -17,6 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 from rclib.study.claims import Claims, above
+from rclib.study.findings import Finding
 from rclib.study.papers import Item, Paper, Papers, Series
 
 PROFILE_VALUES = {"quick": 0.9, "paper": 0.2}
@@ -143,7 +144,15 @@ def small_papers() -> Papers:
             Series(1, "one", "The first series", "Does it hold?", ("A",), says="It does."),
             Series(2, "two", "The second series", "Is there a spike?", ("B",)),
         ),
-    )
+        (
+            Finding("new", "New.", "It is {good_claim}.", {"11_a": {"good_claim": "reproduced"}}),
+            Finding(
+                "other", "Otherwise.", "It is {bad_claim}.",
+                {"11_a": {"bad_claim": "not reproduced"}}, "new_figure", "A",
+            ),
+            Finding("quick", "Quick alone.", "x", {"20_b": {"good_claim": "reproduced"}}),
+        ),
+    )  # fmt: skip
 
 
 def make_project(root: Path) -> Path:
@@ -282,5 +291,6 @@ def copy_of_this_project(root: Path, source: Path) -> Path:
     (root / "notebooks").mkdir()
     for path in (source / "notebooks").glob("[0-9]*.ipynb"):
         shutil.copyfile(path, root / "notebooks" / path.name)
-    shutil.copyfile(source / "replication.md", root / "replication.md")
+    for name in ("replication.md", "CONTRIBUTING.md"):
+        shutil.copyfile(source / name, root / name)
     return root

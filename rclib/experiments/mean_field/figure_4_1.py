@@ -61,11 +61,14 @@ def train_all(
     return weights, outcome
 
 
-def maps(weights: Weights, *, seed: int) -> dict[str, dict[str, np.ndarray]]:
+def maps(weights: Weights, *, seed: int, most: int = 75) -> dict[str, dict[str, np.ndarray]]:
     """Normalised maps of one seed: start and trained, as they are and sorted.
 
     Rows and columns are sorted by the leading singular vectors of the trained matrix. The start
-    is sorted by the same order: what it shows is what sorting alone would show in noise.
+    is sorted by the same order: what it shows is what sorting alone would show in noise. Of a
+    matrix with more than `most` rows every second, third, ... row and column is there, in the
+    order shown: a picture cannot show more, and neurons are exchangeable. Normalised with all
+    entries, to tenths of their standard deviation.
     """
     out: dict[str, dict[str, np.ndarray]] = {}
     for (name, s), (start, trained) in weights.items():
@@ -73,12 +76,14 @@ def maps(weights: Weights, *, seed: int) -> dict[str, dict[str, np.ndarray]]:
             continue
         u, _, vt = torch.linalg.svd(trained.double())
         rows, columns = u[:, 0].argsort(), vt[0].argsort()
-        out[name] = {
-            "start": measure.heat_map(start).numpy(),
-            "trained": measure.heat_map(trained).numpy(),
-            "start, sorted": measure.heat_map(start, rows=rows, columns=columns).numpy(),
-            "trained, sorted": measure.heat_map(trained, rows=rows, columns=columns).numpy(),
+        every = -(-max(trained.shape) // most)
+        shown = {
+            "start": measure.heat_map(start),
+            "trained": measure.heat_map(trained),
+            "start, sorted": measure.heat_map(start, rows=rows, columns=columns),
+            "trained, sorted": measure.heat_map(trained, rows=rows, columns=columns),
         }
+        out[name] = {k: m[::every, ::every].numpy().round(1) for k, m in shown.items()}
     return out
 
 

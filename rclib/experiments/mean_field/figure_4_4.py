@@ -133,13 +133,17 @@ def over_chance(table: pd.DataFrame, *, name: str = STREAM) -> float:
     return float((chosen.value / chosen.chance).min())
 
 
-def p_value_curve(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """How many rows have a p-value below p: group, p, share. Independent vectors: share = p."""
+def p_value_curve(tables: Mapping[str, pd.DataFrame], *, points: int = 600) -> pd.DataFrame:
+    """How many rows have a p-value below p: group, p, share. Independent vectors: share = p.
+
+    points : of more rows as many, evenly spaced in their order, the first and the last among them.
+    """
     frames = []
     for name, table in tables.items():
         p = np.sort(table.p_value.to_numpy())
         share = np.arange(1, len(p) + 1) / len(p)
-        frames.append(pd.DataFrame({"group": name, "p": p, "share": share}))
+        kept = np.unique(np.linspace(0, len(p) - 1, min(len(p), points)).round().astype(int))
+        frames.append(pd.DataFrame({"group": name, "p": p[kept], "share": share[kept]}))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -110,7 +110,11 @@ def savings_table(curves: pd.DataFrame, *, width: int) -> pd.DataFrame:
 
 
 def growth_frames(curves: pd.DataFrame, plan: Plan) -> dict[str, pd.DataFrame]:
-    """Rows of the sixth figure by panel, with the names of its legend."""
+    """Rows of the sixth figure by panel, with the names of its legend.
+
+    `own` : operations of the network itself, for a shrunk one since the change (its source has
+    spent ten times as many before).
+    """
     scratch = curves[(curves.method == "from scratch") & (curves.step <= plan.steps)]
     changed = curves[(curves["at"] > 0) & curves.moments]
     grown = changed[(changed.width == plan.large) & (changed.method == METHODS[0])]
@@ -119,6 +123,9 @@ def growth_frames(curves: pd.DataFrame, plan: Plan) -> dict[str, pd.DataFrame]:
     shrunk = shrunk.assign(
         name=["a subset of the neurons" if m == "duplication" else m for m in shrunk.method]
     )
+    scratch, grown = scratch.assign(own=scratch.flops), grown.assign(own=grown.flops)
+    before = shrunk.groupby(["name", "seed"]).flops.transform("min")
+    shrunk = shrunk.assign(own=shrunk.flops - before)
     return {
         f"growing, N = {plan.small} → {plan.large}": pd.concat([scratch, grown]),
         f"shrinking, N = {plan.large} → {plan.small}": pd.concat([scratch, shrunk]),

@@ -10,7 +10,6 @@ a safetensors file of the arrays of `lm_runs.arrays_of` with `config`, `device`,
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import sys
@@ -31,6 +30,7 @@ from rclib.experiments.mean_field.lm_records import (
     write_record,
 )
 from rclib.experiments.mean_field.lm_runs import Arrays, train_gpt
+from rclib.files.terminal import Parser, note, report
 from rclib.runs import store
 
 __all__ = ["main"]
@@ -38,7 +38,7 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write one record of Figure 4.5."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rclib.experiments.mean_field.make_record", description=main.__doc__
     )
     parser.add_argument("--width", type=int, default=1024)
@@ -62,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         origin["computed"] = given.computed or datetime.date.today().isoformat()
         path = write_record(run, configuration, origin, given.into)
     except (ValueError, OSError, KeyError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 1
-    print(path)
+    report(str(path))
     return 0
 
 

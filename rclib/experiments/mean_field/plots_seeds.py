@@ -7,17 +7,19 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes as Panel
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rclib.plots.style import DASHES, MARKERS, WIDTH
+from rclib.plots import parts
+from rclib.plots.drawing import redrawable
+from rclib.plots.style import WIDTH, looks, ordered
 
 __all__ = ["ratios", "row_means"]
 
 
+@redrawable
 def row_means(
     densities: pd.DataFrame,
     inside: pd.DataFrame,
@@ -31,11 +33,16 @@ def row_means(
 
     densities : block, step, width, seed, x, density. inside : vector, step, width, y, low, high,
     independent. notes : (block, step) -> text in the panel's corner. names : vector -> title.
-    Dotted: the power -1/2 of the width; open: independent draws.
+    Dotted: the power -1/2 of the width; open: independent draws. All densities share one range,
+    that in which one of them is above a fiftieth of its peak.
     """
     blocks, steps = sorted(densities.block.unique()), sorted(densities.step.unique())
     widths = sorted(densities.width.unique())
-    colours = dict(zip(widths, sns.color_palette("viridis", len(widths) + 1)[:-1], strict=True))
+    look = ordered(widths)
+    tops = densities.groupby(["block", "step", "width", "seed"]).density.transform("max")
+    seen = densities[densities.density > 0.02 * tops].x
+    # All but the rarest: one seed with a far tail would make all panels narrow.
+    low, high = seen.quantile(0.005), seen.quantile(0.985)
     figure = plt.figure(figsize=(WIDTH, 1.35 * len(blocks) + 0.9))
     halves: Any = figure.subfigures(1, 2, width_ratios=[2.5, 1])
     left, right = halves
@@ -45,8 +52,9 @@ def row_means(
             panel = panels[i, j]
             chosen = densities[(densities.block == block) & (densities.step == step)]
             for (width, _), line in chosen.groupby(["width", "seed"]):
-                dashes = "-" if width == widths[-1] else DASHES[1 + widths.index(width)]
-                panel.plot(line.x, line.density, color=colours[width], lw=0.7, ls=dashes)
+                own = look[width]
+                panel.plot(line.x, line.density, color=own["color"], lw=0.7, ls=own["linestyle"])
+            panel.set_xlim(low, high)
             panel.set_ylim(0, 1.35 * float(chosen.density.max()))  # room for the note
             panel.set_yticks([])
             panel.spines["left"].set_visible(False)
@@ -60,12 +68,9 @@ def row_means(
                 panel.set_ylabel(f"block {block + 1}\ndensity")
     left.supxlabel(label, fontsize=8)
     lines = [
-        Line2D(
-            [], [], color=colours[n], lw=1.2,
-            ls="-" if n == widths[-1] else DASHES[1 + widths.index(n)], label=f"N = {n}",
-        )
+        Line2D([], [], color=look[n]["color"], lw=1.2, ls=look[n]["linestyle"], label=f"N = {n}")
         for n in widths
-    ]  # fmt: skip
+    ]
     left.legend(handles=lines, loc="outside upper center", ncols=len(lines), handlelength=2.5)
     vectors = list(inside.vector.unique())
     for panel, vector in zip(
@@ -76,12 +81,16 @@ def row_means(
         panel.set_ylabel("W$_1$ between seeds")
     panel.set_xlabel("width N")
     handles, labels = panel.get_legend_handles_labels()
-    right.legend(handles, labels, loc="outside upper center", ncols=2, handlelength=2, fontsize=6)
+    kept = [i for i, text in enumerate(labels) if not text.startswith("slope")]
+    right.legend(
+        [handles[i] for i in kept], [labels[i] for i in kept], loc="outside upper center", ncols=2,
+        handlelength=2, fontsize=6,
+    )  # fmt: skip
     return figure
 
 
 def _inside(panel: Panel, frame: pd.DataFrame, steps: Sequence[int]) -> None:
-    colours = sns.color_palette("flare", len(steps))
+    look = ordered(steps)
     for k, step in enumerate(steps):
         group = frame[frame.step == step].sort_values("width")
         if group.empty:
@@ -89,22 +98,21 @@ def _inside(panel: Panel, frame: pd.DataFrame, steps: Sequence[int]) -> None:
         x = group.width * 1.03 ** (k - 1.5)  # side by side
         bars = [(group.y - group.low).clip(lower=0), (group.high - group.y).clip(lower=0)]
         panel.errorbar(
-            x, group.y, yerr=bars, color=colours[k], marker=MARKERS[k], ms=3, lw=1, capsize=1.5,
-            elinewidth=0.6, label=f"step {step}",
+            x, group.y, yerr=bars, ms=3, lw=1, capsize=1.5, elinewidth=0.6, label=f"step {step}",
+            **look[step],
         )  # fmt: skip
+        own = look[step]
         panel.plot(
-            x, group.independent, color=colours[k], marker=MARKERS[k], ms=3, mfc="none", lw=0
+            x, group.independent, color=own["color"], marker=own["marker"], ms=3, mfc="none", lw=0
         )
     first = frame.groupby("width").y.mean().sort_index()
-    guide = first.iloc[0] * (first.index.to_numpy() / first.index[0]) ** -0.5
-    panel.plot(first.index, guide, color="0.3", lw=1, ls=":", label="slope -1/2")
-    panel.plot([], [], color="0.3", marker="o", ms=3, mfc="none", lw=0, label="independent")
-    panel.set_xscale("log", base=2)
-    panel.set_yscale("log")
-    panel.set_xticks(list(first.index), [str(n) for n in first.index])
-    panel.xaxis.minorticks_off()
+    panel.plot([], [], color="0.3", marker="o", ms=3, mfc="none", lw=0, label="independent draws")
+    parts.size_axis(panel, list(first.index))
+    parts.log_axis(panel, "y")
+    parts.guide(panel, list(first.index), first.iloc[0], -0.5)
 
 
+@redrawable
 def ratios(frame: pd.DataFrame, panels: Mapping[str, str]) -> Figure:
     """Distance between seeds over that of independent draws against the width, one line an arm.
 
@@ -112,12 +120,7 @@ def ratios(frame: pd.DataFrame, panels: Mapping[str, str]) -> Figure:
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 2.6), squeeze=False)
     arms = list(frame.arm.unique())
-    looks = {
-        arm: {"color": colour, "marker": MARKERS[i % len(MARKERS)]}
-        for i, (arm, colour) in enumerate(
-            zip(arms, sns.color_palette("colorblind", len(arms)), strict=True)
-        )
-    }
+    look = looks(arms)
     shown: dict[str, ErrorbarContainer] = {}
     for panel, (name, title) in zip(axes[0], panels.items(), strict=True):
         chosen = frame[frame.panel == name]
@@ -126,14 +129,10 @@ def ratios(frame: pd.DataFrame, panels: Mapping[str, str]) -> Figure:
             x = group.width * 1.03 ** (k - 2)
             shown[str(arm)] = panel.errorbar(
                 x, group.ratio, yerr=bars, lw=1, ms=3.5, capsize=1.5, elinewidth=0.6,
-                **looks[str(arm)],
+                **look[str(arm)],
             )  # fmt: skip
-        panel.axhline(1, color="0.5", lw=0.9, zorder=0)
-        panel.set_xscale("log", base=2)
+        parts.size_axis(panel, list(chosen.width.unique()))
         panel.set_yscale("log")
-        sizes = sorted(chosen.width.unique())
-        panel.set_xticks(sizes, [str(n) for n in sizes])
-        panel.xaxis.minorticks_off()
         low, high = max(0.4, 0.8 * chosen.low.min()), min(16.0, 1.25 * chosen.high.max())
         panel.set_ylim(min(low, 0.8), max(high, 2.5))  # bars of few seeds may reach further
         ticks = [t for t in (0.5, 1, 2, 4, 8, 16) if low <= t <= max(high, 2.5)]
@@ -141,6 +140,7 @@ def ratios(frame: pd.DataFrame, panels: Mapping[str, str]) -> Figure:
         panel.yaxis.set_minor_formatter("")
         panel.set_title(title, fontsize=8)
         panel.set_xlabel("width N")
+        parts.level(panel, 1.0, "samples of one law", ls="-")
     axes[0, 0].set_ylabel("between seeds / independent draws")
     handles: list[Any] = list(shown.values())
     figure.legend(handles, list(shown), loc="outside upper center", ncols=4)

@@ -30,6 +30,7 @@ __all__ = [
     "Runs",
     "check_losses",
     "collapse_errors",
+    "curve_differences",
     "differences_from_widest",
     "loss_curves",
     "start_seed",
@@ -128,3 +129,13 @@ def loss_curves(runs: Runs, *, points: int = 30) -> pd.DataFrame:
             middle = float(window.mean()) + 1
             rows.append((name, width, middle, float(mean[window].mean())))
     return pd.DataFrame(rows, columns=["parametrization", "width", "step", "loss"])
+
+
+def curve_differences(curves: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `loss_curves` but for the widest network's, with `difference`: relative to its
+    loss in the same window."""
+    widest = curves[curves.width == curves.width.max()]
+    keys = ["parametrization", "step"]
+    both = curves.merge(widest[[*keys, "loss"]], on=keys, suffixes=("", "_widest"))
+    both = both.assign(difference=both.loss / both.loss_widest - 1.0).drop(columns="loss_widest")
+    return both[both.width < curves.width.max()].reset_index(drop=True)

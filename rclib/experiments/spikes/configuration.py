@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from rclib.experiments.spikes.frames import expand, steps_frame, train_all
 from rclib.runs.store import Arrays
 from rclib.spectral.random_matrix import marchenko_pastur, outliers
 from rclib.teacher.record import STANDARD
 
-__all__ = ["esd_frames", "singular_values", "train", "weight_values"]
+__all__ = ["esd_frames", "joined_bins", "singular_values", "train", "weight_values"]
 
 
 def train(
@@ -67,16 +68,47 @@ def esd_frames(
     return pd.concat(bars, ignore_index=True), pd.concat(curves, ignore_index=True)
 
 
-def weight_values(run: Arrays, *, steps: Sequence[int]) -> pd.DataFrame:
-    """Histogram of the entries of W at chosen steps: step, value (the bin's middle), density."""
+def weight_values(run: Arrays, *, steps: Sequence[int], fewest: int = 20) -> pd.DataFrame:
+    """Histogram of the entries of W at chosen steps: step, value (the bin's middle), density.
+
+    fewest : from the highest bin outwards, bins are joined until this many entries lie in each, so
+    that the tails are smooth; what is left over at an end goes to the last one.
+    """
     out = []
     for step in steps:
         i = list(run["steps"]).index(step)
-        counts, edges = run["weight_counts"][i], run["weight_edges"][i]
+        counts, edges = joined_bins(run["weight_counts"][i], run["weight_edges"][i], fewest)
         density = counts / (counts.sum() * np.diff(edges))
         middle = 0.5 * (edges[1:] + edges[:-1])
         out.append(pd.DataFrame({"step": step, "value": middle, "density": density}))
     return pd.concat(out, ignore_index=True)
+
+
+def joined_bins(
+    counts: NDArray[Any], edges: NDArray[Any], fewest: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Counts and edges with neighbouring bins joined until each holds `fewest`, seen from the
+    highest bin; empty bins at the ends are left out."""
+    seen = np.flatnonzero(counts)
+    counts, edges = counts[seen[0] : seen[-1] + 1], edges[seen[0] : seen[-1] + 2]
+    top = int(counts.argmax())
+    right = top + _cuts(counts[top:], fewest)
+    left = top - _cuts(counts[:top][::-1], fewest)[::-1] if top else np.array([0])
+    cuts = np.unique(np.concatenate([left, right]))
+    return np.add.reduceat(counts, cuts[:-1]), edges[cuts]
+
+
+def _cuts(counts: NDArray[Any], fewest: int) -> NDArray[Any]:
+    """Where to cut, from 0 to the number of bins, so that each piece holds `fewest`."""
+    cuts, held = [0], 0
+    for i, count in enumerate(counts):
+        held += int(count)
+        if held >= fewest:
+            cuts.append(i + 1)
+            held = 0
+    if len(cuts) == 1:
+        return np.array([0, len(counts)])
+    return np.array([*cuts[:-1], len(counts)])
 
 
 def singular_values(run: Arrays, *, steps: Sequence[int]) -> pd.DataFrame:

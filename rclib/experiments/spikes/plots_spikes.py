@@ -1,4 +1,7 @@
-"""Panels that only paper B's notebooks draw; `rclib.plots.spectra` has those of checkpoints too."""
+"""Panels that only paper B's notebooks draw; `rclib.plots.spectra` has those of checkpoints too.
+
+Functions that return a figure are `rclib.plots.drawing.redrawable`.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,23 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
+from rclib.plots import parts
+from rclib.plots.drawing import redrawable
 from rclib.plots.panels import curves
-from rclib.plots.style import MARKERS, WIDTH
+from rclib.plots.style import GREY, MARKERS, WIDTH, colour, looks
 
 __all__ = ["alpha_errors", "carried", "family_panels", "overlap_panels", "prediction"]
 
 SEQUENTIAL = "rocket_r"
 
 
+@redrawable
 def overlap_panels(
-    maps: Mapping[str, Mapping[str, np.ndarray]], *, view: str = "heat", x: str, y: str
+    maps: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    view: str = "heat",
+    x: str = "direction of the update",
+    y: str = "direction of W",
 ) -> Figure:
     """Overlap matrices, rows: sides, columns: steps.
 
@@ -84,6 +94,7 @@ def _bars(panel: Panel, matrix: np.ndarray) -> None:
     panel.tick_params(labelsize=5, pad=-3)
 
 
+@redrawable
 def carried(frame: pd.DataFrame, *, rows: Mapping[float, str], names: Mapping[str, str]) -> Figure:
     """How the first direction of the update is shared between directions of W, over steps.
 
@@ -99,12 +110,13 @@ def carried(frame: pd.DataFrame, *, rows: Mapping[float, str], names: Mapping[st
         sharey=True,
         squeeze=False,
     )
+    look = looks(list(names.values()))
     for i, (gamma, title) in enumerate(rows.items()):
         for j, side in enumerate(sides):
             panel = grid[i, j]
             chosen = frame[(frame.gamma == gamma) & (frame.side == side)]
             shown = chosen.assign(direction=chosen.direction.map(names))
-            curves(panel, shown, x="step", y="share", by="direction")
+            curves(panel, shown, x="step", y="share", by="direction", look=look)
             panel.set_title(f"{side} singular vectors, {title}")
             panel.set_ylim(-0.03, 1.03)
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -119,6 +131,7 @@ def carried(frame: pd.DataFrame, *, rows: Mapping[float, str], names: Mapping[st
     return figure
 
 
+@redrawable
 def alpha_errors(frame: pd.DataFrame, *, kinds: Mapping[str, str]) -> Figure:
     """α with three measures of its uncertainty, one panel a method, one group a state.
 
@@ -128,7 +141,6 @@ def alpha_errors(frame: pd.DataFrame, *, kinds: Mapping[str, str]) -> Figure:
     figure, grid = plt.subplots(
         1, len(methods), figsize=(min(3.4 * len(methods), WIDTH), 2.7), squeeze=False, sharey=True
     )
-    colours = sns.color_palette("colorblind")
     for panel, method in zip(grid[0], methods, strict=True):
         chosen = frame[frame.method == method]
         place = np.arange(len(chosen))
@@ -138,7 +150,7 @@ def alpha_errors(frame: pd.DataFrame, *, kinds: Mapping[str, str]) -> Figure:
                 place + 0.2 * (1 - i),
                 xerr=chosen[kind],
                 fmt=MARKERS[i],
-                color=colours[i],
+                color=colour(i),
                 capsize=2,
                 lw=1.2,
                 label=label,
@@ -152,6 +164,7 @@ def alpha_errors(frame: pd.DataFrame, *, kinds: Mapping[str, str]) -> Figure:
     return figure
 
 
+@redrawable
 def prediction(frame: pd.DataFrame, *, columns: Mapping[str, str], by: str, legend: str) -> Figure:
     """Largest eigenvalue after one step against its prediction, both over the bulk's edge.
 
@@ -160,7 +173,6 @@ def prediction(frame: pd.DataFrame, *, columns: Mapping[str, str], by: str, lege
     """
     size = (min(3.2 * len(columns), WIDTH), 3.0)
     figure, grid = plt.subplots(1, len(columns), figsize=size, squeeze=False)
-    colours = sns.color_palette("colorblind")
     for panel, (name, title) in zip(grid[0], columns.items(), strict=True):
         chosen = frame[frame.optimizer == name]
         for i, (value, group) in enumerate(chosen.groupby(by)):
@@ -169,14 +181,18 @@ def prediction(frame: pd.DataFrame, *, columns: Mapping[str, str], by: str, lege
                 group.top_over_edge,
                 ls="",
                 marker=MARKERS[i % len(MARKERS)],
-                color=colours[i % len(colours)],
+                color=colour(i),
                 mfc="none",
                 label=str(value),
             )
         top = 1.15 * max(chosen.predicted_over_edge.max(), chosen.top_over_edge.max())
-        panel.plot([0.9, top], [0.9, top], color="0.3", lw=0.9, ls=":")
-        panel.set_xscale("log")
-        panel.set_yscale("log")
+        panel.plot([0.9, top], [0.9, top], color=GREY, lw=0.9, ls=":")
+        parts.log_axis(panel, "x")
+        parts.log_axis(panel, "y")
+        panel.annotate(
+            "equal", (0.45 * top, 0.45 * top), xytext=(-6, 6), textcoords="offset points",
+            ha="right", size=parts.SMALL, color=GREY,
+        )  # fmt: skip
         panel.set_title(title)
         panel.set_xlabel("predicted, over the bulk's edge")
     grid[0, 0].set_ylabel(r"$\lambda_{\max}$ after one step, over the edge")
@@ -184,6 +200,7 @@ def prediction(frame: pd.DataFrame, *, columns: Mapping[str, str], by: str, lege
     return figure
 
 
+@redrawable
 def family_panels(
     frame: pd.DataFrame, *, families: Mapping[str, str], rows: Mapping[str, str], x_label: str
 ) -> Figure:
@@ -200,7 +217,7 @@ def family_panels(
     )
     for j, (family, title) in enumerate(families.items()):
         chosen = frame[frame.family == family]
-        shown = chosen.assign(setting=chosen.setting.map("{:g}".format))
+        shown = chosen.assign(setting=chosen.setting.map(parts.number))
         for i, (quantity, label) in enumerate(rows.items()):
             panel = grid[i, j]
             curves(panel, shown, x="step", y=quantity, by="setting")

@@ -17,7 +17,14 @@ from rclib.experiments.spikes.frames import expand, steps_frame, train_all
 from rclib.runs.store import Arrays
 from rclib.teacher.record import STANDARD
 
-__all__ = ["carriers", "decay_effect", "long_maps", "overlap_maps", "train"]
+__all__ = [
+    "carriers",
+    "decay_effect",
+    "long_maps",
+    "overlap_maps",
+    "together",
+    "train",
+]
 
 SIDES = ("left", "right")
 
@@ -74,6 +81,14 @@ def carriers(
                 rows.append((*key, "others", float(1.0 - shares[:shown].sum())))
     columns = ["seed", "gamma", "side", "step", "direction", "share"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def together(frame: pd.DataFrame, directions: Sequence[str]) -> pd.DataFrame:
+    """The frame of `carriers` with the shares of some directions added up, called "2 + 3"."""
+    name = " + ".join(directions)
+    renamed = frame.assign(direction=frame.direction.replace(dict.fromkeys(directions, name)))
+    keys = ["seed", "gamma", "side", "step", "direction"]
+    return renamed.groupby(keys, sort=False, as_index=False).share.sum()
 
 
 def overlap_maps(

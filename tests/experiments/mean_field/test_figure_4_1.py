@@ -55,11 +55,13 @@ def test_maps_are_normalised_and_sorted_by_the_trained_matrix(trained: Trained) 
         u, _, vt = np.linalg.svd(end)
         for label, matrix in (("start", start), ("trained", end)):
             flat = (matrix - matrix.mean()) / matrix.std(ddof=1)
-            np.testing.assert_allclose(panels[label], flat)
+            np.testing.assert_allclose(panels[label], flat, atol=0.0501)  # to tenths
             rows, columns = np.argsort(u[:, 0]), np.argsort(vt[0])
             ordered = panels[f"{label}, sorted"]
             turned = [flat[rows][:, columns], flat[rows[::-1]][:, columns[::-1]]]  # u v = -u -v
-            assert any(np.allclose(ordered, t) for t in turned)
+            assert any(np.allclose(ordered, t, atol=0.0501) for t in turned)
+            few = figure_4_1.maps(weights, seed=1, most=4)[name]  # every second row and column
+            np.testing.assert_array_equal(few[f"{label}, sorted"], ordered[::2, ::2])
     assert figure_4_1.maps(weights, seed=7) == {}
 
 

@@ -279,11 +279,17 @@ def test_collapse_figure_shows_every_width_and_the_tolerance():
         [("MF", 16, 1e-3), ("MF", 32, 1e-4), ("muP", 16, 1e-3), ("muP", 32, 2e-3)],
         columns=["parametrization", "width", "difference"],
     )
-    figure = draw.collapse(curves, differences, columns=["MF", "muP"], tolerance=0.005)
-    panels = figure.axes
-    assert [len(p.lines) for p in panels] == [3, 3, 3]
-    assert panels[2].lines[2].get_ydata()[0] == 0.005
-    assert {"16", "32", "64", "μP", "training loss (nats per byte)"} <= shown_texts(figure)
+    curves.loc[curves.width == 16, "loss"] *= 1.02
+    apart = width_collapse.curve_differences(curves)
+    assert sorted(apart.width.unique()) == [16, 32]
+    np.testing.assert_allclose(apart[apart.width == 16].difference, 0.02)
+    assert (apart[apart.width == 32].difference == 0).all()
+    figure = draw.collapse(curves, apart, differences, columns=["MF", "muP"], tolerance=0.005)
+    above, below, _, _, last = figure.axes
+    assert (len(above.lines), len(below.lines), len(last.lines)) == (3, 3, 3)
+    assert last.lines[2].get_ydata()[0] == 0.005
+    texts = {"16", "32", "64", "μP", "0.5 %", "training loss\n(nats per byte)"}
+    assert texts <= shown_texts(figure)
     plt.close(figure)
 
 
@@ -293,10 +299,23 @@ def test_row_mean_figures_draw_what_they_are_given():
     frame = figure_4_5.levels_by_width(runs, "MF", widths=[16, 32, 64], step=8, blocks=1, draws=5)
     figure = draw.levels(frame, units={"Wasserstein": "W1", "Kolmogorov-Smirnov": "KS"})
     assert len(figure.axes) == 4
-    assert {"W1", "KS", "two widths", "independent draws", "slope -0.5"} <= shown_texts(figure)
+    assert {"W1", "KS", "two widths", "independent draws", "slope −1/2"} <= shown_texts(figure)
     plt.close(figure)
 
     panels = densities[densities.step == 8].assign(setting="MF, N(1, 3)")
     figure = draw.control_densities(panels, {"MF, N(1, 3)": "1.0 x floor"}, label="row mean")
     assert {"MF, N(1, 3)", "1.0 x floor", "row mean"} <= shown_texts(figure)
+    assert figure.axes[0].get_yscale() == "log"
+    plt.close(figure)
+    both = pd.concat(
+        [
+            panels,
+            panels.assign(setting="SP"),
+            panels.assign(setting="a"),
+            panels.assign(setting="b"),
+        ]
+    )
+    figure = draw.control_densities(both, {}, label="row mean")  # the legend in a free cell
+    assert [p.get_title() for p in figure.axes[:4]] == ["MF, N(1, 3)", "SP", "a", "b"]
+    assert figure.axes[5].get_legend() is not None
     plt.close(figure)

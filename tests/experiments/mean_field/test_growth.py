@@ -146,12 +146,19 @@ def test_tables_of_a_plan(ran: Ran) -> None:
 def test_figures_of_a_plan(ran: Ran) -> None:
     plan, curves, _, _ = ran
     frames = growth_tables.growth_frames(curves, plan)
-    figure = plots_growth.growth_curves(frames, changes=[6], zoom_from=4)
+    figure = plots_growth.growth_curves(frames, changes=[[4, 6], [6]], zoom_from=4)
     panel = figure.axes[0]
     lines = {line.get_label(): line for line in panel.get_lines()}
     drawn = np.asarray(lines["N = 16 from scratch"].get_xydata())
     expected = curves[curves.name == "N = 16 from scratch"][["step", "loss"]]
-    np.testing.assert_allclose(drawn, expected.to_numpy())
+    np.testing.assert_allclose(drawn, expected.to_numpy(), rtol=1e-5)
+    upright = [d for d in panel.get_lines() if len(set(d.get_xdata())) == 1]
+    assert [float(d.get_xdata()[0]) for d in upright] == [4.0, 6.0]
+    # A shrunk network's own operations begin with the change, its source's are the source's.
+    shrinking = list(frames.values())[1]
+    small = shrinking[~shrinking.name.str.contains("scratch")]
+    assert (small.groupby(["name", "seed"]).own.min() == 0).all()
+    assert (small.own < small.flops).all()
     assert {"grown by RC sampling at 4", "grown by RC sampling at 6"} <= lines.keys()
     # Broken indices come from above the picture; all else from step 4 on lies in it.
     shrunk = figure.axes[1]
@@ -161,13 +168,16 @@ def test_figures_of_a_plan(ran: Ran) -> None:
     assert low < rows.loss.min() <= rows.loss.max() < high
     after, gap, state = growth_tables.method_frames(curves, plan, at=6)
     panels = plots_growth.method_panels(after, gap, state, floor=4.0, source=3.0).axes
-    for panel, count in zip(panels[:3], (len(METHODS), len(METHODS), 3), strict=True):
+    for panel, count in zip(panels[:2], (len(METHODS), 3), strict=True):
         assert len(panel.get_legend_handles_labels()[1]) == count
+    assert len(panels[2:]) == len(METHODS)  # later: a panel each
     saved = savings_table(curves, width=16)
     saved = saved[(saved.width == 16) | (saved["at"] == 0)]
-    drawn_rows = plots_growth.saved_compute(saved).axes[0]
+    notes = {"N = 8 from scratch": "twice as long"}
+    figure = plots_growth.saved_compute(saved, large="N = 16 from scratch", notes=notes)
+    drawn_rows = figure.axes[0]
     labels = [t.get_text() for t in drawn_rows.get_yticklabels()]
-    assert labels[-1] == "N = 8 from scratch"
+    assert labels[-1] == "N = 8 from scratch\n(twice as long)"
     assert "RC sampling, at 4" in labels
     missing = saved[saved.saved.isna()].groupby(["name", "at"]).ngroups
     assert len(drawn_rows.texts) == missing

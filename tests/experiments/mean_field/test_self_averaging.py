@@ -185,7 +185,7 @@ def test_densities_and_distances_leave_out_what_they_are_told() -> None:
         names={"Wdown.C": "rows of Wdown", "Wup.C": "rows of Wup"},
     )  # fmt: skip
     texts = {text.get_text() for text in figure.findobj(Text)}
-    assert {"step 8", "1.4 x seeds", "slope -1/2", "N = 32", "rows of Wup"} <= texts
+    assert {"step 8", "1.4 x seeds", "slope −1/2", "N = 32", "rows of Wup"} <= texts
     plt.close(figure)
 
 

@@ -321,13 +321,29 @@ def test_histograms_hold_every_eigenvalue() -> None:
 def test_weight_and_singular_values_of_the_start() -> None:
     runs, _ = spikes_configuration.train([0], optimizer="adam", rate=1.0, **SMALL)
     W = make_problem(0, d=20, h=30, n=60, n_test=20).W0.astype(float)
-    values = spikes_configuration.weight_values(runs[0], steps=[0])
+    values = spikes_configuration.weight_values(runs[0], steps=[0], fewest=0)
     width = values.value[1] - values.value[0]
     assert (values.density * width).sum() == pytest.approx(1.0)
     assert (values.density * values.value * width).sum() == pytest.approx(W.mean(), abs=width)
     sigma = spikes_configuration.singular_values(runs[0], steps=[0])
     np.testing.assert_allclose(sigma.value, np.linalg.svd(W, compute_uv=False), rtol=1e-6)
     assert list(sigma["index"]) == list(range(1, 21))
+
+
+@pytest.mark.parametrize(
+    ("counts", "fewest", "joined", "edges"),
+    [
+        ([0, 1, 1, 5, 9, 4, 2, 1, 1, 0], 3, [7, 9, 4, 4], [1, 4, 5, 6, 9]),
+        ([9, 1, 1, 1, 1], 3, [9, 4], [0, 1, 5]),  # what is left over goes to the last bin
+        ([1, 9], 3, [1, 9], [0, 1, 2]),
+        ([2, 0, 3], 0, [2, 0, 3], [0, 1, 2, 3]),
+    ],
+)
+def test_thin_bins_are_joined_outwards(
+    counts: list[int], fewest: int, joined: list[int], edges: list[int]
+) -> None:
+    found = spikes_configuration.joined_bins(np.array(counts), np.arange(len(counts) + 1.0), fewest)
+    assert (found[0].tolist(), found[1].tolist()) == (joined, edges)
 
 
 # --- schedule and overlaps
@@ -498,7 +514,7 @@ def test_spectra_name_what_lies_beyond() -> None:
     top, bottom = figure.axes
     assert top.get_title() == "step 2"
     np.testing.assert_array_equal(top.lines[0].get_ydata(), [0.5, 0.4])
-    assert [t.get_text() for t in bottom.texts] == ["3 beyond,\nup to 1.2e+03"]
+    assert [t.get_text() for t in bottom.texts] == ["3 beyond,\nup to 1200"]
 
 
 @pytest.mark.parametrize("view", ["heat", "3d"])

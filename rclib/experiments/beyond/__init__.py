@@ -1,0 +1,1 @@
+"""Beyond the two papers: notebooks 3x."""

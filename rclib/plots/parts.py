@@ -1,0 +1,255 @@
+"""Parts that figures are made of: reference lines that say what they are, logarithmic axes with
+numbers on them, names at the ends of lines.
+
+What is written into a panel looks for a place where no line runs, so these come last, when the
+panel has its lines and ranges.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.patheffects as effects
+import numpy as np
+from matplotlib.axes import Axes as Panel
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from rclib.plots.style import GREY
+
+__all__ = [
+    "direct_labels",
+    "few_ticks",
+    "guide",
+    "letters",
+    "level",
+    "log_axis",
+    "moment",
+    "number",
+    "power_text",
+    "size_axis",
+    "write_into",
+]
+
+SMALL = 6.0  # points, of what is written into a panel
+_HALO = [effects.withStroke(linewidth=2.0, foreground="white")]
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number as it is printed: a true minus sign, and powers of ten set as such.
+
+    `number(-0.5)` is "−0.5", `number(1.2e6)` is "$1.2\\times10^{6}$".
+    """
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}".replace("-", "−")
+    rounded = float(f"{value:.{digits}g}")
+    exponent = math.floor(math.log10(abs(rounded)))
+    if -5 < exponent < 5:
+        return f"{rounded:.{digits + 3}g}".replace("-", "−")
+    factor = rounded / 10.0**exponent
+    power = f"10^{{{exponent}}}"
+    if abs(factor - 1) < 1e-9:
+        return f"${power}$"
+    return f"${factor:.{digits}g}\\times{power}$"
+
+
+def power_text(power: float) -> str:
+    """The name of a slope in logarithmic axes: "slope −1/2"."""
+    twice = round(2 * power)
+    halves = twice % 2 and math.isclose(2 * power, twice)
+    text = f"{twice}/2" if halves else f"{power:g}"
+    return f"slope {text}".replace("-", "−")
+
+
+class _Decades(LogLocator):
+    """Powers of ten where three are in sight; 1 and 3, or 1, 2 and 5 times them where fewer are."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        low, high = sorted((vmin, vmax))
+        if not (0 < low < high < math.inf):
+            return super().tick_values(vmin, vmax)
+        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        powers = 10.0 ** np.arange(first, last + 1)
+        long = low < 3e-4 or high > 2e5  # numbers that are written as products take much room
+        for factors in ([1], [1, 3], [1, 2, 5], [1, 2, 3, 4, 5, 7]):
+            ticks = np.sort(np.outer(powers, factors).ravel())
+            seen = ticks[(ticks >= low * (1 - 1e-9)) & (ticks <= high * (1 + 1e-9))]
+            if len(seen) >= (2 if long else 3):
+                return seen[:: -(-len(seen) // 7)] if factors == [1] else seen
+        return MaxNLocator(3).tick_values(low, high)
+
+
+def log_axis(panel: Panel, which: str) -> None:
+    """A logarithmic axis ("x" or "y") on which at least two numbers stand, none of them twice."""
+    axis = panel.xaxis if which == "x" else panel.yaxis
+    (panel.set_xscale if which == "x" else panel.set_yscale)("log")
+    axis.set_major_locator(_Decades())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def size_axis(panel: Panel, sizes: Sequence[float], which: str = "x") -> None:
+    """A logarithmic axis for sizes: up to six are named themselves, else as `log_axis`."""
+    values = sorted({float(size) for size in sizes})
+    if len(values) > 6:
+        log_axis(panel, which)
+        return
+    (panel.set_xscale if which == "x" else panel.set_yscale)("log")
+    axis = panel.xaxis if which == "x" else panel.yaxis
+    axis.set_ticks(values, labels=[number(value) for value in values])
+    axis.set_minor_locator(NullLocator())
+
+
+def few_ticks(panel: Panel, which: str = "x", most: int = 5) -> None:
+    """Whole numbers on an axis that counts."""
+    axis = panel.xaxis if which == "x" else panel.yaxis
+    axis.set_major_locator(MaxNLocator(most, integer=True))
+
+
+def level(panel: Panel, value: float, text: str, *, ls: str = ":", name_it: bool = True) -> None:
+    """A horizontal reference line with its name at it (`name_it`: in one of several panels)."""
+    panel.axhline(value, color=GREY, lw=0.9, ls=ls, zorder=1.5)
+    if name_it and text:
+        write_into(panel, text, near=value)
+
+
+def moment(panel: Panel, value: float, text: str, *, ls: str = ":") -> None:
+    """A vertical reference line with its name at it, along the line."""
+    panel.axvline(value, color=GREY, lw=0.9, ls=ls, zorder=1.5)
+    if text:
+        panel.annotate(
+            text, (value, 0.98), xycoords=("data", "axes fraction"), xytext=(-2, 0),
+            textcoords="offset points", rotation=90, ha="right", va="top", size=SMALL,
+            color=GREY, path_effects=_HALO,
+        )  # fmt: skip
+
+
+def guide(panel: Panel, sizes: Sequence[float], start: float, power: float) -> None:
+    """A dotted line of slope `power` in logarithmic axes, through (sizes[0], start), with its
+    name beside it."""
+    x = np.array(sorted(sizes), dtype=float)
+    y = start * (x / x[0]) ** power
+    panel.plot(x, y, color=GREY, lw=0.9, ls=":", zorder=1.5, label=power_text(power))
+    panel.lines[-1].set_gid("guide")
+    middle = math.sqrt(float(x[-1] * x[-2])) if len(x) > 1 else float(x[-1])
+    panel.annotate(
+        power_text(power), (middle, start * (middle / x[0]) ** power), xytext=(3, 4),
+        textcoords="offset points", size=SMALL, color=GREY, path_effects=_HALO, ha="center",
+    )  # fmt: skip
+
+
+def write_into(panel: Panel, text: str, *, near: float | None = None, size: float = SMALL) -> None:
+    """Write where no line of the panel runs: at the height `near`, above or below it, or else in
+    the corner that is emptiest."""
+    width, height = _extent(panel, text, size)
+    lines = _in_panel(panel)
+    if near is not None:
+        (_, y) = panel.transAxes.inverted().transform(
+            panel.transData.transform((_some_x(panel), near))
+        )
+        heights = [(y + 0.015, "bottom", y + height / 2), (y - 0.015, "top", y - height / 2)]
+    else:
+        heights = [(0.98, "top", 0.98 - height / 2), (0.02, "bottom", 0.02 + height / 2)]
+    best: tuple[float, float, str, float, str] | None = None
+    for x, across, centre in (
+        (0.99, "right", 0.99 - width / 2),
+        (0.01, "left", 0.01 + width / 2),
+        (0.5, "center", 0.5),
+    ):
+        for place, down, middle in heights:
+            outside = 10.0 * (middle + height / 2 > 1.03 or middle - height / 2 < -0.03)
+            box = (np.abs(lines[:, 0] - centre) < width / 2) & (
+                np.abs(lines[:, 1] - middle) < height / 2
+            )
+            cost = float(box.sum()) + 1000.0 * outside
+            if best is None or cost < best[0]:
+                best = (cost, x, across, place, down)
+    assert best is not None
+    _, x, across, place, down = best
+    panel.text(
+        x, place, text, transform=panel.transAxes, ha=across, va=down, size=size, color=GREY,
+        path_effects=_HALO,
+    )  # fmt: skip
+
+
+def _some_x(panel: Panel) -> float:
+    return float(panel.get_xlim()[0])
+
+
+def _extent(panel: Panel, text: str, size: float) -> tuple[float, float]:
+    """About how much of the panel's width and height a text takes."""
+    figure: Any = panel.get_figure(root=True)
+    wide, high = np.array([panel.bbox.width, panel.bbox.height]) * 72.0 / figure.dpi
+    rows = text.split("\n")
+    return 0.55 * size * max(map(len, rows)) / wide, 1.25 * size * len(rows) / high
+
+
+def _in_panel(panel: Panel) -> np.ndarray:
+    """Points along all lines, (n, 2), as fractions of the panel."""
+    found = [np.empty((0, 2))]
+    for line in panel.lines:
+        data = np.asarray(line.get_xydata(), dtype=float)
+        if line.get_transform() != panel.transData or len(data) == 0:
+            continue
+        with np.errstate(all="ignore"):
+            points = panel.transAxes.inverted().transform(panel.transData.transform(data))
+        points = points[np.isfinite(points).all(axis=1)]
+        if len(points) > 1:
+            at = np.linspace(0, len(points) - 1, 40 * min(len(points), 25))
+            order = np.arange(len(points))
+            points = np.stack([np.interp(at, order, points[:, k]) for k in (0, 1)], axis=1)
+        found.append(points)
+    return np.concatenate(found)
+
+
+def direct_labels(
+    panel: Panel, names: Mapping[str, str] | None = None, *, size: float = SMALL + 0.5
+) -> None:
+    """Each labelled line's name at its right end, in its colour, none upon another.
+
+    names : label -> what is written; without it the labels. Reference lines have names of their
+    own (`guide`, `level`).
+    """
+    ends = []
+    for line in panel.lines:
+        label = str(line.get_label())
+        if label.startswith("_") or line.get_gid() == "guide":
+            continue
+        data = np.asarray(line.get_xydata(), dtype=float)
+        data = data[np.isfinite(data).all(axis=1)]
+        if len(data):
+            at = panel.transAxes.inverted().transform(panel.transData.transform(data[-1]))
+            ends.append([float(at[1]), (names or {}).get(label, label), line.get_color(), at[1]])
+    if not ends:
+        return
+    _, high = _extent(panel, "x", size)
+    ends.sort(key=lambda end: end[0])
+    places = _apart([min(max(end[0], 0.0), 1.0) for end in ends], 1.02 * high)
+    for place, (_, text, colour, _) in zip(places, ends, strict=True):
+        panel.annotate(
+            text, (1.0, place), xycoords="axes fraction", xytext=(4, 0), textcoords="offset points",
+            ha="left", va="center", size=size, color=colour, annotation_clip=False,
+        )  # fmt: skip
+
+
+def _apart(places: Sequence[float], gap: float) -> list[float]:
+    """The nearest ascending places that are at least `gap` apart: overlapping ones move around
+    their common middle."""
+    merged: list[tuple[float, int]] = []  # middle of the group, members
+    for place in places:
+        merged.append((place, 1))
+        while len(merged) > 1:
+            (first, n), (second, m) = merged[-2], merged[-1]
+            if second - first >= gap * (n + m) / 2:
+                break
+            merged[-2:] = [((first * n + second * m) / (n + m), n + m)]
+    return [middle + gap * (i - (count - 1) / 2) for middle, count in merged for i in range(count)]
+
+
+def letters(figure: Figure) -> None:
+    """(a), (b), ... before the titles of the panels that are seen and have one."""
+    found = [panel for panel in figure.axes if panel.get_visible() and panel.get_title()]
+    for i, panel in enumerate(found):
+        panel.set_title(f"({chr(97 + i)}) {panel.get_title()}")

@@ -1,0 +1,136 @@
+"""plots.parts: reference lines say what they are, and axes have numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from rclib.plots import parts, style
+
+
+@pytest.fixture(autouse=True)
+def _clean() -> Iterator[None]:
+    with plt.rc_context():
+        style.use_style()
+        yield
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (-0.5, "−0.5"), (0, "0"), (1000.0, "1000"), (0.0001, "0.0001"), (1e6, "$10^{6}$"),
+        (1.2e6, r"$1.2\times10^{6}$"), (3e-7, r"$3\times10^{-7}$"), (99999.0, r"$10^{5}$"),
+        (0.30000000004, "0.3"), (float("inf"), "inf"),
+    ],
+)  # fmt: skip
+def test_numbers_are_typeset(value: float, text: str) -> None:
+    assert parts.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("power", "text"),
+    [
+        (-0.5, "slope −1/2"),
+        (1.5, "slope 3/2"),
+        (0.0, "slope 0"),
+        (-1, "slope −1"),
+        (0.3, "slope 0.3"),
+    ],
+)
+def test_slopes_have_names(power: float, text: str) -> None:
+    assert parts.power_text(power) == text
+
+
+@pytest.mark.parametrize(
+    "limits", [(0.06, 0.2), (1e-4, 30.0), (0.9, 1.2), (3.0, 8e3), (2e-6, 9e-5), (1e-9, 1e9)]
+)
+def test_logarithmic_axes_have_two_to_eight_numbers_none_twice(limits: tuple[float, float]) -> None:
+    figure, panel = plt.subplots(figsize=(2.4, 1.9))
+    panel.plot([1, 2], limits)
+    parts.log_axis(panel, "y")
+    panel.set_ylim(*limits)
+    figure.canvas.draw()
+    low, high = limits
+    seen = [
+        label.get_text()
+        for place, label in zip(panel.get_yticks(), panel.get_yticklabels(), strict=True)
+        if low <= place <= high
+    ]
+    assert 2 <= len(seen) <= 8
+    assert len(set(seen)) == len(seen)
+    assert not [t for t in panel.yaxis.get_minorticklabels() if t.get_text()]
+
+
+def test_few_sizes_are_named_themselves() -> None:
+    _, panel = plt.subplots()
+    parts.size_axis(panel, [48, 96, 192])
+    assert [t.get_text() for t in panel.get_xticklabels()] == ["48", "96", "192"]
+    parts.size_axis(panel, list(range(1, 30)), "y")
+    assert panel.get_yscale() == "log"
+
+
+def test_a_level_has_its_name_where_no_line_runs() -> None:
+    _, panel = plt.subplots(figsize=(3, 2))
+    panel.plot(np.linspace(0, 1, 50), np.where(np.linspace(0, 1, 50) > 0.5, 1.05, 5.0))
+    panel.set_ylim(0, 6)
+    parts.level(panel, 1.0, "chance")
+    (text,) = panel.texts
+    assert text.get_text() == "chance"
+    assert text.get_va() == "top"  # the curve runs just above the line there
+    parts.level(panel, 2.0, "")
+    assert len(panel.texts) == 1
+
+
+def test_a_name_in_a_full_panel_goes_to_a_corner() -> None:
+    _, panel = plt.subplots()
+    panel.plot([0, 1], [0, 1])
+    parts.write_into(panel, "note")
+    assert panel.texts[0].get_position()[1] in (0.02, 0.98)
+    assert panel.texts[0].get_ha() == "right"
+    assert panel.texts[0].get_va() == "bottom"
+
+
+def test_moments_are_named_along_their_line() -> None:
+    _, panel = plt.subplots()
+    parts.moment(panel, 3.0, "transfer")
+    parts.moment(panel, 4.0, "")
+    assert [t.get_text() for t in panel.texts] == ["transfer"]
+    assert [list(line.get_xdata()) for line in panel.lines] == [[3.0, 3.0], [4.0, 4.0]]
+
+
+def test_a_guide_has_its_slope() -> None:
+    _, panel = plt.subplots()
+    parts.guide(panel, [8, 2], 3.0, -0.5)
+    x, y = panel.lines[0].get_data()
+    assert list(x) == [2, 8]
+    np.testing.assert_allclose(y, [3.0, 1.5])
+    assert panel.texts[0].get_text() == "slope −1/2"
+
+
+def test_lines_have_their_names_at_their_ends_none_upon_another() -> None:
+    figure, panel = plt.subplots(figsize=(3, 2))
+    for name, end in (("a", 1.0), ("b", 1.01), ("c", 1.02), ("far", 5.0)):
+        panel.plot([0, 1], [0, end], label=name)
+    parts.guide(panel, [1, 2], 1.0, 1.0)
+    panel.plot([0, 1], [np.nan, np.nan], label="nothing")
+    panel.set_ylim(0, 6)
+    parts.direct_labels(panel, {"a": "first"})
+    figure.canvas.draw()
+    labels = [t for t in panel.texts if not t.get_text().startswith("slope")]
+    assert [t.get_text() for t in labels] == ["first", "b", "c", "far"]
+    boxes = [t.get_window_extent() for t in labels]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert labels[0].get_color() == panel.lines[0].get_color()
+    parts.direct_labels(plt.subplots()[1])  # no lines: nothing to name
+
+
+def test_panels_get_letters() -> None:
+    figure, panels = plt.subplots(1, 3)
+    panels[0].set_title("one")
+    panels[2].set_title("two")
+    parts.letters(figure)
+    assert [p.get_title() for p in panels] == ["(a) one", "", "(b) two"]

@@ -1,0 +1,73 @@
+"""docs/findings.md and the README's first lines: current, and as the results say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from site_project import record
+
+from rclib.reports import findings
+from rclib.study.findings import MOST, Finding
+from rclib.study.papers import Papers, Run, committed_runs, load_papers
+
+ROOT = Path(__file__).parents[2]
+
+
+def many(count: int) -> Papers:
+    made = [
+        Finding(
+            f"f{i}",
+            title=f"Found {i}.",
+            text="It is {good_claim}.",
+            claims={"11_x": {"good_claim": "reproduced", "bad_claim": "not reproduced"}},
+            figure="f",
+            contradicts="A" if i == 5 else "",
+        )
+        for i in range(count)
+    ]
+    return Papers((), (), tuple(made))
+
+
+RUNS = {"11_x": Run("paper", record("11_x", title="T", profile="paper", figures=["f"]))}
+
+
+def test_six_lines_with_numbers_and_links() -> None:
+    lines = findings.finding_lines(many(8), RUNS).splitlines()
+    assert len(lines) == MOST == 6
+    links = "[11_x](notebooks/11_x.ipynb), [figure](figures/paper/11_x/f.png)"
+    assert lines[0] == (
+        f"- **Found 5.** It is 0.91 [0.885, 0.935]. *Contradicts paper A.* ({links})"
+    )
+    assert lines[1] == f"- **Found 0.** It is 0.91 [0.885, 0.935]. ({links})"
+    assert findings.finding_lines(many(8), {}) == ""
+
+
+def test_the_page_has_all_with_their_claims() -> None:
+    text = findings.findings_page(many(8), RUNS)
+    assert text.count("\n## Found") == 8
+    assert text.count("| the bad statement of 11_x |") == 8
+    assert "(../notebooks/11_x.ipynb)" in text
+    assert "This contradicts paper A." in text
+
+
+def test_the_committed_page_is_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RCLIB_OUT", raising=False)
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    assert text == findings.findings_page(load_papers(), committed_runs())
+
+
+def test_main_writes_once_and_names_a_broken_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("notebooks", "docs", "results/paper"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RCLIB_OUT", raising=False)
+    assert [findings.main(), findings.main()] == [0, 0]
+    assert capsys.readouterr().out == "docs/findings.md updated\ndocs/findings.md is current\n"
+    (tmp_path / "results/paper/11_a.json").write_text("{")
+    assert findings.main() == 2
+    assert "11_a.json is not valid" in capsys.readouterr().err
