@@ -4,9 +4,9 @@ Version 0.1.0 keyed a run by whole modules and by their names. An entry moves to
 its old key is what 0.1.0's code gave (`OLD` holds the digests of that code) and the function's
 definitions are those pinned in `OLD`: those of 0.1.0, or what they became by changes after which
 every array of tiny runs had the same bytes as before (the shared recorder of the training loops,
-CUDA graphs on a GPU, the evaluation of paper B's student in a module of its own; runs of all
-stored functions, among them ones that diverge). `teacher_runs.run` is not among them: its runs
-hold more than they did. Old entries do not say where they were computed, so on a machine with a
+CUDA graphs on a GPU, the evaluation of paper B's student in a module of its own, checksums in saved
+states; runs of all stored functions, among them ones that diverge). `teacher_runs.run` is not among
+them: its runs hold more than they did. Old entries do not say where they were computed, so on a machine with a
 GPU nothing moves. To be deleted with the next release.
 """
 
@@ -67,12 +67,12 @@ OLD = {
     "rclib.experiments.lm_runs.train_gpt": (
         "30d3321dff9f343547e7567b58e738c23b889e85b8535a85d324290a6e832054",
         "train_gpt",
-        "249695041ea4deae9f478c988f9f43d95fd43d93d13372574c061b8e6c46c465",
+        "a7288bb3b609d43b49d6dd330512a3d9d84dfca1a04119a10b5e2ca8a4182706",
     ),
     "rclib.experiments.growth.resized_run": (
         "b76720510da6051db90814fb71954e5a38c6b3b74ce7a053b7afca7458bf2b72",
         "resized_run",
-        "e320e5e98a91cbba4f84305fb8f56720da87b0f23ccb59deb4bf62aacb56cf57",
+        "63bdb494d6bdeaaa787107add060178b3f8f23dffa3821a3b8b63f71a2db32b9",
     ),
 }
 
