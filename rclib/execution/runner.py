@@ -274,7 +274,7 @@ def execute_looks(
         if not more:
             return target
         said = ", ".join(f"{len(seeds)} {key}" for key, seeds in more.items())
-        print(f"{name:44s} claims are undecided: on to {said}", flush=True)
+        report(f"{name:44s} claims are undecided: on to {said}", flush=True)
         settings |= more
 
 

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
+from rclib.files.terminal import note
+
 __all__ = ["command"]
 
 P = ParamSpec("P")
@@ -49,8 +51,7 @@ def command(*, failed: int = 1, kept: str = "") -> Callable[[Callable[P, int]], 
 
 
 def _say(line: str, status: int) -> int:
-    with contextlib.suppress(OSError, ValueError):
-        print(line, file=sys.stderr, flush=True)
+    note(line)
     _to_nowhere()
     return status
 
