@@ -44,7 +44,7 @@ from rclib.families.layout import FamilyError, Layout, Tied, Weight, base
 from rclib.resizing.checkpoint import checkpoint_maps
 from rclib.resizing.sizes import Sizes
 
-__all__ = ["METHODS", "AxisPlan", "ResizePlan", "is_gain", "plan_resize"]
+__all__ = ["METHODS", "AxisPlan", "ResizePlan", "plan_resize"]
 
 METHODS = ("duplication", "rc")
 STREAM = "stream"
