@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from rclib import paths
 from rclib.execution import kernels, looks, progress
+from rclib.execution.limits import few_files
 from rclib.files.command import command
 from rclib.files.plain import DataError, read_plain
 from rclib.files.strict import parse_yaml
@@ -49,7 +50,6 @@ __all__ = [
 sys.modules.setdefault("rfc3987_syntax", cast(Any, None))
 
 KERNEL = "python3"
-ENOUGH_FILES = 256  # open files of a process, far more than a notebook needs
 MAX_PARAMETERS = 2**20  # bytes of a parameters file; the largest has a thousand
 
 
@@ -239,12 +239,12 @@ def execute(
         os.replace(temporary, target)
     except PapermillExecutionError as error:
         raise RunError(
-            f"{name}: cell {error.exec_count}: {error.ename}: {_whole(error.evalue)}{_few_files()}"
+            f"{name}: cell {error.exec_count}: {error.ename}: {_whole(error.evalue)}{few_files()}"
         ) from None
     except NoSuchKernel as error:
         raise RunError(f"{name}: Jupyter kernel {error.name!r} is not installed") from None
     except (RuntimeError, OSError) as error:  # the kernel died, e.g. for memory; disk full
-        raise RunError(f"{name}: {type(error).__name__}: {_line(error)}{_few_files()}") from None
+        raise RunError(f"{name}: {type(error).__name__}: {_line(error)}{few_files()}") from None
     finally:
         temporary.unlink(missing_ok=True)
         del os.environ[NOTEBOOK_VARIABLE]
@@ -290,18 +290,6 @@ def _check_loopback(name: str) -> None:
             f"{name}: this machine's own network (127.0.0.1) does not work, over which Jupyter "
             f"talks to its kernels: {error.strerror or error}"
         ) from None
-
-
-def _few_files() -> str:
-    """What an error may come from where a process may open few files: libraries do not say so."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return ""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY or limit >= ENOUGH_FILES:
-        return ""
-    return f" (this process may open {limit} files; with ulimit -n {ENOUGH_FILES} it may work)"
 
 
 def refresh() -> list[str]:

@@ -50,7 +50,7 @@ def series_page(series: Series, papers: Papers, runs: Mapping[str, Run]) -> str:
             verdict_counts(record),
         ]
         lines.append(table_row(cells))
-    if any(claim["looks"] for run in own.values() for claim in run.record["claims"]):
+    if any(claim.get("looks") for run in own.values() for claim in run.record["claims"]):
         lines += ["", RULE]
     titles = papers.figure_titles()
     for name, run in own.items():

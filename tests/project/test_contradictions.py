@@ -32,6 +32,7 @@ from rclib.cli.common import Folder
 from rclib.data import text as texts
 from rclib.data.images import DataError
 from rclib.execution import depends, runner
+from rclib.execution.limits import few_files
 from rclib.inspection import matrix_spectra as spectra
 from rclib.reports import readme, scoreboard
 from rclib.runs import code_modules
@@ -241,7 +242,7 @@ def test_a_record_of_seeds_is_refused_by_name_and_hides_no_results(
     assert "1 claims: 1 reproduced" in shown
     assert len(broken) == 1
     (project / "README.md").write_text("")
-    assert readme.main() == 1
+    assert readme.main() == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -363,11 +364,11 @@ def test_few_files_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = {64: "may open 64 files", 1024: "", resource.RLIM_INFINITY: ""}
     for limit, text in limits.items():
         monkeypatch.setattr(resource, "getrlimit", lambda _, n=limit: (n, n))
-        said = runner._few_files()
+        said = few_files()
         assert text in said
         assert bool(said) == bool(text)
     monkeypatch.setitem(sys.modules, "resource", None)
-    assert runner._few_files() == ""
+    assert few_files() == ""
 
 
 # --- notebooks and pictures of the site ----------------------------------------------------
@@ -456,7 +457,7 @@ def test_missing_memory_names_the_tensor_and_stops_no_other(
         found = list(
             spectra.matrix_spectra(checkpoint, failed=lambda n, e: failed.update({n: str(e)}))
         )
-        assert [one.name for one in found] == ["b.weight"]
+        assert [one.layer for one in found] == ["b.weight"]
         assert failed["a.weight"].endswith("tensor 'a.weight': no memory for its spectrum")
         done.clear()
         with pytest.raises(CheckpointError, match="no memory for its spectrum"):
