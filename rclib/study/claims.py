@@ -326,7 +326,7 @@ class Claims:
             contract.check_count(key, len(found), claim.seeds)
         contract.check_finite(key, found, labels)
         by_seed = dict(zip(labels, map(float, found), strict=True))
-        at, verdict = sequential.judged(claim, by_seed)
+        at, verdict = sequential.judged(key, claim.criterion, claim.looks, claim.seeds, by_seed)
         claim.value, claim.low, claim.high = at.value, at.low, at.high
         claim.look, claim.level, claim.repeats = at.number, at.level, at.defined
         claim.note, claim.verdict = note, verdict

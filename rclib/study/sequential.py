@@ -58,43 +58,34 @@ def check_looks(key: str, looks: Any, seeds: Any) -> list[int]:
     return found
 
 
-class _Criterion(Protocol):
-    def verdict(self, low: float, high: float, *, unit: str | None, repeats: int) -> str: ...
+class Judge(Protocol):
+    """What says whether an interval meets a criterion: `rclib.study.claims.Criterion`."""
+
+    def verdict(self, low: float, high: float, *, unit: str | None, repeats: int) -> str:
+        """One of the verdicts."""
 
 
-class _Judged(Protocol):
-    """What `judged` needs of a `rclib.study.claims.Claim`, which itself needs this module."""
-
-    @property
-    def key(self) -> str: ...
-    @property
-    def seeds(self) -> list[int] | int | None: ...
-    @property
-    def looks(self) -> Sequence[int] | None: ...
-    @property
-    def criterion(self) -> _Criterion: ...
-
-
-def judged(claim: _Judged, values: Mapping[int, float]) -> tuple[Look, str]:
+def judged(
+    key: str, criterion: Judge, looks: Any, seeds: Any, values: Mapping[int, float]
+) -> tuple[Look, str]:
     """The look that a claim stopped at, and its verdict.
 
     values : seed -> value; declared seeds without one were run and have none.
-    Raises ValueError if none of them has one, and for a claim without looks.
+    Raises ValueError if none of them has one, and as `check_looks`.
     """
     from rclib.stats import sequential  # scipy, which readers of results go without
 
-    if claim.looks is None or not isinstance(claim.seeds, list):
-        raise ValueError(f"claim {claim.key!r} has no looks")
+    looks = check_looks(key, looks, seeds)
     if not values:
-        raise ValueError(f"values of {claim.key!r} must not be empty")
+        raise ValueError(f"values of {key!r} must not be empty")
 
     def verdict(low: float, high: float, repeats: int) -> str:
-        return claim.criterion.verdict(low, high, unit="seed", repeats=repeats)
+        return criterion.verdict(low, high, unit="seed", repeats=repeats)
 
     found = sequential.walk(
-        [values.get(seed) for seed in claim.seeds],
+        [values.get(seed) for seed in seeds],
         lambda low, high, repeats: verdict(low, high, repeats) != _UNDECIDED,
-        looks=claim.looks,
+        looks=looks,
     )
     decided = verdict(found.low, found.high, found.defined) if found.number else _UNDECIDED
     return found, decided

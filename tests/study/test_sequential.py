@@ -12,7 +12,7 @@ import pytest
 from rclib.execution import looks as execution_looks
 from rclib.stats.sequential import LOOKS, interval, levels
 from rclib.study import sequential
-from rclib.study.claims import Claim, Claims, Criterion, above, below
+from rclib.study.claims import Claims, Criterion, above, below
 from rclib.study.multiplicity import corrected, p_value
 from rclib.study.results import read_results
 from rclib.study.study import Study
@@ -190,11 +190,6 @@ def claims_with(**options: Any) -> None:
 def test_wrong_declaration_is_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         claims_with(**options)
-
-
-def test_a_claim_without_looks_is_not_judged_by_them() -> None:
-    with pytest.raises(ValueError, match="claim 'a' has no looks"):
-        sequential.judged(Claim("a", "B", "s", "q", above(0.0)), {0: 1.0})
 
 
 def test_the_next_look_adds_consecutive_seeds_up_to_the_cap() -> None:
