@@ -42,8 +42,8 @@ def write_atomically(path: Path, payload: bytes) -> None:
 def write_together(files: Mapping[Path, bytes]) -> None:
     """Write files that belong together: all of them are on the disk before the first gets its name.
 
-    Raises OSError naming the file that could not be written, or whose place a folder has; then all
-    are as they were.
+    Raises OSError naming the file that could not be written, IsADirectoryError one whose place a
+    folder has; then all are as they were.
     """
     with contextlib.ExitStack() as stack:
         renames = []

@@ -129,7 +129,8 @@ def _edited(path: Path) -> bool:
     state = path.stat()
     changed = state.st_mtime if os.name == "nt" else min(state.st_mtime, state.st_ctime)
     now = (state.st_size, state.st_mtime_ns)
-    return _seen.setdefault(path, now) != now or _IMPORTED < changed <= time.time()
+    before = _seen.setdefault(path, now)
+    return before != now if changed > time.time() else changed > _IMPORTED
 
 
 def _sort(statement: ast.stmt, module: Module, follow: frozenset[str]) -> None:

@@ -6,8 +6,8 @@ definitions are those pinned in `OLD`: those of 0.1.0, or what they became by ch
 every array of tiny runs had the same bytes as before (the shared recorder of the training loops,
 CUDA graphs on a GPU, the evaluation of paper B's student in a module of its own, checksums in saved
 states; runs of all stored functions, among them ones that diverge). `teacher_runs.run` is not among
-them: its runs hold more than they did. Old entries do not say where they were computed, so on a machine with a
-GPU nothing moves. To be deleted with the next release.
+them: its runs hold more than they did. Old entries do not say where they were computed, so on a
+machine with a GPU nothing moves. To be deleted with the next release.
 """
 
 from __future__ import annotations
