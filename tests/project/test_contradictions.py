@@ -15,6 +15,7 @@ import pickle
 import resource
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -263,9 +264,11 @@ def test_a_date_in_the_future_is_no_edit(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "m.py"
     path.write_text("x = 1\n")
     state = path.stat()
-    monkeypatch.setattr(code_modules, "_IMPORTED", state.st_ctime + 1)
     os.utime(path, (state.st_mtime + 86400,) * 2)
+    time.sleep(0.05)
+    monkeypatch.setattr(code_modules, "_IMPORTED", time.time())
     assert not code_modules._edited(path)  # touched, unpacked or copied with another clock's date
+    time.sleep(0.05)
     path.write_text("x = 22\n")
     assert code_modules._edited(path)
     other = tmp_path / "n.py"
