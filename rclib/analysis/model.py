@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
 from rclib.checkpoints.opening import Checkpoint, CheckpointError
-from rclib.families.layout import Family, FamilyError, Layout, layout
+from rclib.families.layout import Family, FamilyError, Layout, SizesError, base, layout
 from rclib.inspection.block_correlations import BlockCorrelations, block_correlations
 from rclib.inspection.matrix_correlations import MatrixCorrelation, matrix_correlations
 from rclib.inspection.matrix_plan import MatrixPlan, plan_matrices, spectra_layout
@@ -32,6 +32,10 @@ COLUMNS = (
     *("spikes", "over_edge", "stable_rank", "rank"),
     *CORRELATION,
     "note",
+)
+NO_AXES = (
+    "no table of axes fits these names and none can be inferred (`python -m rclib correlations` "
+    "says which rows are missing, --axes FILE.yaml takes them)"
 )
 
 
@@ -113,14 +117,15 @@ def measured(
     notes = list(checkpoint.notes)
     described, correlations, by_layer = None, None, {}
     try:
-        described = layout(tensors, config, family=family, sizes=sizes, partial=True)
+        described = _axes_of(checkpoint, family, sizes, (found, unknown), notes)
         there = None if blocks is None else {b for b in blocks if b in (None, *described.blocks)}
         correlations = block_correlations(
             checkpoint, described, blocks=there, workers=workers, failed=failed
         )
         by_layer = matrix_correlations(correlations, described)
     except (FamilyError, CheckpointError) as error:
-        notes.append(f"no correlations: {error}")
+        why = NO_AXES if str(error).startswith("unknown layout") and family is None else str(error)
+        notes.append(f"no correlations: {why}")
     except ValueError as error:  # nothing to compare
         notes.append(f"no correlations: {str(error).removeprefix(f'{checkpoint.source}: ')}")
     return Measured(
@@ -136,6 +141,39 @@ def measured(
         left_out=left_out,
         notes=tuple(notes),
     )
+
+
+def _axes_of(
+    checkpoint: Checkpoint,
+    family: Family | None,
+    sizes: Mapping[str, int] | None,
+    spectra: tuple[Layout | None, frozenset[str]],
+    notes: list[str],
+) -> Layout:
+    """The layout that correlations take. Where only the number of heads is missing, all other sets
+    are compared, unless the parts of a fused matrix depend on it."""
+    try:
+        return layout(
+            checkpoint.tensors, checkpoint.config, family=family, sizes=sizes, partial=True
+        )
+    except SizesError as error:
+        found, unknown = spectra
+        if (
+            found is None
+            or not unknown
+            or any(
+                axis.parts and {base(i) for i in axis.lead} & unknown
+                for weight in found.weights.values()
+                for axis in weight.axes.axes
+            )
+        ):
+            raise
+        given = ", ".join(sorted(error.indices))
+        notes.append(
+            f"no correlations over {given}: its number is not known (--size {given}=NUMBER)"
+        )
+        sets = {n: s for n, s in found.sets.items() if set(s) != unknown}
+        return replace(found, sets=sets)
 
 
 def _axes(found: Layout | None) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 from rclib.checkpoints.safetensors_file import DTYPES
 from rclib.checkpoints.tensor_file import TensorInfo, brief_line
 
-__all__ = ["SafetensorsWriter", "shard_names", "split_into_shards"]
+__all__ = ["SafetensorsWriter", "resized", "shard_names", "split_into_shards"]
 
 _NAMES = {torch_name: name for name, (torch_name, _) in DTYPES.items()}
 

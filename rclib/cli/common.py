@@ -256,7 +256,12 @@ class Folder:
     """
 
     def __init__(self, path: str | None) -> None:
-        self.path = Path(path) if path is not None else None
+        from rclib.paths import FolderError, expanded
+
+        try:
+            self.path = expanded(path, "--out") if path is not None else None
+        except FolderError as error:
+            raise ValueError(str(error)) from None
         self._files: dict[str, bytes] = {}
         if self.path is not None:
             there = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
@@ -287,13 +292,20 @@ class Folder:
         self._files[f"{name}.json"] = (json_text(record) + "\n").encode()
 
     def write(self) -> list[str]:
-        """Write every file whole or not at all; their names in order."""
-        from rclib.files.atomic import write_atomically
+        """Write all files or none; their names in order. Raises OSError naming the file."""
+        from rclib.files.atomic import write_together
 
         if self.path is None:
             return []
-        for name, payload in self._files.items():
-            write_atomically(self.path / name, payload)
+        files = {self.path / name: payload for name, payload in self._files.items()}
+        folders = {parent for path in files for parent in path.parents if not parent.exists()}
+        try:
+            write_together(files)
+        except OSError:
+            for folder in sorted(folders, reverse=True):
+                with contextlib.suppress(OSError):  # never made, or not ours alone
+                    folder.rmdir()
+            raise
         return list(self._files)
 
 

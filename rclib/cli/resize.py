@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Draw, write, and say what was done."""
+    """Draw, write, and say what was done. Raises ValueError for a shard size that is none."""
     from rclib.checkpoints.gguf_llama import as_llama, is_gguf_llama
     from rclib.families import layout as families
     from rclib.resizing.folder import resize_folder

@@ -2,7 +2,8 @@
 
 `python` is the language reference that ships with Python (`pydoc_data.topics`), about 470 kB;
 any file, plain or packed with xz or gzip, can be given by its path. Packed files are unpacked
-once into the data folder, whole or not at all, and every file is mapped into memory, not read.
+once into the data folder, whole or not at all; the copy bears the checksum of its bytes in its
+name, which is compared whenever it is opened. Every file is mapped into memory, not read.
 
 The last share of the bytes is held out for validation. Batches are windows at random places
 of the training part, a pure function of (seed, step), so that a run can be resumed anywhere.
@@ -13,11 +14,12 @@ that of the bytes, so that stored runs of another text are never mistaken for th
 
 from __future__ import annotations
 
+import glob
 import gzip
 import hashlib
 import lzma
 import os
-import zlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,13 +30,16 @@ import torch
 from torch import Tensor
 
 from rclib.data.images import DataError
-from rclib.paths import data_dir, project_root
+from rclib.files.archives import DAMAGE
+from rclib.files.atomic import writing
+from rclib.paths import FolderError, data_dir, expanded, project_root
 
 __all__ = ["MAX_BYTES", "VOCABULARY", "TextData", "load_text", "named_text"]
 
 VOCABULARY = 256
 MAX_BYTES = 2**31  # a packed file that unpacks to more is refused
 _CHUNK = 1 << 20
+_XZ_MEMORY = 2**28  # bytes; `xz -9` asks for a quarter of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +120,25 @@ class TextData:
 def _rebuild(
     tokens: Tensor | None, name: str, description: str, n_train: int, checksum: str, path: str
 ) -> TextData:
-    """Another process maps the file again instead of getting a copy of it."""
+    """Another process maps the file again instead of getting a copy of it.
+
+    Raises DataError if the file is another one by now.
+    """
     if tokens is None:
-        tokens = _mapped(Path(path))
+        try:
+            tokens = _mapped(Path(path))
+            state = os.stat(path)
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"text file {path} cannot be read: {error}") from None
+        known = (path, state.st_size, state.st_mtime_ns, n_train)
+        if known not in _verified:  # once a process: it comes along with every task
+            _verified[known] = _checksum(tokens, n_train)
+        if _verified[known] != checksum:
+            raise DataError(f"text file {path} was changed while it was in use")
     return TextData(name, description, tokens, n_train, checksum, path)
+
+
+_verified: dict[tuple[str, int, int, int], str] = {}
 
 
 def load_text(
@@ -142,8 +162,12 @@ def load_text(
         raw = _python_reference()
         tokens = torch.frombuffer(bytearray(raw), dtype=torch.uint8)
         return _split("python", "language reference of Python", tokens, validation, None)
-    path = project_root() / Path(source).expanduser()
-    if not path.is_file():
+    try:
+        path = project_root() / expanded(os.fspath(source), "text file")
+        there = path.is_file()
+    except (FolderError, ValueError) as error:  # a name with a zero byte
+        raise DataError(f"text file {str(source)!r} cannot be found: {error}") from None
+    if not there:
         raise DataError(_missing(path, str(source)))
     plain = _unpacked(path, max_bytes) if path.suffix in (".xz", ".gz") else path
     if plain.stat().st_size == 0:
@@ -151,6 +175,8 @@ def load_text(
     if plain.stat().st_size > max_bytes:
         raise DataError(f"text file {path} has more than max_bytes = {max_bytes} bytes")
     name = plain.name if plain is path else path.stem
+    # A name may be any bytes; this one is printed and drawn.
+    name = "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
     return _split(name, name, _mapped(plain), validation, str(plain))
 
 
@@ -176,11 +202,15 @@ def _split(name: str, what: str, tokens: Tensor, validation: float, path: str | 
         raise ValueError(
             f"validation must leave both parts of {name!r} ({n} bytes) some text, got {validation}"
         )
-    digest = hashlib.sha256(f"text|{n}|{n_train}|".encode())
+    description = f"{what} ({n / 1e6:.2f} MB, bytes)"
+    return TextData(name, description, tokens, n_train, _checksum(tokens, n_train), path)
+
+
+def _checksum(tokens: Tensor, n_train: int) -> str:
+    digest = hashlib.sha256(f"text|{len(tokens)}|{n_train}|".encode())
     for chunk in tokens.split(_CHUNK):
         digest.update(chunk.numpy().tobytes())
-    description = f"{what} ({n / 1e6:.2f} MB, bytes)"
-    return TextData(name, description, tokens, n_train, digest.hexdigest(), path)
+    return digest.hexdigest()
 
 
 def _python_reference() -> bytes:
@@ -191,38 +221,72 @@ def _python_reference() -> bytes:
 
 
 def _mapped(path: Path) -> Tensor:
-    return torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+    # Not `torch.from_file`, which takes no name that is not UTF-8.
+    return torch.from_numpy(np.memmap(path, dtype=np.uint8, mode="c"))
 
 
 def _unpacked(path: Path, max_bytes: int) -> Path:
-    """The unpacked copy in the data folder, named by what the packed file holds."""
-    packed = hashlib.sha256()
-    with open(path, "rb") as handle:
-        while chunk := handle.read(_CHUNK):
-            packed.update(chunk)
-    target = data_dir() / "text" / f"{path.stem}-{packed.hexdigest()[:16]}"
-    if target.is_file():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    """The unpacked copy in the data folder, named by what the packed file and itself hold.
+
+    A copy whose bytes are not those of its name is made anew.
+    """
+    folder = data_dir() / "text"
     try:
-        with open(temporary, "wb") as out, _opened(path) as unpacker:
+        stem = f"{path.stem[:80]}-{_digest(path)}-"
+        for copy in sorted(folder.glob(f"{glob.escape(stem)}*")):
+            if copy.is_file() and _digest(copy) == copy.name.removeprefix(stem):
+                return copy
+            warnings.warn(f"{copy} is damaged; unpacking {path} again", stacklevel=3)
+        digest = hashlib.sha256()
+        with writing(folder / stem) as part, open(path, "rb") as file:
             size = 0
-            while chunk := unpacker.read(_CHUNK):
+            for chunk in _unxz(file) if path.suffix == ".xz" else _gunzip(file):
                 size += len(chunk)
                 if size > max_bytes:
                     raise DataError(f"text file {path} unpacks to more than {max_bytes} bytes")
-                out.write(chunk)
-        os.replace(temporary, target)
-    except (lzma.LZMAError, zlib.error, EOFError, gzip.BadGzipFile, OSError) as error:
+                digest.update(chunk)
+                part.write(chunk)
+            part.path = folder / f"{stem}{digest.hexdigest()[:32]}"
+    except (lzma.LZMAError, *DAMAGE) as error:
         raise DataError(f"text file {path} cannot be unpacked: {error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target
+    return part.path
 
 
-def _opened(path: Path) -> IO[bytes]:
-    return lzma.open(path, "rb") if path.suffix == ".xz" else gzip.open(path, "rb")  # type: ignore[return-value]
+def _digest(path: Path) -> str:
+    """The first half of the SHA-256 (hex) of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while chunk := handle.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()[:32]
+
+
+def _gunzip(file: IO[bytes]) -> Iterator[bytes]:
+    with gzip.GzipFile(fileobj=file) as unpacker:
+        while chunk := unpacker.read(_CHUNK):
+            yield chunk
+
+
+def _unxz(file: IO[bytes]) -> Iterator[bytes]:
+    """What an xz file holds, stream by stream, in bounded memory: a file of a few bytes may ask
+    for a dictionary of four gigabytes, which `lzma.open` grants."""
+    unpacker = lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
+    while True:
+        packed = b""
+        if unpacker.eof:  # another stream may follow, after zeros
+            packed = unpacker.unused_data
+            while not (packed := packed.lstrip(b"\0")):
+                packed = file.read(_CHUNK)
+                if not packed:
+                    return
+            unpacker = lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
+        elif unpacker.needs_input:
+            packed = file.read(_CHUNK)
+            if not packed:
+                raise EOFError("it ends in the middle")
+        chunk = unpacker.decompress(packed, _CHUNK)
+        if chunk:
+            yield chunk
 
 
 def named_text(name: str) -> TextData:

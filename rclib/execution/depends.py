@@ -11,7 +11,6 @@ Needs the standard library alone, since every `make figures` runs it.
 from __future__ import annotations
 
 import ast
-import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,10 +18,14 @@ from pathlib import Path
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
+from rclib.files.plain import DataError, read_plain
+from rclib.files.strict import parse_json
 from rclib.files.terminal import Parser, note, printable
 
 __all__ = ["closure", "main", "notebook_imports", "rules"]
 
+_MAX_BYTES = 2**26  # of a notebook, outputs included
 _NAME = re.compile(r"[0-9a-z_]+")
 
 
@@ -32,7 +35,7 @@ def notebook_imports(path: Path) -> set[str]:
     Raises ValueError for a file that is no notebook, or with code that is none.
     """
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        cells = parse_json(read_plain(path, _MAX_BYTES).decode("utf-8"))["cells"]
         sources = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
         lines = [s for source in sources for s in source.splitlines()]
         # IPython's own commands are no Python.
@@ -40,7 +43,15 @@ def notebook_imports(path: Path) -> set[str]:
             "" if line.lstrip().startswith(("%", "!", "?")) else line for line in lines
         )
         return set(_imports(ast.parse(code)))
-    except (ValueError, LookupError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        SyntaxError,
+        DataError,
+        RecursionError,
+        MemoryError,
+    ) as error:
         text = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(printable(f"{path} cannot be read as a notebook: {text}")) from None
 
@@ -100,6 +111,7 @@ def rules(needs: Mapping[str, Iterable[Path]], root: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Write for make which notebook depends on which files."""
     parser = Parser(prog="python -m rclib.execution.depends", description=main.__doc__)

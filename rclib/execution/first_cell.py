@@ -20,6 +20,7 @@ from typing import Any
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
 from rclib.files.origin import repository_address
 from rclib.files.terminal import note, report
 from rclib.study.papers import Papers, Run, committed_runs, load_papers
@@ -134,6 +135,7 @@ def _write(path: Path, papers: Papers, runs: Mapping[str, Run], address: str) ->
     return bool(new != text)
 
 
+@command()
 def main() -> int:
     """Write figure and cell into every notebook that lacks them or has another version of them."""
     root = paths.project_root()

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from rclib import paths
+from rclib.files.command import command
 from rclib.files.terminal import Parser, note, report
 from rclib.study.results import duration
 from rclib.study.session import ASKED_VARIABLE
@@ -250,6 +251,7 @@ def _took(seconds: float, asked: Path, began: float) -> dict[str, Any]:
     return {"seconds": round(seconds, 1), "drawing": round(drawing, 1), "runs": runs}
 
 
+@command(failed=2)
 def main(argv: Sequence[str] | None = None) -> int:
     """Print what `make figures` is about to do."""
     parser = Parser(prog="python -m rclib.execution.progress", description=main.__doc__)

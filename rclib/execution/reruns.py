@@ -31,6 +31,7 @@ from safetensors import safe_open
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
 from rclib.files.terminal import Parser, note, report
 from rclib.runs import store
 
@@ -147,6 +148,7 @@ def _argument(text: str) -> tuple[str, Any]:
         return key, value
 
 
+@command()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 if everything was compared, 2 for what cannot be."""
     given = list(sys.argv[1:] if arguments is None else arguments)

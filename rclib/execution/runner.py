@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from typing import Any, cast
 
 from rclib import paths
 from rclib.execution import kernels, looks, progress
+from rclib.execution.limits import few_files
+from rclib.files.command import command
 from rclib.files.plain import DataError, read_plain
 from rclib.files.strict import parse_yaml
 from rclib.files.terminal import Parser, note, report
@@ -207,11 +210,16 @@ def execute(
     root = paths.project_root()
     target = (folder or root / "build" / profile) / f"{name}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{name}.{os.getpid()}.ipynb")
+    for left in target.parent.glob(f".{name}.*.ipynb"):  # of a run that was killed
+        if time.time() - left.stat().st_mtime > 3600:
+            left.unlink(missing_ok=True)
+    temporary = target.with_name(f".{name}.{secrets.token_hex(8)}.ipynb")
     os.environ["TQDM_DISABLE"] = "1"
     known = os.environ.get(NOTEBOOK_VARIABLE)
     os.environ[NOTEBOOK_VARIABLE] = str(notebook_path(name))  # the kernel inherits it
     logging.getLogger("papermill").addHandler(logging.NullHandler())  # an error is one line
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # so is an interruption
+    _check_loopback(name)
     try:
         papermill.execute_notebook(
             str(notebook_path(name)),
@@ -231,12 +239,12 @@ def execute(
         os.replace(temporary, target)
     except PapermillExecutionError as error:
         raise RunError(
-            f"{name}: cell {error.exec_count}: {error.ename}: {_whole(error.evalue)}"
+            f"{name}: cell {error.exec_count}: {error.ename}: {_whole(error.evalue)}{few_files()}"
         ) from None
     except NoSuchKernel as error:
         raise RunError(f"{name}: Jupyter kernel {error.name!r} is not installed") from None
     except (RuntimeError, OSError) as error:  # the kernel died, e.g. for memory; disk full
-        raise RunError(f"{name}: {type(error).__name__}: {_line(error)}") from None
+        raise RunError(f"{name}: {type(error).__name__}: {_line(error)}{few_files()}") from None
     finally:
         temporary.unlink(missing_ok=True)
         del os.environ[NOTEBOOK_VARIABLE]
@@ -266,8 +274,22 @@ def execute_looks(
         if not more:
             return target
         said = ", ".join(f"{len(seeds)} {key}" for key, seeds in more.items())
-        print(f"{name:44s} claims are undecided: on to {said}", flush=True)
+        report(f"{name:44s} claims are undecided: on to {said}", flush=True)
         settings |= more
+
+
+def _check_loopback(name: str) -> None:
+    """RunError at once where no kernel could be reached, instead of after a minute."""
+    import socket
+
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=5).close()
+    except OSError as error:
+        raise RunError(
+            f"{name}: this machine's own network (127.0.0.1) does not work, over which Jupyter "
+            f"talks to its kernels: {error.strerror or error}"
+        ) from None
 
 
 def refresh() -> list[str]:
@@ -339,6 +361,7 @@ def _override(text: str) -> tuple[str, Any]:
         raise RunError(f"--set {key}: {_line(error)}, got {value!r}") from None
 
 
+@command(kept="finished runs are kept")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, check or refresh the notebooks."""
     parser = Parser(prog="python -m rclib.execution.runner", description=main.__doc__)
@@ -364,9 +387,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RunError, ValueError, OSError) as error:
         note(f"error: {error}")
         return 1
-    except KeyboardInterrupt:  # what was finished before is kept
-        note("interrupted")
-        return 130
     return 0
 
 

@@ -27,6 +27,7 @@ from typing import Any
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
 from rclib.files.strict import parse_yaml
 from rclib.files.terminal import Parser, note, report
 
@@ -258,6 +259,7 @@ def _notebook(name: str, words: Mapping[str, str]) -> bytes:
     return (text.rstrip("\n") + "\n").encode()
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Write a new notebook, its experiment, test and parameters, and its paper's file.
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rclib import paths
+from rclib.files.command import command
 from rclib.files.terminal import Parser, note, report
 from rclib.study.parameters import whole_seeds
 from rclib.study.seeds import load_stability, moving_verdicts, stability_path, tallies
@@ -85,6 +86,7 @@ def run_seed_sets(
                 }
 
 
+@command(kept="notebooks that were complete are kept")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the notebooks with other seeds and write how often each verdict comes out."""
     from rclib.execution import kernels, runner

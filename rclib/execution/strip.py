@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
 from rclib.files.terminal import Parser, note, report
 
 __all__ = ["KEEP", "main", "stripped"]
@@ -45,6 +46,7 @@ def stripped(notebook: Any) -> Any:
     return made
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Strip notebooks in place; 1 if one of them changed or cannot be read."""
     import nbformat

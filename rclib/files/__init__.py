@@ -1,1 +1,1 @@
-"""Files from elsewhere, and files written whole."""
+"""Files from elsewhere, files written whole, and how commands end."""

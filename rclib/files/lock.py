@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 status = process.wait()
             except KeyboardInterrupt:  # the command got it too
                 process.wait()
+                note("interrupted; what was finished is kept")
                 return 130
     except OSError as error:
         note(f"error: {error}")

@@ -61,7 +61,8 @@ def matrix_correlations(found: BlockCorrelations, layout: Layout) -> dict[str, M
                     assert owner is not None
                     pairs[owner] = pairs.get(owner, 0) + 1
                     if owner not in best or p < best[owner][0]:
-                        best[owner] = p, row, i, j
+                        # Its own vector first, whatever the order of the file.
+                        best[owner] = (p, row, i, j) if owners[i] == owner else (p, row, j, i)
     return {layer: _described(p, row, i, j, pairs[layer]) for layer, (p, row, i, j) in best.items()}
 
 

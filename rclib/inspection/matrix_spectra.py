@@ -81,8 +81,8 @@ def matrix_spectra(
         try:
             for one in _spectra_of(checkpoint, plan, errors):
                 found.append(one)
-        except CheckpointError as error:
-            errors.append((plan.name, error))
+        except (CheckpointError, MemoryError, RuntimeError) as error:
+            errors.append((plan.name, _named(checkpoint, plan.name, error)))
         return found, errors
 
     def size(plan: MatrixPlan) -> int:
@@ -97,6 +97,16 @@ def matrix_spectra(
                 failed(name, error)
             if progress is not None:
                 progress(checkpoint.tensors[plan.name].nbytes)
+
+
+def _named(checkpoint: Checkpoint, name: str, error: Exception) -> CheckpointError:
+    """The error as one of this tensor, if it is one of the file or of missing memory."""
+    if isinstance(error, CheckpointError):
+        return error
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        where = f"{checkpoint.source}: tensor {brief_line(name)}"
+        return CheckpointError(f"{where}: no memory for its spectrum")
+    raise error
 
 
 def check_blocks(plans: Collection[MatrixPlan], blocks: Collection[int | None] | None) -> None:

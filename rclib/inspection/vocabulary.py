@@ -59,7 +59,8 @@ MEANINGS: dict[str, str] = {
     "pairs": "how many pairs of them",
     "value": "the largest |correlation|",
     "correlation": "the same with its sign",
-    "first": "of which mean vector: `.C` of the rows of a matrix, `.R` of its columns",
+    "first": "of which mean vector (a matrix's own one in its row): `.C` of the rows of a "
+    "matrix, `.R` of its columns",
     "second": "and which",
     "rank_correlation": "Spearman's for the same pair",
     "expected": "mean of the largest |correlation| of as many pairs of independent vectors",

@@ -302,7 +302,9 @@ def eigenvalue_histograms(frame: pd.DataFrame) -> Figure:
     frame : columns block (its number, missing outside the blocks), matrix, left, right, density,
     law (the Marchenko-Pastur law of the bulk, dashed).
     """
-    place = frame.block.map(lambda b: f"block {b}", na_action="ignore").fillna("outside the blocks")
+    place = frame.block.map(lambda b: f"block {b:g}", na_action="ignore").fillna(
+        "outside the blocks"
+    )
     frame = frame.assign(block=place)
     names, blocks = list(dict.fromkeys(frame.matrix)), list(dict.fromkeys(frame.block))
     figure, grid = plt.subplots(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
 from rclib.files.terminal import note, report
 from rclib.reports.drawing import draw_layers
 
@@ -140,6 +141,7 @@ def page(root: Path) -> str:
     return _HEAD + "\n".join(rows) + "\n"
 
 
+@command()
 def main() -> int:
     """Rewrite the page and its picture."""
     root = paths.project_root()

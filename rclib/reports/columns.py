@@ -10,6 +10,7 @@ import sys
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.terminal import report
 from rclib.inspection.vocabulary import MEANINGS, VERSION, heading
 from rclib.reports.replication import table_row
 
@@ -52,9 +53,9 @@ _HEAD = f"""\
 *Written by `python -m rclib.reports.columns`; do not edit.*
 
 One word for each quantity, in `rclib.analyze`, in what the commands print, in CSV and JSON, and on
-the page of `python -m rclib report`. A printed table writes spaces for `_`, α for `alpha`. In CSV
-a missing value is empty, in JSON null. This is version {VERSION} of the words (`vocabulary` in
-JSON); the CHANGELOG says what has changed.
+the page of `python -m rclib report`. A printed table writes spaces for `_` and α for `alpha`. A
+missing value is empty in CSV and null in JSON. This is version {VERSION} of the words
+(`vocabulary` in JSON); the CHANGELOG says what has changed.
 
 ```python
 import rclib
@@ -108,7 +109,7 @@ def main() -> int:
     current = path.is_file() and path.read_text(encoding="utf-8") == page()
     if not current:
         write_atomically(path, page().encode())
-    print("docs/columns.md is current" if current else "docs/columns.md updated")
+    report("docs/columns.md is current" if current else "docs/columns.md updated")
     return 0
 
 

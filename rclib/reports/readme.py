@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
 from rclib.files.origin import owner_and_name, repository_address
 from rclib.files.terminal import note, report
 from rclib.reports.findings import finding_lines
@@ -73,6 +74,7 @@ def current(text: str, papers: Papers, runs: Mapping[str, Run], *, address: str 
     return with_section(text, "open", open_links(place))
 
 
+@command()
 def main() -> int:
     """Rewrite the README's sections from the committed results and git's remote."""
     root = paths.project_root()

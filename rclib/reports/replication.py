@@ -17,6 +17,7 @@ from typing import Any
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
 from rclib.files.terminal import note, report
 from rclib.study.claims import VERDICTS
 from rclib.study.findings import measured
@@ -293,6 +294,7 @@ def _quoted(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
+@command()
 def main() -> int:
     """Rewrite replication.md and codecheck.yml."""
     try:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from rclib.files.command import command
 from rclib.files.terminal import Parser, note, report
 from rclib.study.results import readable_results, tally
 from rclib.study.seeds import claim_rows
@@ -17,15 +18,16 @@ from rclib.study.sequential import adjusted_mark, total_text
 __all__ = ["main", "scoreboard"]
 
 
-def scoreboard(records: Sequence[dict[str, Any]]) -> str:
+def scoreboard(records: Sequence[dict[str, Any]], broken: list[str] | None = None) -> str:
     """One line a claim, then the totals.
 
-    A verdict that changes with the seeds says with how many sets of seeds it came out.
+    A verdict that changes with the seeds says with how many sets of seeds it came out. broken :
+    gets a line for each record of that which is not valid; without it ValueError is raised.
     """
     lines = []
     for record in records:
         lines.append(f"{record['notebook']}  ({record['data']['description']})")
-        for c in claim_rows([record]):
+        for c in claim_rows([record], broken):
             value = (
                 "" if c["value"] is None else f"{c['value']:.3g} [{c['low']:.3g}, {c['high']:.3g}]"
             )
@@ -40,6 +42,7 @@ def scoreboard(records: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*lines, *([said] if said else [])])
 
 
+@command(failed=2)
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the scoreboard of a profile; files that are not valid are named, the others shown, and
     the status is 2."""
@@ -52,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         records, broken = readable_results(arguments.profile)
         if arguments.series:
             records = [r for r in records if r["notebook"][0] in arguments.series]
-        report("\n" + scoreboard(records))
+        report("\n" + scoreboard(records, broken))
     except ValueError as error:  # an unknown profile, a record of `make seeds`
         broken.append(str(error))
     for line in broken:

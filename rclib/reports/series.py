@@ -12,6 +12,7 @@ from typing import Any
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
 from rclib.files.terminal import note, report
 from rclib.reports.replication import notebook_link, table_row
 from rclib.study.findings import measured
@@ -78,6 +79,7 @@ def pages(papers: Papers, runs: Mapping[str, Run]) -> dict[str, str]:
     }
 
 
+@command()
 def main() -> int:
     """Rewrite the pages of the series; one that has lost its runs is removed."""
     try:

@@ -100,7 +100,7 @@ class ResizePlan:
     def _factors(self, weight: Weight, position: int) -> Mapping[str, Tensor]:
         """Factors by index for one axis of a tensor."""
         tied, name = self.tied, weight.name
-        gain = is_gain(weight)
+        gain = _is_gain(weight)
         if tied is not None and name in tied.scaled:
             factor = self.inputs.get(STREAM)
             if factor is None:
@@ -150,7 +150,7 @@ def _plan(source: Tensor, factor: Tensor) -> AxisPlan:
     return AxisPlan(len(source), source, None if bool((factor == 1.0).all()) else factor)
 
 
-def is_gain(weight: Weight) -> bool:
+def _is_gain(weight: Weight) -> bool:
     """Whether a vector over the stream multiplies it; biases are added to it."""
     axes = weight.axes.axes
     return len(axes) == 1 and axes[0].names() == (STREAM,) and weight.name.endswith(".weight")

@@ -11,10 +11,8 @@ from __future__ import annotations
 import functools
 import json
 import os
-import re
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from rclib import paths
+from rclib.files.atomic import leftovers
+from rclib.files.command import command
 from rclib.files.terminal import Parser, note, report
 from rclib.runs import store
 from rclib.runs.code import Code, code_of
@@ -30,9 +30,8 @@ from rclib.runs.code_modules import homes
 
 __all__ = ["Entry", "clean", "entries", "main", "missing", "store_table"]
 
+_ENTRIES = (".safetensors", ".damaged")
 KINDS = ("current", "stale", "damaged", "half-written", "unfinished")
-_TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp")
-_OLD = 24 * 3600.0  # seconds after which a temporary file cannot be in use any more
 
 
 @dataclass(frozen=True)
@@ -57,18 +56,26 @@ def entries(root: Path | None = None) -> Iterator[Entry]:
     unfinished = root / "unfinished"
     if unfinished.is_dir():
         for folder in sorted(p for p in unfinished.iterdir() if p.is_dir()):
-            files = [p for p in folder.rglob("*") if p.is_file()]
-            yield Entry(folder, "unfinished", "", sum(p.stat().st_size for p in files))
-    for path in sorted(root.rglob("*")):
-        if not path.is_file() or path.is_symlink() or unfinished in path.parents:
-            continue
-        size, function = path.stat().st_size, path.parent.name
-        if path.suffix == ".safetensors":
-            yield _entry(path, size)
-        elif path.suffix == ".damaged":
-            yield Entry(path, "damaged", function, size)
-        elif _abandoned(path):
-            yield Entry(path, "half-written", function, size)
+            yield Entry(folder, "unfinished", "", _size(folder))
+    for folder in sorted(p for p in (root, *root.rglob("*")) if p.is_dir() and not p.is_symlink()):
+        if any(p == unfinished or p.suffix in _ENTRIES for p in (folder, *folder.parents)):
+            continue  # a folder in an entry's place is one thing
+        half = set(leftovers(folder))
+        for path in sorted(folder.iterdir()):
+            if path.is_symlink():
+                continue
+            size, function = _size(path), path.parent.name
+            if path.suffix in _ENTRIES:
+                whole = path.suffix == ".safetensors" and path.is_file()
+                yield _entry(path, size) if whole else Entry(path, "damaged", function, size)
+            elif path in half:
+                yield Entry(path, "half-written", function, size)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return sum(p.stat().st_size for p in files)
 
 
 def missing(files: Iterable[str], root: Path | None = None) -> set[str]:
@@ -123,22 +130,6 @@ def _code(module: str, qualname: str) -> Code:
     return code_of(module, qualname)
 
 
-def _abandoned(path: Path) -> bool:
-    """A temporary file whose writer is gone."""
-    match = _TEMPORARY.fullmatch(path.name)
-    if match is None:
-        return False
-    if time.time() - path.stat().st_mtime > _OLD:
-        return True
-    try:
-        os.kill(int(match[1]), 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
-        return False
-    return False
-
-
 def store_table(found: Sequence[Entry]) -> str:
     """A table: entries, megabytes and core-minutes by function and kind, and the totals."""
     groups: dict[tuple[str, str], list[Entry]] = {}
@@ -170,6 +161,7 @@ def clean(found: Sequence[Entry], *, everything: bool = False) -> list[Entry]:
     return removed
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> int:
     """List the store of finished runs, remove what is stale, damaged or left over, or give entries
     of version 0.1.0 the keys of today (rekey)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -101,7 +102,7 @@ def read_module(name: str, follow: frozenset[str]) -> Module:
     path = find(name)
     if path is None:
         raise ModuleNotFoundError(f"no source file for module {name!r}")
-    if name in sys.modules and path.stat().st_mtime > _IMPORTED:
+    if name in sys.modules and _edited(path):
         raise RuntimeError(
             f"module {name} was edited after it was imported, so its code in memory is not "
             "the code in its file; restart the kernel or process"
@@ -113,6 +114,23 @@ def read_module(name: str, follow: frozenset[str]) -> Module:
         if place not in module.effects and _registers(statement, module):
             module.effects.append(place)
     return module
+
+
+_seen: dict[Path, tuple[int, int]] = {}  # size and time of change at the first look
+
+
+def _edited(path: Path) -> bool:
+    """Whether a file was edited after this process had imported it.
+
+    By the time of its last change, which the system keeps and nobody sets, where that is earlier
+    than the date, which may lie in the future (unpacked, copied, touched). Where even that does, a
+    clock was set back, and what this process saw first decides.
+    """
+    state = path.stat()
+    changed = state.st_mtime if os.name == "nt" else min(state.st_mtime, state.st_ctime)
+    now = (state.st_size, state.st_mtime_ns)
+    before = _seen.setdefault(path, now)
+    return before != now if changed > time.time() else changed > _IMPORTED
 
 
 def _sort(statement: ast.stmt, module: Module, follow: frozenset[str]) -> None:

@@ -4,10 +4,11 @@ Version 0.1.0 keyed a run by whole modules and by their names. An entry moves to
 its old key is what 0.1.0's code gave (`OLD` holds the digests of that code) and the function's
 definitions are those pinned in `OLD`: those of 0.1.0, or what they became by changes after which
 every array of tiny runs had the same bytes as before (the shared recorder of the training loops,
-CUDA graphs on a GPU, the evaluation of paper B's student in a module of its own; runs of all
-stored functions, among them ones that diverge). `teacher_runs.run` is not among them: its runs
-hold more than they did. Old entries do not say where they were computed, so on a machine with a
-GPU nothing moves. To be deleted with the next release.
+CUDA graphs on a GPU, the evaluation of paper B's student in a module of its own, checksums in saved
+states, what hardening changed in errors; runs of all stored functions, among them ones that
+diverge). `teacher_runs.run` is not among them: its runs hold more than they did. Old entries do not
+say where they were computed, so on a machine with a GPU nothing moves. To be deleted with the
+next release.
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ OLD = {
     "rclib.experiments.mlp_runs.train_mlp": (
         "1639d403fe7e7ada81fa4ec06ad01e2b8f1cc218b36234666feda20823c9945b",
         "train_mlp",
-        "b43e7e4d89095963e05706f0ccea5835e9a73d1cca95cf34cd43f647ab3f29cf",
+        "0fd215d95bbf5da7c2c099ffa882f2e3751888480a8a94870d7874ea9ace9bd6",
     ),
     "rclib.experiments.mlp_runs.transferred_run": (
         "1639d403fe7e7ada81fa4ec06ad01e2b8f1cc218b36234666feda20823c9945b",
         "transferred_run",
-        "386861c9fd0bacab1b3c7442be0dabf41e170f012920365395fa9eae4ff2a4cf",
+        "adb4d3e9527a58e73a5edc5305e624b6744fc75cce96d3d0b14b3b6d0efb28fe",
     ),
     "rclib.experiments.mlp_runs.zero_shot": (
         "1639d403fe7e7ada81fa4ec06ad01e2b8f1cc218b36234666feda20823c9945b",
         "zero_shot",
-        "3d79a5df26aeeb912636b2681a5835168dc9f984907af86763efa7e0fddcfbd0",
+        "a6a3d915c03e859415d849a5c3706ebe79348c8c6df484cd7e8150ae7ed8c85c",
     ),
     "rclib.experiments.coordinates.coordinate_check": (
         "cc2b1778a1f4967e4d30c043b35d2a97124a7fda5c85ae5b70516a5763e119d5",
@@ -57,22 +58,22 @@ OLD = {
     "rclib.experiments.spikes_first_step.one_step": (
         "8d4371f4c571046ed79684825191708fa526d8d85465130aa6dcae9e67ea6c54",
         "one_step",
-        "2c17cf07ed9b80eaad9403c1a66c0faf176e4b0af7a87292c87343f0cda69037",
+        "a99f9bb273285d58e2aa92a1931824e7d405564ceac113aa4b5c032b8fbdc887",
     ),
     "rclib.experiments.spikes_first_step.critical_rate": (
         "8d4371f4c571046ed79684825191708fa526d8d85465130aa6dcae9e67ea6c54",
         "critical_rate",
-        "e125ae5de883e187b63ec7dcf44153a9bcdf1a3752b51fb7fddffefa6ec04f21",
+        "fcee376f77b58055ff861b8bb9cbc181324d7fa0fffe3f18845598e1e32de8c1",
     ),
     "rclib.experiments.lm_runs.train_gpt": (
         "30d3321dff9f343547e7567b58e738c23b889e85b8535a85d324290a6e832054",
         "train_gpt",
-        "249695041ea4deae9f478c988f9f43d95fd43d93d13372574c061b8e6c46c465",
+        "a7288bb3b609d43b49d6dd330512a3d9d84dfca1a04119a10b5e2ca8a4182706",
     ),
     "rclib.experiments.growth.resized_run": (
         "b76720510da6051db90814fb71954e5a38c6b3b74ce7a053b7afca7458bf2b72",
         "resized_run",
-        "e320e5e98a91cbba4f84305fb8f56720da87b0f23ccb59deb4bf62aacb56cf57",
+        "63bdb494d6bdeaaa787107add060178b3f8f23dffa3821a3b8b63f71a2db32b9",
     ),
 }
 

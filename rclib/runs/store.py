@@ -10,18 +10,21 @@ The key of a run is the SHA-256 of
 A result is a flat dictionary of numpy arrays in one safetensors file, written under a
 temporary name and renamed; it comes back in the order in which the run gave it. Its metadata
 hold its own key and a checksum, both verified on reading: an entry that is damaged, truncated
-or another run's is set aside with a warning and computed again. `rclib.runs.cache` lists and cleans
-the store.
+or another run's is set aside with a warning and computed again. In a store that may only be read it
+stays where it is, and what is computed is handed on without being kept. `rclib.runs.cache` lists
+and cleans the store.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
 import math
 import os
+import secrets
 import sys
 import time
 import warnings
@@ -39,6 +42,7 @@ from safetensors.numpy import save
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.terminal import note
 from rclib.runs.code import Code, code_of
 from rclib.runs.source import Source
 
@@ -57,6 +61,8 @@ __all__ = [
     "seconds_spent",
     "versions",
 ]
+
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 Arrays = dict[str, np.ndarray]
 Experiment = Callable[..., Arrays]
@@ -173,6 +179,8 @@ def lookup(
     key = run_key(function, config, data=data)
     path = _path(function, key, root)
     if not path.is_file():
+        if path.is_dir():
+            _set_aside(path, "a folder")
         return None
     try:
         with safe_open(path, framework="np") as handle:
@@ -186,13 +194,23 @@ def lookup(
         if meta.get("key") != key:
             raise ValueError("it is the entry of another run")
     except Exception as error:  # a header can name types that numpy does not have, and more
-        aside = path.with_suffix(".damaged")
-        warnings.warn(
-            f"stored run {path.name} is damaged ({error}); moved to {aside.name}", stacklevel=2
-        )
-        os.replace(path, aside)
+        _set_aside(path, str(error))
         return None
     return arrays
+
+
+def _set_aside(path: Path, reason: str) -> None:
+    """Move what is no entry out of the way, with a warning."""
+    aside = path.with_suffix(".damaged")
+    if aside.is_dir() or path.is_dir():  # a folder replaces no file, and nothing a folder
+        aside = path.with_suffix(f".{secrets.token_hex(8)}.damaged")
+    try:
+        os.replace(path, aside)
+    except OSError as error:
+        done = f"it cannot be set aside: {os.strerror(error.errno or 0)}"
+    else:
+        done = f"moved to {aside.name}"
+    warnings.warn(f"stored run {path.name} is damaged ({reason}); {done}", stacklevel=3)
 
 
 def fetch(
@@ -244,7 +262,8 @@ def keep(
     """Write a finished run as one file, whole or not at all.
 
     key: `run_key` of the run, taken before it ran; seconds: what it took to compute. The first one
-    outside a checkout of the project says on standard error where runs are kept.
+    outside a checkout of the project says on standard error where runs are kept. A store
+    that may only be read gets a warning, once a process. Raises OSError for a disk that is full.
     """
     if root is None:
         _announce(paths.cache_dir())
@@ -261,7 +280,20 @@ def keep(
         "device": device(),
         "precision": precision(),
     }
-    write_atomically(_path(function, key, root), save(arrays, metadata=meta))
+    path = _path(function, key, root)
+    if path.is_dir() and not path.is_symlink():
+        _set_aside(path, "a folder")
+    try:
+        write_atomically(path, save(arrays, metadata=meta))
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise
+        _warn_read_only(root or paths.cache_dir(), os.strerror(error.errno))
+
+
+@functools.cache
+def _warn_read_only(root: Path, reason: str) -> None:
+    warnings.warn(f"finished runs cannot be kept in {root}: {reason}", stacklevel=4)
 
 
 @functools.cache
@@ -269,7 +301,7 @@ def _announce(folder: Path) -> None:
     """Say once where runs are kept, where nobody would look for them and nothing was chosen."""
     if not os.environ.get("RCLIB_CACHE") and not paths.in_checkout():
         with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be gone
-            print(f"finished runs are kept in {folder} (RCLIB_CACHE moves them)", file=sys.stderr)
+            note(f"finished runs are kept in {folder} (RCLIB_CACHE moves them)")
 
 
 def seconds_spent(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rclib import paths
+from rclib.files.command import command
 from rclib.files.terminal import Parser, note, report
 from rclib.site.loading import load_gallery
 from rclib.site.pages import Site
@@ -84,6 +85,7 @@ def _whole(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@command(kept="the site is as it was")
 def main(argv: Sequence[str] | None = None) -> int:
     """Build the gallery from the results files and the executed notebooks."""
     parser = Parser(prog="python -m rclib.site", description=main.__doc__)

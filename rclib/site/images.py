@@ -38,7 +38,7 @@ def size(path: Path) -> tuple[int, int]:
     try:
         with _opened(path) as picture:
             return picture.size
-    except ValueError as error:
+    except Exception as error:  # Pillow raises a dozen kinds
         raise ValueError(f"{path} is not a picture: {error}") from None
 
 
@@ -47,7 +47,7 @@ def size_of(payload: bytes) -> tuple[int, int]:
     try:
         with _opened(io.BytesIO(payload)) as picture:
             return picture.size
-    except ValueError as error:
+    except Exception as error:  # Pillow raises a dozen kinds
         raise ValueError(f"an output is not a picture: {error}") from None
 
 
@@ -72,7 +72,7 @@ def thumbnail(path: Path, *, width: int = 640) -> tuple[bytes, tuple[int, int]]:
     try:
         with _opened(path) as picture:
             rgba = picture.convert("RGBA")
-    except ValueError as error:
+    except Exception as error:  # Pillow raises a dozen kinds
         raise ValueError(f"{path} is not a picture: {error}") from None
     page = Image.new("RGBA", rgba.size, "white")
     page.alpha_composite(rgba)

@@ -151,11 +151,7 @@ def _shares(
 ) -> dict[tuple[str, str], str]:
     """(notebook, key of a claim) -> in how many sets of seeds its verdict came out, "9/10"."""
     pairs = [(record["notebook"], claim) for record in records for claim in record["claims"]]
-    try:
-        shares = seed_shares(profile, pairs)
-    except ValueError as error:
-        problems.append(str(error))
-        return {}
+    shares = seed_shares(profile, pairs, problems)
     return {(n, c["key"]): share for (n, c), share in zip(pairs, shares, strict=True)}
 
 

@@ -25,6 +25,8 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from traitlets.config import Config
 
+from rclib.files.plain import read_plain
+from rclib.files.strict import parse_json
 from rclib.files.terminal import printable
 from rclib.site import clean, links
 from rclib.site.content import first_sentence
@@ -73,6 +75,7 @@ TEMPLATE = """\
 
 Saved = tuple[str, int, int]  # address of a picture on the site, width, height
 WIDGET = "application/vnd.jupyter.widget-view+json"
+_MAX_BYTES = 2**26  # of a notebook, outputs included
 PRIORITY = ["text/html", "text/markdown", "image/png", "text/latex", "text/plain"]
 
 
@@ -123,10 +126,13 @@ def markdown(source: str) -> str:
 def read_notebook(path: Path) -> NotebookNode:
     """The notebook in a file; ValueError naming the file if it holds none."""
     try:
-        notebook: NotebookNode = nbformat.read(path, as_version=4)
+        text = read_plain(path, _MAX_BYTES).decode("utf-8")
+        parse_json(text)  # refuses what the library would not survive: nesting, keys twice
+        notebook: NotebookNode = nbformat.reads(text, as_version=4)
         nbformat.validate(notebook)
-    except Exception as error:  # a file can hold anything, and nbformat finds it out in many ways
-        raise ValueError(f"{path} is not a notebook that can be read: {_line(error)}") from None
+    except Exception as error:  # a damaged notebook can raise nearly anything
+        line = _line(error).removeprefix(f"{path} ")
+        raise ValueError(f"{path} is not a notebook that can be read: {line}") from None
     return notebook
 
 

@@ -234,15 +234,28 @@ def _series(entry: Any) -> Series:
 
 def committed_runs() -> dict[str, Run]:
     """Results that are in the repository (every profile but quick): full name of the notebook ->
-    run. The paper's scale wins over smaller ones. ValueError for an invalid results file."""
+    run. The paper's scale wins over smaller ones; a claim that only a smaller one has made comes
+    along and says so. ValueError for an invalid results file."""
     runs: dict[str, Run] = {}
     for profile in sorted(paths.PROFILES, key=lambda name: name == "paper"):
         if profile != "quick":
             for record in load_results(profile):
                 before = runs.get(record["notebook"])
                 smaller = _only_there(before, record) if before else {}
+                if before:
+                    record = {**record, "claims": [*record["claims"], *_alone(before, record)]}
                 runs[record["notebook"]] = Run(profile, record, smaller)
     return dict(sorted(runs.items()))
+
+
+def _alone(before: Run, record: Record) -> list[Record]:
+    """Claims of `before` that `record` does not know."""
+    known = {claim["key"] for claim in record["claims"]}
+    return [
+        {**claim, "statement": f"{claim['statement']} ({before.profile} profile)"}
+        for claim in before.record["claims"]
+        if claim["key"] not in known
+    ]
 
 
 def _only_there(before: Run, record: Record) -> dict[str, tuple[str, Record]]:

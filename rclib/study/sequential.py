@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RULE",
+    "Judge",
     "adjusted_mark",
     "check_looks",
     "design",

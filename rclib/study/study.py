@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 
 from rclib import paths
-from rclib.files.atomic import write_atomically
+from rclib.files.atomic import write_atomically, write_together
 from rclib.runs import sweep
 from rclib.runs.source import Source
 from rclib.study import sequential, session
@@ -165,8 +165,10 @@ class Study:
             files[drawing.SUFFIX] = call
         else:
             (self._figures / f"{name}.{drawing.SUFFIX}").unlink(missing_ok=True)
-        for kind, payload in files.items():  # only now: picture and data belong together
-            write_atomically(self._figures / f"{name}.{kind}", payload)
+        # Only now, and at once: picture and data belong together.
+        write_together(
+            {self._figures / f"{name}.{kind}": payload for kind, payload in files.items()}
+        )
         self.figures = [f for f in self.figures if f["name"] != name]  # a cell may run again
         self.figures.append({"name": name, "caption": whole})
         self._drawn_by[name] = session.running_cell()

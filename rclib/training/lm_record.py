@@ -72,7 +72,8 @@ class LMRecord:
         kept = {name: t.detach().cpu().clone() for name, t in tensors.items()}
         self.kept.keep("snapshots", step, kept)
         if self.folder is not None:
-            lm_state.save_state(self._snapshot_path(step), kept, self.settings)
+            record = {"settings": self.settings, "step": step}
+            lm_state.save_state(self._snapshot_path(step), kept, record)
 
     def _snapshot_path(self, step: int) -> Path:
         assert self.folder is not None
@@ -126,5 +127,9 @@ class LMRecord:
             place, _, label = name.partition("/")
             self.kept.values["means"].setdefault(int(place), {})[label] = tensor
         for at in record["snapshots"]:
-            self.kept.keep("snapshots", at, lm_state.load_state(self._snapshot_path(at))[0])
+            path = self._snapshot_path(at)
+            snapshot, own = lm_state.load_state(path)
+            asked = {"settings": settings, "step": at}
+            lm_state.check_same_run(path, {key: own.get(key) for key in asked}, asked)
+            self.kept.keep("snapshots", at, snapshot)
         return step

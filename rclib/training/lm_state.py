@@ -1,8 +1,8 @@
 """State of a language-model run on disk: one safetensors file with its JSON record inside.
 
 Tensors and record are one file, written under a temporary name and renamed, so that they always
-belong together; nothing is pickled. The record says what run the state belongs to: resuming
-another one is refused with the settings that differ.
+belong together; nothing is pickled, and a checksum of both is compared on reading. The record says
+what run the state belongs to: resuming another one is refused with the settings that differ.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -30,7 +30,7 @@ __all__ = [
     "set_adam_moments",
 ]
 
-FORMAT = 1
+FORMAT = 2  # 1 had no checksum
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -42,23 +42,46 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, A
     """Write tensors and a JSON-able record to one file, whole or not at all."""
     text = json.dumps({"format": FORMAT, **record}, sort_keys=True, allow_nan=False)
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    write_atomically(path, save(plain, metadata={"record": text}))
+    seal = _seal(text, plain)
+    write_atomically(path, save(plain, metadata={"record": text, "sha256": seal}))
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and record of `save_state`; StateError if the file is damaged."""
     try:
+        if not path.is_file():  # a pipe would not answer
+            raise ValueError("no plain file")
         with safe_open(path, framework="pt") as handle:
-            record = json.loads((handle.metadata() or {})["record"])
+            meta = handle.metadata() or {}
+            record = json.loads(meta["record"])
+            if not isinstance(record, dict):
+                raise ValueError("its record is no object")
+            if record.get("format") != FORMAT:
+                raise StateError(
+                    f"saved state {path} has format {record.get('format')!r}, not {FORMAT}; "
+                    "delete it to start anew"
+                )
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        if _seal(meta["record"], tensors) != meta.get("sha256"):
+            raise ValueError("its checksum is another")
+    except StateError:
+        raise
+    except Exception as error:  # a damaged header can say anything
         raise StateError(
             f"saved state {path} cannot be read ({type(error).__name__}: {error}); "
             "delete it to start anew"
         ) from None
-    if record.get("format") != FORMAT:
-        raise StateError(f"saved state {path} has format {record.get('format')!r}, not {FORMAT}")
     return tensors, record
+
+
+def _seal(record: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of a record and of tensors of any type."""
+    total = hashlib.sha256(record.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        total.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        total.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def check_same_run(path: Path, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

@@ -77,7 +77,7 @@ def test_correlations_end_to_end(model: Path, tmp_path: Path) -> None:
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     assert lines[0].startswith("model: layout gpt2, 19 tensors, ")
-    assert "rows lie above their 95 percent level" in lines[-1]
+    assert "rows lie above chance, their 95 percent level" in lines[-1]
     assert files_under(tmp_path) - before == {
         f"results/{name}"
         for name in (
@@ -101,7 +101,7 @@ def test_correlations_end_to_end(model: Path, tmp_path: Path) -> None:
     assert (record["family"], record["ignored"]) == ("gpt2", ["h.0.attn.bias"])
     (row,) = [r for r in record["rows"] if (r["block"], r["set"]) == (1, "stream")]
     places = [list(stream).index(label) for label in row["labels"]]
-    np.testing.assert_allclose(row["matrix"], matrix[np.ix_(places, places)], atol=2e-6)
+    np.testing.assert_allclose(row["correlations"], matrix[np.ix_(places, places)], atol=2e-6)
     off = np.abs(matrix - np.eye(len(matrix)))
     assert row["value"] == pytest.approx(off.max(), abs=1e-6)
     (line,) = [
@@ -276,13 +276,14 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
         "try: main(sys.argv[1:])\n"
         "finally: print('torch' in sys.modules, 'matplotlib' in sys.modules)"
     )
-    for name in ("correlations", "spectra"):
+    for name in ("analyze", "report", "correlations", "spectra"):
         done = subprocess.run(
             [sys.executable, "-c", code, name, "--help"],
             cwd=tmp_path, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert "--out DIR" in done.stdout
+        assert f"--out {'FILE.html' if name == 'report' else 'DIR'}" in done.stdout
+        assert "--workers N" in done.stdout
         assert done.stdout.endswith("False False\n")
 
 

@@ -45,8 +45,8 @@ def command(
 def test_output_in_any_locale(encoding: str, folder: Path) -> None:
     done = command(folder, PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert b"alpha Hill  alpha KS" in done.stdout
-    assert done.stdout.count(b"\n") == 5
+    assert b"alpha noise  tail ratio" in done.stdout
+    assert done.stdout.count(b"\n") == 6
 
 
 def test_closed_and_full_outputs(folder: Path) -> None:
@@ -139,7 +139,7 @@ def test_names_do_not_move_the_terminal(tmp_path: Path, capsys: pytest.CaptureFi
         assert (captured.out + captured.err).replace("\n", "").isprintable()
         if form:
             (row,) = json.loads(captured.out)["rows"]
-            assert row["name"] == f"{name}.weight"
+            assert row["layer"] == f"{name}.weight"
     (tmp_path / "a.yaml").write_text('family: "\\e[31m"\n' + TABLE, encoding="utf-8")
     assert main(["spectra", str(tmp_path), "--axes", str(tmp_path / "a.yaml")]) == 2
     assert capsys.readouterr().err.replace("\n", "").isprintable()

@@ -216,7 +216,7 @@ def test_an_interrupted_run_says_so(
 
     monkeypatch.setattr(runner, "run_one", interrupted)
     assert runner.main(["run", GOOD]) == 130
-    assert capsys.readouterr().err == "interrupted\n"
+    assert capsys.readouterr().err == "interrupted; finished runs are kept\n"
 
 
 def test_file_that_is_no_notebook_is_named(capsys: pytest.CaptureFixture[str]) -> None:

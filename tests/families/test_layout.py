@@ -443,3 +443,12 @@ def test_axes_of_this_projects_gpt_are_its_own() -> None:
         wanted = gpt_axes(2, **{k: v for k, v in options.items() if k != "bias"},
                           bias=options.get("bias") != "none")  # fmt: skip
         assert found.axes == wanted == model.axes
+
+
+def test_repr_says_what_was_found() -> None:
+    state = {"h.0.mlp.c_fc.weight": torch.randn(12, 30), "h.1.mlp.c_fc.weight": torch.randn(12, 28)}
+    found = layout(state, {"model_type": "gpt2"})
+    assert repr(found) == (
+        "<Layout gpt2: 2 tensors, 2 blocks, sets " + ", ".join(found.sets) + "; sizes "
+        "stream 12, mlp 28/30>"
+    )

@@ -52,12 +52,11 @@ def test_an_error_is_raised_in_its_turn_and_nothing_is_left_running() -> None:
             raise KeyError(i)
         return i
 
-    seen = []
     before = threading.active_count()
+    results = in_order(work, range(8), workers=3)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(KeyError):
-        for value in in_order(work, range(8), workers=3):
-            seen.append(value)
-    assert seen == [0, 1, 2]
+        next(results)
     assert threading.active_count() == before
     with pytest.raises(ValueError, match="workers must be a positive integer, got 0"):
         list(in_order(work, [1, 2], workers=0))

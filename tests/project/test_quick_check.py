@@ -32,7 +32,8 @@ def test_a_module_takes_its_package_and_what_imports_it() -> None:
 def test_a_module_that_nothing_imports_takes_little() -> None:
     found = outside_of_project(chosen("rclib/site/mathml.py"))
     assert found
-    assert all("site" in name for name in found)
+    # What is printed anywhere is looked at in the sources of all modules.
+    assert all("site" in name or "terminal" in name for name in found)
 
 
 def test_the_lowest_modules_take_nearly_all() -> None:

@@ -555,3 +555,8 @@ def test_correlations_take_the_commonest_length() -> None:
     short = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([2.0, 1.0])}
     long = {"c": torch.tensor([3.0, 1.0, 2.0])}
     assert measure.correlations({"h": {**short, **long}}).n == 2
+
+
+def test_mean_vectors_need_axes() -> None:
+    with pytest.raises(ValueError, match="axes must name the axes of at least one tensor"):
+        mean_vectors({"W": noise(3, 4)}, {})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import torch
 
 from rclib.data.images import load
+from rclib.files import atomic
 from rclib.runs import cache, store
 
 RUNS = """
@@ -86,14 +86,12 @@ def test_missing_are_those_that_a_run_would_not_find(module: Path, tmp_path: Pat
 
 def leftovers(root: Path) -> dict[str, Path]:
     """One of each kind of leftover, and what must stay: files of others and of live writers."""
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
     (root / "ones").mkdir(parents=True, exist_ok=True)
     made = {
         "damaged": root / "ones" / ("a" * 64 + ".damaged"),
         "broken": root / "ones" / ("b" * 64 + ".safetensors"),
-        "dead": root / "ones" / f".{'c' * 64}.safetensors.{dead.pid}.tmp",
-        "live": root / "ones" / f".{'d' * 64}.safetensors.{os.getpid()}.tmp",
+        "dead": root / "ones" / f".{'c' * 64}.safetensors.{atomic._system()}{'1' * 16}.tmp",
+        "live": root / "ones" / f".{'d' * 64}.safetensors.1234.tmp",  # version 0.1.0
         "other": root / "ones" / "notes.txt",
         "unfinished": root / "unfinished" / ("e" * 64) / "state.safetensors",
     }
@@ -121,7 +119,7 @@ def test_clean_removes_what_no_run_asks_for(module: Path, tmp_path: Path) -> Non
     assert outside.exists()
 
 
-def test_an_old_half_written_file_goes_whatever_runs_under_its_number(tmp_path: Path) -> None:
+def test_an_old_half_written_file_goes_whoever_wrote_it(tmp_path: Path) -> None:
     live = leftovers(tmp_path / "cache")["live"]
     os.utime(live, (1, 1))
     assert kinds()["half-written"] == 2
@@ -171,3 +169,14 @@ def test_metadata_of_any_kind_only_make_an_entry_stale_or_damaged(
     save_file({"x": np.ones(2)}, folder / ("0" * 64 + ".safetensors"), metadata=meta | change)
     (entry,) = cache.entries()
     assert entry.kind in ("stale", "damaged")
+
+
+def test_a_folder_in_an_entrys_place_is_damaged_and_one_thing(tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "f"
+    for name in ("0.safetensors", "1.damaged"):
+        (folder / name / "deep.safetensors").mkdir(parents=True)
+        (folder / name / "x.safetensors").write_bytes(b"abc")
+    found = list(cache.entries())
+    assert [(entry.kind, entry.nbytes) for entry in found] == [("damaged", 3)] * 2
+    assert len(cache.clean(found)) == 2
+    assert list(folder.iterdir()) == []

@@ -465,3 +465,103 @@ def test_killed_writer_leaves_no_entry_that_is_not_whole(writers: tuple[Path, st
                 whole += 1
     assert whole == len(list(root.rglob("*.safetensors"))) >= 4
     assert list(root.rglob("*.tmp"))  # writers did die in the middle
+
+
+# --- an entry's place, and a store that may only be read -----------------------------------
+
+
+@pytest.mark.parametrize("aside_is", ["nothing", "a file", "a folder"])
+@pytest.mark.parametrize("entry_is", ["damaged", "a folder"])
+def test_whatever_stands_in_an_entrys_place_is_set_aside(
+    runs: Any, tmp_path: Path, entry_is: str, aside_is: str
+) -> None:
+    config = {"factor": 3.0}
+    right = store.fetch(runs.scaled, config)
+    (entry,) = entries(tmp_path)
+    entry.unlink()
+    if entry_is == "a folder":
+        (entry / "inner").mkdir(parents=True)
+    else:
+        entry.write_bytes(b"no entry")
+    aside = entry.with_suffix(".damaged")
+    if aside_is == "a folder":
+        (aside / "inner").mkdir(parents=True)
+    elif aside_is == "a file":
+        aside.write_bytes(b"of before")
+    with pytest.warns(UserWarning, match="is damaged .* moved to") as caught:
+        assert same(store.fetch(runs.scaled, config), right)
+    assert len(caught) == 1
+    found = store.lookup(runs.scaled, config)
+    assert found is not None
+    assert same(found, right)
+
+
+def test_a_folder_that_appears_while_a_run_is_computed(runs: Any, tmp_path: Path) -> None:
+    config = {"factor": 3.0}
+    key = store.run_key(runs.scaled, config, data=None)
+    (tmp_path / "cache" / "scaled" / f"{key}.safetensors").mkdir(parents=True)
+    with pytest.warns(UserWarning, match=r"is damaged \(a folder\)"):
+        store.keep(runs.scaled, config, {"x": np.ones(2)}, key=key, seconds=1.0)
+    assert store.lookup(runs.scaled, config) is not None
+
+
+def test_a_store_that_may_only_be_read(
+    runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is computed is handed on; nothing is set aside, nothing fails."""
+    config = {"factor": 3.0}
+    right = store.fetch(runs.scaled, config)
+    (entry,) = entries(tmp_path)
+    entry.write_bytes(b"no entry")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    store._warn_read_only.cache_clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert same(store.fetch(runs.scaled, config), right)
+        assert store.fetch(runs.scaled, {"factor": 4.0}).keys() == right.keys()
+    texts = [str(one.message) for one in caught]
+    assert len(texts) == 2
+    assert "it cannot be set aside: Read-only file system" in texts[0]
+    assert f"cannot be kept in {tmp_path / 'cache'}: Read-only file system" in texts[1]
+    assert entry.read_bytes() == b"no entry"
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_any_other_failure_to_write_is_an_error(runs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*safetensors"):
+        store.fetch(runs.scaled, {"factor": 3.0})
+
+
+def test_runs_kept_outside_of_a_checkout_are_announced_once(
+    package: Package,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs = importlib.import_module(f"{package({'one': RUNS})}.one")
+    elsewhere, project = tmp_path / "elsewhere", tmp_path / "project"
+    (project / "notebooks").mkdir(parents=True)
+    (project / "pyproject.toml").touch()
+    elsewhere.mkdir()
+    for folder, chosen in ((project, ""), (elsewhere, str(tmp_path / "cache"))):
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("RCLIB_CACHE", chosen)
+        sweep.sweep(runs.scaled, [{"factor": 1.0}])
+        assert "kept in" not in capsys.readouterr().err
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.delenv("RCLIB_CACHE")
+    sweep.sweep(runs.scaled, [{"factor": 1.0}, {"factor": 2.0}])
+    err = capsys.readouterr().err
+    kept = f"finished runs are kept in {elsewhere / '.cache' / 'runs'} (RCLIB_CACHE moves them)"
+    assert err.count(kept) == 1
+    sweep.sweep(runs.scaled, [{"factor": 3.0}])
+    assert "kept in" not in capsys.readouterr().err
+    assert len(list((elsewhere / ".cache" / "runs").rglob("*.safetensors"))) == 3

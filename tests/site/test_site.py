@@ -193,7 +193,7 @@ def test_scoreboard_says_with_how_many_sets_of_seeds(project: Path) -> None:
         "verdict": "reproduced",
         "verdicts": {"reproduced": 7, "undecided": 3},
     }
-    content = {"notebook": "11_a", "repeats": 10, "claims": [row]}
+    content = {"notebook": "11_a", "profile": "quick", "repeats": 10, "claims": [row]}
     path.write_text(json.dumps(content), encoding="utf-8")
     build(project / "site", api=False)
     rows = soup(project / "site" / "claims.html").select_one("#scoreboard table").select("tbody tr")

@@ -392,3 +392,13 @@ def test_what_is_no_array_of_numbers_is_refused_by_name() -> None:
             call()
     with pytest.raises(ValueError, match=r"^beta must not be zero$"):
         spectra.vector_alignment(v, 0 * v)
+
+
+def test_a_whole_model_is_told_what_to_pass() -> None:
+    layer = torch.nn.Linear(4, 3)
+    for model, kind in ((layer, "Linear"), (layer.state_dict(), "OrderedDict")):
+        with pytest.raises(ValueError, match=rf"W must be an array, got a {kind}; pass one weight"):
+            spectra.esd(model)
+    with pytest.raises(ValueError, match=r"or the whole model to rclib\.analyze"):
+        spectra.power_law(layer)
+    assert len(spectra.esd(layer.weight)) == 4

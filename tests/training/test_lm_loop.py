@@ -319,7 +319,7 @@ def test_state_of_another_text_start_or_format_is_refused(text: TextData, tmp_pa
     path = tmp_path / "state.safetensors"
     tensors, record = lm_state.load_state(path)
     lm_state.save_state(path, tensors, record | {"format": 99})
-    with pytest.raises(StateError, match="has format 99, not 1"):
+    with pytest.raises(StateError, match="has format 99, not 2"):
         run(text, checkpoint=tmp_path)
 
 

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from rclib.experiments.beyond.ansatz_test import PARTS, spectrum_rows
+from rclib.plots.drawing import redrawable
 from rclib.plots.panels import curves
 from rclib.plots.style import WIDTH, shown
 
@@ -25,6 +26,7 @@ _PANELS: dict[str, tuple[str, str, dict[str, float]]] = {
 }
 
 
+@redrawable
 def law_panels(frame: pd.DataFrame) -> Figure:
     """Three quantities against the width, dotted the theory's power through the widest network,
     and the singular values under MF at every width; one row a start. frame : `measurements`."""
@@ -103,6 +105,7 @@ def _spectra(panel: Axes, spectrum: pd.DataFrame) -> None:
     panel.legend(fontsize=6, handlelength=1.2, labelspacing=0.25, borderpad=0.2)
 
 
+@redrawable
 def share_panels(frame: pd.DataFrame) -> Figure:
     """Shares of the variance of W2 as bars, untrained (widest network) and trained at every width:
     one row a start, one column a parametrisation. frame : `measurements`."""

@@ -1,0 +1,105 @@
+"""Figures of `law_of_the_gap`. They draw what is given and compute nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from rclib.plots.drawing import redrawable
+from rclib.plots.style import MARKERS, WIDTH, shown
+
+__all__ = ["gap_grids", "laws"]
+
+
+@redrawable
+def gap_grids(grids: Mapping[str, pd.DataFrame], *, within: float) -> Figure:
+    """A map a parametrisation: the gap in percent, source width (rows) by target width (columns).
+
+    grids : title -> frame of the gap (share), index N, columns M. Cells below `within` are framed.
+    """
+    limit = float(
+        np.quantile(np.abs(np.concatenate([g.to_numpy().ravel() for g in grids.values()])), 0.8)
+    )
+    figure, panels = plt.subplots(1, len(grids), figsize=(WIDTH, 2.6), squeeze=False)
+    for panel, (title, grid) in zip(panels[0], grids.items(), strict=True):
+        image = panel.imshow(grid, cmap="rocket_r", vmin=0.0, vmax=limit, origin="lower")
+        panel.set_xticks(range(grid.shape[1]), [f"{m:g}" for m in grid.columns], fontsize=6)
+        panel.set_yticks(range(grid.shape[0]), [f"{n:g}" for n in grid.index], fontsize=6)
+        panel.grid(False)
+        sns.despine(ax=panel, left=True, bottom=True)
+        for (i, j), gap in np.ndenumerate(grid.to_numpy()):
+            good = gap <= within
+            dark = gap > 0.5 * limit
+            panel.text(
+                j, i, f"{100 * gap:.0f}", ha="center", va="center", fontsize=5.5,
+                color="white" if dark else "black", fontweight="bold" if good else "normal",
+            )  # fmt: skip
+            if good:
+                panel.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, lw=0.8))
+        panel.set_title(shown(title))
+        panel.set_xlabel("target width M")
+    panels[0, 0].set_ylabel("source width N")
+    bar = figure.colorbar(image, ax=panels, shrink=0.8, extend="both")
+    bar.set_label("gap to a network trained at M")
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+    return figure
+
+
+@redrawable
+def laws(noises: pd.DataFrame, distances: pd.DataFrame, fits: pd.DataFrame) -> Figure:
+    """Three panels: noise of a drawing against N, distance of seeds against N, the floor by arm.
+
+    noises : arm, N, measured, predicted (means and ranges are drawn); distances : arm, N, distance;
+    fits : arm, epoch, value, low, high of the floor.
+    """
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(WIDTH, 2.7))
+    colours = sns.color_palette("colorblind")
+    arms = list(dict.fromkeys(noises.arm))
+    for i, arm in enumerate(arms):
+        part = noises[noises.arm == arm].groupby("N")
+        mean = part[["measured", "predicted"]].mean()
+        low, high = part.measured.min(), part.measured.max()
+        left.plot(mean.index, mean.predicted, color=colours[i], lw=1)
+        left.plot(mean.index, mean.measured, MARKERS[i], color=colours[i], label=shown(arm), ms=4)
+        left.fill_between(mean.index, low, high, color=colours[i], alpha=0.15, lw=0)
+    left.set(
+        xscale="log", yscale="log", xlabel="source width N", ylabel="M · |f(N→M) - f(N)|²",
+        title="noise of a drawing (line: predicted)",
+    )  # fmt: skip
+    left.legend(fontsize=6)
+    for i, (arm, part) in enumerate(distances.groupby("arm", sort=False)):
+        mean = part.groupby("N").distance.mean()
+        middle.plot(
+            mean.index, mean, marker=MARKERS[i], color=colours[i + 3], label=shown(arm), ms=4
+        )
+    middle.set(
+        xscale="log", yscale="log", xlabel="width N", ylabel="|f(seed) - f(other seed)|²",
+        title="two seeds of one width",
+    )  # fmt: skip
+    middle.legend(fontsize=6)
+    for panel in (left, middle):
+        widths = sorted(noises.N.unique())
+        panel.set_xticks(widths, [f"{n:g}" for n in widths], fontsize=6)
+        panel.xaxis.minorticks_off()
+    epochs = sorted(fits.epoch.unique())
+    for i, epoch in enumerate(epochs):
+        part = fits[fits.epoch == epoch]
+        places = np.arange(len(part)) + 0.2 * (i - (len(epochs) - 1) / 2)
+        ends = np.stack([part.value - part.low, part.high - part.value])
+        right.errorbar(
+            places, 100 * part.value, 100 * ends, fmt=MARKERS[i], color=str(0.55 - 0.4 * i), ms=4,
+            capsize=2, lw=1, label=f"epoch {epoch}",
+        )  # fmt: skip
+    right.set_xticks(
+        range(fits.arm.nunique()), [shown(a) for a in dict.fromkeys(fits.arm)], fontsize=6
+    )
+    right.axhline(0, color="0.3", lw=0.8, ls=":")
+    right.set(ylabel="floor, percent of the progress", title="what no width removes")
+    right.legend(fontsize=6)
+    return figure
