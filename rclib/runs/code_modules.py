@@ -178,6 +178,10 @@ def _targets(statement: ast.Assign | ast.AnnAssign) -> list[str] | None:
     return names
 
 
+# Decorators of the package that keep nothing of what they decorate.
+_KEEPS_NOTHING = {("rclib.plots.drawing", "redrawable")}
+
+
 def _registers(statement: ast.stmt, module: Module) -> bool:
     """Whether a definition is decorated by something of the package, which may keep it."""
     for decorator in getattr(statement, "decorator_list", []):
@@ -186,6 +190,8 @@ def _registers(statement: ast.stmt, module: Module) -> bool:
             root = root.value if isinstance(root, ast.Attribute) else root.func
         if isinstance(root, ast.Name):
             ref = module.refers.get(root.id)
+            if ref is not None and (ref.module, ref.member) in _KEEPS_NOTHING:
+                continue
             if root.id in module.defines or (ref is not None and not ref.outside):
                 return True
     return False

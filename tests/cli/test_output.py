@@ -73,7 +73,10 @@ def test_interrupted(folder: Path, tmp_path: Path) -> None:
         time.sleep(4)
         process.send_signal(signal.SIGINT)
         out, error = process.communicate(timeout=60)
-    assert (process.returncode, out, error) == (130, b"", b"interrupted\n")
+    # Where the signal comes while Python runs a text (modules do on import), it ends itself by the
+    # signal, whatever the exit code was to be: 130 for a shell all the same.
+    assert process.returncode in (130, -signal.SIGINT)
+    assert (out, error) == (b"", b"interrupted\n")
 
 
 def test_an_interruption_that_a_library_turns_into_another_error(

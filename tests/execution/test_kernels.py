@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -118,7 +119,8 @@ def printed(path: Path) -> str:
 
 def run(name: str) -> str:
     """What an executed notebook has printed."""
-    return printed(runner.execute(name))
+    # A warning names the kernel's own file.
+    return re.sub(r"ipykernel_\d+", "ipykernel", printed(runner.execute(name)))
 
 
 def is_forked(pid: int, parent: int) -> bool:

@@ -18,14 +18,17 @@ import pandas as pd
 from rclib.stats.two_sample import Interval, Kept, jackknife
 
 __all__ = [
+    "fitted",
     "floor_share",
     "gaps",
     "jackknifed",
     "law",
     "lost",
+    "lost_from",
     "noise",
     "practical",
     "seed_distance",
+    "table",
 ]
 
 
@@ -83,6 +86,37 @@ def jackknifed(frame: pd.DataFrame, statistic: Callable[[pd.DataFrame], float]) 
         return statistic(frame[frame.seed.isin([seeds[place] for place in kept[0]])])
 
     return jackknife(of, {0: len(seeds)})
+
+
+def fitted(frame: pd.DataFrame, what: str, *, start: int, ratio: bool = False) -> Interval:
+    """One number of `law` with its jackknife interval over seeds."""
+    return jackknifed(frame, lambda part: float(law(part, start=start, ratio=ratio)[what]))
+
+
+def table(frame: pd.DataFrame, *, start: int) -> pd.DataFrame:
+    """`law` of every arm and epoch, with the floor's interval: floor_low and floor_high beside."""
+    rows = []
+    for (arm, epoch), part in frame.groupby(["arm", "epoch"], sort=False):
+        ends = fitted(part, "floor", start=start)
+        rows.append(
+            {
+                "arm": arm,
+                "epoch": epoch,
+                **law(part, start=start),
+                "floor_low": ends.low,
+                "floor_high": ends.high,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def lost_from(frame: pd.DataFrame, width: int) -> pd.Series:
+    """Share of the progress of the widest networks that is lost by a transfer to their width from
+    `width`, by seed."""
+    part = frame[frame.M.max() == frame.M]
+    own = part[part.N.max() == part.N].set_index("seed")
+    moved = part[width == part.N].set_index("seed").moved
+    return (moved - own.native) / (own.start - own.native)
 
 
 def noise(frame: pd.DataFrame) -> pd.DataFrame:

@@ -136,7 +136,8 @@ def test_figures_draw_every_start_with_the_theory_beside(measured: pd.DataFrame)
     widths, law = dotted[0].get_data()
     chosen = measured[(measured.parametrization == "MF") & (measured.start == "zero mean")]
     level = chosen[chosen.width == 24].interaction.mean()
-    np.testing.assert_allclose(law, level)  # MF: the same share at every width
+    # MF: the same share at every width; a figure keeps six digits of what it draws.
+    np.testing.assert_allclose(law, level, rtol=1e-5)
     np.testing.assert_array_equal(widths, [12, 24])
     own = next(line for line in figure.axes[2].lines if line.get_linestyle() == ":").get_ydata()
     assert own[0] / own[1] == pytest.approx(2.0)
