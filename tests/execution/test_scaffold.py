@@ -293,7 +293,7 @@ def test_make_new_gives_what_lint_types_tests_and_the_runner_accept(tmp_path: Pa
     )
     # What every experiment and notebook owes holds for this one without a word in those tests.
     of_it = run(root, python, "-m", "pytest", "-q", "-p", "no:cacheprovider", contracts, "-k", SLUG)
-    assert "3 passed" in of_it
+    assert "5 passed" in of_it
     assert "2 of 2 claims reproduced" in run(
         root, python, "-m", "rclib.execution.runner", "run", name
     )
