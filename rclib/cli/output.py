@@ -11,7 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 
-from rclib.files.terminal import note, printable
+from rclib.files.terminal import note, printable, to_nowhere
 
 __all__ = ["guarded", "json_safe"]
 
@@ -62,7 +62,7 @@ def guarded(work: Callable[[], int]) -> int:
                 sys.stdout.flush()
             return status
         except BrokenPipeError:  # the reader of our output has seen enough
-            _to_nowhere()
+            to_nowhere()
             return 0
         except KeyboardInterrupt:
             return _interrupted()
@@ -73,13 +73,13 @@ def guarded(work: Callable[[], int]) -> int:
                 for line in traceback.format_exc().splitlines():
                     print(printable(line), file=sys.stderr)
             note(f"error: {_line(error)}")
-            _to_nowhere()
+            to_nowhere()
             return 2
 
 
 def _interrupted() -> int:
     note("interrupted")
-    _to_nowhere()
+    to_nowhere()
     return 130
 
 
@@ -93,13 +93,3 @@ def _line(error: Exception) -> str:
         f"unexpected {type(error).__name__}: {text[:300]} (RCLIB_TRACEBACK=1 shows where; please "
         "report it)"
     )
-
-
-def _to_nowhere() -> None:
-    """What is left in standard output's buffer cannot be written, or is half a table."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except (OSError, ValueError):
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

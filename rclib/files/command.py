@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
-import os
 import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
-from rclib.files.terminal import note
+from rclib.files.terminal import note, to_nowhere
 
 __all__ = ["command"]
 
@@ -36,7 +34,7 @@ def command(*, failed: int = 1, kept: str = "") -> Callable[[Callable[P, int]], 
                 if sys.stdout is not None:
                     sys.stdout.flush()
             except BrokenPipeError:
-                _to_nowhere()
+                to_nowhere()
                 return 0
             except KeyboardInterrupt:
                 return _say(f"interrupted{'; ' + kept if kept else ''}", 130)
@@ -52,15 +50,5 @@ def command(*, failed: int = 1, kept: str = "") -> Callable[[Callable[P, int]], 
 
 def _say(line: str, status: int) -> int:
     note(line)
-    _to_nowhere()
+    to_nowhere()
     return status
-
-
-def _to_nowhere() -> None:
-    """What is left in standard output's buffer cannot be written: the end must not say so again."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except (OSError, ValueError):
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from typing import Any, TextIO
 
-__all__ = ["Parser", "note", "printable", "report"]
+__all__ = ["Parser", "note", "printable", "report", "to_nowhere"]
 
 _LETTERS = {"α": "alpha", "λ": "lambda", "σ": "sigma", "γ": "gamma", "η": "eta", "χ": "chi",
             "×": "x", "²": "^2", "–": "-", "−": "-", "…": "...", "→": "->"}  # fmt: skip
@@ -67,3 +68,14 @@ class Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file: Any = None) -> None:
         super()._print_message(printable(message), file)
+
+
+def to_nowhere() -> None:
+    """What is left in standard output's buffer cannot be written, or is half a table: the end of
+    the process must not say so again."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -198,6 +198,9 @@ def _pack(value: Any) -> Any:
     if isinstance(value, Mapping):
         keys, values = [_pack(k) for k in value], [_pack(v) for v in value.values()]
         return {_TAG: "mapping", "keys": keys, "values": values}
+    if isinstance(value, (pd.DataFrame, pd.Series)) and set(value.index.names) != {None}:
+        # Numbers of rows are not kept; what an index with a name says would be lost with them.
+        raise TypeError(f"an index {list(value.index.names)} cannot be kept: reset_index()")
     if isinstance(value, pd.DataFrame):
         columns = [_column(value.iloc[:, j]) for j in range(value.shape[1])]
         names = [_pack(name) for name in value.columns]

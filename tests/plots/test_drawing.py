@@ -86,6 +86,10 @@ def test_what_cannot_be_kept_is_refused_by_name() -> None:
         recorded(object())
     with pytest.raises(TypeError, match="argument 'value': an array of complex128"):
         recorded(np.array([1j]))
+    named = pd.DataFrame({"x": [1, 2], "y": [3.0, 4.0]}).set_index("x")
+    for labelled in (named, named.y):
+        with pytest.raises(TypeError, match=r"an index \['x'\] cannot be kept"):
+            recorded(labelled)
     with pytest.raises(TypeError, match=r"\*more cannot be kept by name"):
 
         @redrawable

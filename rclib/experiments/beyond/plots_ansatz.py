@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from rclib.experiments.beyond.ansatz_test import PARTS, spectrum_rows
 from rclib.plots.drawing import redrawable
 from rclib.plots.panels import curves
-from rclib.plots.style import WIDTH, shown
+from rclib.plots.style import WIDTH, looks, shown
 
 __all__ = ["law_panels", "share_panels"]
 
@@ -70,10 +70,12 @@ def _names(panel: Axes, chosen: pd.DataFrame) -> None:
     """Names of the lines at their right ends, in the colours of `curves`."""
     last = chosen[chosen.width == chosen.width.max()]
     levels = last.groupby("parametrization", sort=False).interaction.mean()
-    for (name, level), colour in zip(levels.items(), sns.color_palette("colorblind"), strict=False):
+    shades = looks(list(levels.index))
+    for name, level in levels.items():
         panel.annotate(
             shown(name), (float(chosen.width.max()), level), (-2, -5), ha="right", va="top",
-            textcoords="offset points", color=colour, fontsize=7, fontweight="bold",
+            textcoords="offset points", fontsize=7, fontweight="bold",
+            color=shades[str(name)]["color"],
         )  # fmt: skip
     panel.set_ylim(bottom=0.4 * panel.get_ylim()[0])
 

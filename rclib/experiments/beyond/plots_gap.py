@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -12,17 +10,21 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from rclib.plots.drawing import redrawable
-from rclib.plots.style import MARKERS, WIDTH, shown
+from rclib.plots.style import MARKERS, WIDTH, looks, shown
 
 __all__ = ["gap_grids", "laws"]
 
 
 @redrawable
-def gap_grids(grids: Mapping[str, pd.DataFrame], *, within: float) -> Figure:
+def gap_grids(gaps: pd.DataFrame, *, within: float) -> Figure:
     """A map a parametrisation: the gap in percent, source width (rows) by target width (columns).
 
-    grids : title -> frame of the gap (share), index N, columns M. Cells below `within` are framed.
+    gaps : columns arm, N, M, gap (a share). Cells below `within` are framed.
     """
+    grids = {
+        str(arm): part.pivot(index="N", columns="M", values="gap")
+        for arm, part in gaps.groupby("arm", sort=False)
+    }
     limit = float(
         np.quantile(np.abs(np.concatenate([g.to_numpy().ravel() for g in grids.values()])), 0.8)
     )
@@ -59,25 +61,22 @@ def laws(noises: pd.DataFrame, distances: pd.DataFrame, fits: pd.DataFrame) -> F
     fits : arm, epoch, value, low, high of the floor.
     """
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(WIDTH, 2.7))
-    colours = sns.color_palette("colorblind")
-    arms = list(dict.fromkeys(noises.arm))
-    for i, arm in enumerate(arms):
+    arms = looks(list(dict.fromkeys(noises.arm)))
+    for arm, look in arms.items():
         part = noises[noises.arm == arm].groupby("N")
         mean = part[["measured", "predicted"]].mean()
         low, high = part.measured.min(), part.measured.max()
-        left.plot(mean.index, mean.predicted, color=colours[i], lw=1)
-        left.plot(mean.index, mean.measured, MARKERS[i], color=colours[i], label=shown(arm), ms=4)
-        left.fill_between(mean.index, low, high, color=colours[i], alpha=0.15, lw=0)
+        left.plot(mean.index, mean.predicted, color=look["color"], lw=1)
+        left.plot(mean.index, mean.measured, label=shown(arm), **{**look, "linestyle": ""})
+        left.fill_between(mean.index, low, high, color=look["color"], alpha=0.15, lw=0)
     left.set(
         xscale="log", yscale="log", xlabel="source width N", ylabel="M · |f(N→M) - f(N)|²",
         title="noise of a drawing (line: predicted)",
     )  # fmt: skip
     left.legend(fontsize=6)
-    for i, (arm, part) in enumerate(distances.groupby("arm", sort=False)):
-        mean = part.groupby("N").distance.mean()
-        middle.plot(
-            mean.index, mean, marker=MARKERS[i], color=colours[i + 3], label=shown(arm), ms=4
-        )
+    for arm, look in looks(list(dict.fromkeys(distances.arm))).items():
+        mean = distances[distances.arm == arm].groupby("N").distance.mean()
+        middle.plot(mean.index, mean, label=shown(arm), **look)
     middle.set(
         xscale="log", yscale="log", xlabel="width N", ylabel="|f(seed) - f(other seed)|²",
         title="two seeds of one width",

@@ -176,12 +176,10 @@ def test_grid_and_figures(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> 
     assert not frame.isna().any().any()
     last = frame[frame.epoch == 2]
     gaps = gap_law.gaps(last)
-    grids = {
-        str(arm): part.pivot(index="N", columns="M", values="gap")
-        for arm, part in gaps.groupby("arm", sort=False)
-    }
-    figure = plots_gap.gap_grids(grids, within=0.01)
+    figure = plots_gap.gap_grids(gaps, within=0.01)
     assert [panel.get_title() for panel in figure.axes[:2]] == ["MF", "μP"]
+    for labels in (figure.axes[0].get_yticklabels(), figure.axes[0].get_xticklabels()):
+        assert [label.get_text() for label in labels] == ["4", "6", "8"]
     plt.close(figure)
     distances = gap_law.seed_distance(outputs, arm="MF", widths=[4, 6, 8], seeds=[0, 1, 2])
     floors = pd.DataFrame([{"arm": "MF", "epoch": 2, "value": 0.1, "low": 0.0, "high": 0.2}])
