@@ -290,6 +290,10 @@ def test_a_notebook_has_an_experiment_of_its_theme(name: str) -> None:
     assert {module.split(".")[0] for module in known} == {themes[name[0]]}
 
 
+# Two were added after the first run, and none that came out otherwise than predicted is taken out.
+MANY = {"33_law_of_the_gap": 13}
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_declares_a_control(name: str) -> None:
     """A claim that must fail if the effect is absent."""
@@ -302,7 +306,7 @@ def test_a_notebook_declares_a_control(name: str) -> None:
     else:
         assert faults(cells) == []
         assert not rows or any(row["control"] for row in rows)
-        assert not rows or 4 <= len(rows) <= 8
+        assert not rows or 4 <= len(rows) <= MANY.get(name, 8)
 
 
 def test_faults_are_found() -> None:
