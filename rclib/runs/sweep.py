@@ -20,7 +20,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +35,7 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from rclib.runs import store
+from rclib.runs.arrivals import Arrivals
 from rclib.runs.given import unfolded
 from rclib.runs.source import Source
 
@@ -301,23 +302,20 @@ def _sweep(
                 configs = [of_key[key] for key in job]
                 finish(job, partial(_compute, function, configs, data, job, jobs))
         else:
-            futures: dict[Future[Any], list[str]] = {}
+            tasks: Arrivals[list[str]] = Arrivals(executor)
             try:
                 for job in todo:
                     configs = [of_key[key] for key in job]
                     try:
-                        future = executor.submit(
-                            _compute, function, configs, sent, job, jobs, luggage(job)
+                        tasks.submit(
+                            job, _compute, function, configs, sent, job, jobs, luggage(job)
                         )
                     except RuntimeError as error:  # the pool broke, or was shut down
                         errors.update(dict.fromkeys(job, error))
-                    else:
-                        futures[future] = job
-                for future in as_completed(futures):
-                    finish(futures[future], future.result)
+                for job, outcome in tasks:
+                    finish(job, outcome)
             except BaseException:  # an interruption, a full disk: nothing more is started
-                for future in futures:
-                    future.cancel()
+                tasks.cancel()
                 raise
     for key, config in of_key.items():
         _spent[function.__qualname__, key] = store.seconds_spent(function, config, data=data)

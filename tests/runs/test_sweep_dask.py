@@ -147,6 +147,10 @@ def test_a_killed_worker_loses_no_run_and_a_failed_one_is_named(
     assert [store.lookup(runs.noise, c) is not None for c in configs] == [True, False, True]
 
 
+def tasks_held(dask_scheduler: Any) -> int:
+    return len(dask_scheduler.tasks)
+
+
 @pytest.mark.slow
 def test_what_a_killed_worker_had_finished_is_not_lost(
     runs: Any, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -159,10 +163,11 @@ def test_what_a_killed_worker_had_finished_is_not_lost(
 
     def slow_disk(*given: Any, **more: Any) -> Any:
         if not killed:
-            deadline = time.monotonic() + 60
-            while len(events(tmp_path, "done")) < 8 and time.monotonic() < deadline:
+            # However slow the machine: all were computed, and the cluster holds none any more.
+            deadline = time.monotonic() + 120
+            while len(events(tmp_path, "done")) < 8 or client.run_on_scheduler(tasks_held) > 0:
+                assert time.monotonic() < deadline, events(tmp_path, "done")
                 time.sleep(0.01)
-            time.sleep(2)  # the results are on their way
             killed.append(events(tmp_path, "done")[0][1])
             os.kill(killed[0], signal.SIGKILL)
         return keep(*given, **more)
