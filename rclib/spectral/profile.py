@@ -30,6 +30,7 @@ Benaych-Georges and Nadakuditi 2012, with the diagonals above for the resolvents
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -76,18 +77,20 @@ def profile_law(a: ArrayLike, b: ArrayLike, *, variance: float = 1.0) -> Profile
     that is not positive; ArithmeticError if the equations are not solved.
     """
     rows, columns, v = _weights("a", a), _weights("b", b), _variance(variance)
-    x, z, e, _ = _solved(rows, columns, v)
+    x, z, e, _ = _solved(rows.tobytes(), columns.tobytes(), v)
     b_values, b_counts = _counted(columns)
     atom = 1 - min(np.count_nonzero(rows), np.count_nonzero(columns)) / columns.size
     stieltjes = -(b_counts / (1 + b_values * e[:, None])).sum(1) / columns.size / z
     density = (stieltjes + atom / z).imag / np.pi  # without the zeros' own tail
-    return ProfileLaw(x, np.maximum(density, 0.0), float(atom))
+    return ProfileLaw(x.copy(), np.maximum(density, 0.0), float(atom))
 
 
+@lru_cache(maxsize=4)  # the law and the shift of one matrix ask for the same
 def _solved(
-    rows: Floats, columns: Floats, v: float
+    row_bytes: bytes, column_bytes: bytes, v: float
 ) -> tuple[Floats, np.ndarray, np.ndarray, np.ndarray]:
-    """Points x and z, e, ẽ a little above them, (p,)."""
+    """Points x and z, e, ẽ a little above them, (p,), for weights as the bytes of their arrays."""
+    rows, columns = np.frombuffer(row_bytes), np.frombuffer(column_bytes)
     # Equal weights count together: a drawing has few different ones.
     a_values, a_counts = _counted(rows)
     b_values, b_counts = _counted(columns)
@@ -99,7 +102,11 @@ def _solved(
     e = -v * float(rows.sum()) / z
     for _ in range(500):  # far above the axis plain iteration settles
         tilde = _next(b_values, b_counts, e, v / z)[0]
-        e = 0.5 * (e + _next(a_values, a_counts, tilde, v / z)[0])
+        new = 0.5 * (e + _next(a_values, a_counts, tilde, v / z)[0])
+        settled = bool((np.abs(new - e) <= 1e-6 * np.abs(e)).all())
+        e = new
+        if settled:
+            break
     for above in np.geomspace(1.0, _ABOVE, _LEVELS):  # and is followed down by Newton's method
         z = x * (1 + 1j * above)
         for _ in range(_ROUNDS):
@@ -107,6 +114,8 @@ def _solved(
             new, outer = _next(a_values, a_counts, tilde, v / z)
             step = (new - e) / (1 - inner * outer)
             e = e + step
+            if (np.abs(step) <= 1e-12 * np.abs(e)).all():
+                break
     wrong = (np.abs(step) > 1e-9 * np.abs(e)) | (e.imag <= 0) | (tilde.imag <= 0)
     if wrong.any():
         raise ArithmeticError(f"the equations were not solved at x = {x[wrong][0]:g}")
@@ -184,11 +193,11 @@ def profile_shift(
     """
     rows, columns, v = _weights("a", a), _weights("b", b), _variance(variance)
     u, w = _products(left, strengths, right, rows.size, columns.size)
-    x, z, e, tilde = _solved(rows, columns, v)
+    x, z, e, tilde = _solved(rows.tobytes(), columns.tobytes(), v)
     first = _form(u, rows / (1 + rows * tilde[:, None]))
     second = _form(w, columns / (1 + columns * e[:, None])) / z[:, None, None]
     kappa = np.linalg.eigvals(first @ second)
-    return x, np.asarray(np.angle(1 - kappa).sum(1) / np.pi)
+    return x.copy(), np.asarray(np.angle(1 - kappa).sum(1) / np.pi)
 
 
 def _form(vectors: Floats, weights: np.ndarray) -> np.ndarray:

@@ -94,43 +94,46 @@ def transfer_run(
 ) -> Arrays:
     """Stored run: one drawing of a `train_network` run to every target M and random rate r1.
 
-    For T targets and R rates: values, predicted (T, R, N), the eigenvalues of W2ᵀW2 and their
-    prediction, ascending, with zeros in front where there are fewer than N; scale, the factor of
-    the entries; untrained (T, N),
-    those of the start under the map of the first rate; identity (T, R), the largest difference
-    of the singular values from those of the weighted source, over the largest; rank, distinct
-    (T, R), positive singular values and the smaller number of different rows or columns drawn;
-    spikes, seen (T, R), eigenvalues beyond the edge, predicted and measured; ks, ks_plain, ks_shape
-    (T, R), distance of the bulk to the prediction, to Marchenko-Pastur of the same shape and
+    For T targets and R rates: values (T, R, N), eigenvalues of W2ᵀW2, ascending, with zeros in
+    front where there are fewer than N; identity (T, R), the largest difference of the singular
+    values from those of the weighted source, over the largest; rank, distinct (T, R), positive
+    singular values and the smaller number of different rows or columns drawn; loss, tied, means
+    (T, R), test loss, R² and the largest correlation of means within an index.
+    Of the drawings at the first rate: scale (T,), the factor of the entries; predicted (T, N),
+    like values; spikes, seen (T,), eigenvalues beyond the edge, predicted and seen; ks, ks_plain,
+    ks_shape (T,), distance of the bulk to the prediction, to Marchenko-Pastur of the same shape and
     mean square with the zeros, and without them at the shape of the rows and columns drawn; x,
-    below (T, p), the predicted bulk at the first rate; loss, tied, means (T, R), test loss, R²
-    and the largest correlation of means within an index. Of the source: start_values,
-    trained_values (N,), start_loss, own_loss, own_tied, own_means ().
+    below (T, p), the predicted bulk; untrained (T, N), eigenvalues of the start under the same map.
+    Of the source: start_values, trained_values (N,), start_loss, own_loss, own_tied, own_means ().
     """
     model = networks.network_at(data, source, source["epochs"])
     names = ("parametrization", "start", "width", "seed")
     begin = networks.build(data, **{name: source[name] for name in names})
     W, W0 = (m.get_parameter("W2").detach().double().numpy() for m in (model, begin))
     products_, variance = parts(W, W0, products)
-    rows: list[dict[str, Any]] = []
+    drawn: list[dict[str, Any]] = []
+    predicted: list[dict[str, Any]] = []
     for t, target in enumerate(targets):
         for r, rate in enumerate(random_rates):
             seed = 1000 * int(source["seed"]) + 10 * t + r
             maps = resize_maps(model, target, random_rate=rate, seed=seed)
             moved = model.like(target, _gathered(model, maps))
-            rows.append(
-                {
-                    **_spectrum(model, W, W0, maps, products_, variance),
-                    **_network(moved, data, leading),
-                }
-            )
+            draws, found = _drawn(model, W, maps)
+            drawn.append({**found, **_network(moved, data, leading)})
+            if r == 0:
+                scale = _scale(model, target)
+                law = resampled_spectrum(
+                    products_, rows=draws[0], columns=draws[1], variance=variance, scale=scale
+                )
+                predicted.append(_predicted(law, scale, positive(found["values"]), draws, target))
+                untrained = positive(scale**2 * esd(weighted_matrix(W0, *draws)))
+                predicted[-1]["untrained"] = _filled(untrained, len(W))
     shape = (len(targets), len(random_rates))
     out = {
-        name: np.stack([row[name] for row in rows]).reshape(*shape, *np.shape(rows[0][name]))
-        for name in rows[0]
+        name: np.stack([row[name] for row in drawn]).reshape(*shape, *np.shape(drawn[0][name]))
+        for name in drawn[0]
     }
-    for name in ("untrained", "x", "below"):
-        out[name] = out[name][:, 0]
+    out |= {name: np.stack([row[name] for row in predicted]) for name in predicted[0]}
     own = {f"own_{name}": value for name, value in _network(model, data, leading).items()}
     return {
         **out,
@@ -145,41 +148,47 @@ def _gathered(model: MLP, maps: IndexMaps) -> dict[str, torch.Tensor]:
     return gather(model.state_dict(), model.axes, maps, fan_in_exponents=model.fan_in_exponents())
 
 
-def _spectrum(
-    model: MLP,
-    W: np.ndarray,
-    W0: np.ndarray,
-    maps: IndexMaps,
-    products: tuple[np.ndarray, np.ndarray, np.ndarray],
-    variance: float,
-) -> dict[str, Any]:
-    n = len(W)
-    m = len(maps["W2", 0])
-    scale = (n / m) ** (1.0 - model.fan_in_exponents().get("W2", 0.0))
+def _scale(model: MLP, target: int) -> float:
+    """The factor of the entries of W2."""
+    return float((model.sizes[1] / target) ** (1.0 - model.fan_in_exponents().get("W2", 0.0)))
+
+
+def _drawn(
+    model: MLP, W: np.ndarray, maps: IndexMaps
+) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """Numbers of draws of rows and columns, and the spectrum of the drawn matrix."""
+    n, m = len(W), len(maps["W2", 0])
     draws = [np.bincount(maps["W2", axis].numpy(), minlength=n).astype(float) for axis in (0, 1)]
     big = gather(
         {"W2": torch.from_numpy(W)}, {"W2": model.axes["W2"]}, maps,
         fan_in_exponents=model.fan_in_exponents(),
     )["W2"].numpy()  # fmt: skip
     found = np.linalg.svd(big, compute_uv=False)
-    weighted = scale * np.linalg.svd(weighted_matrix(W, *draws), compute_uv=False)
+    weighted = np.linalg.svd(weighted_matrix(W, *draws), compute_uv=False) * _scale(model, m)
     size = max(m, n)
-    padded = [np.concatenate([s, np.zeros(size - s.size)]) for s in (found, weighted)]
-    law = resampled_spectrum(
-        products, rows=draws[0], columns=draws[1], variance=variance, scale=scale
-    )
+    both = [np.concatenate([s, np.zeros(size - s.size)]) for s in (found, weighted)]
     values = np.square(found[found > m * np.finfo(float).eps * found[0]])[::-1]
-    return {
-        "scale": scale,
+    return draws, {
         "values": _filled(values, n),
-        "predicted": _filled(law.eigenvalues(), n),
-        "untrained": _filled(positive(scale**2 * esd(weighted_matrix(W0, *draws))), n),
-        "identity": np.abs(padded[0] - padded[1]).max() / found[0],
-        "rank": values.size,
-        "distinct": law.rank,
-        "spikes": law.spikes.size,
-        "seen": int((values > law.edge).sum()),
-        **_distances(law, values, m, [int(np.count_nonzero(d)) for d in draws]),
+        "identity": np.abs(both[0] - both[1]).max() / found[0],
+        "rank": np.asarray(values.size),
+        "distinct": np.asarray(min(np.count_nonzero(d) for d in draws)),
+    }
+
+
+def _predicted(
+    law: ResampledSpectrum,
+    scale: float,
+    values: np.ndarray,
+    draws: Sequence[np.ndarray],
+    target: int,
+) -> dict[str, Any]:
+    return {
+        "scale": np.asarray(scale),
+        "predicted": _filled(law.eigenvalues(), draws[0].size),
+        "spikes": np.asarray(law.spikes.size),
+        "seen": np.asarray((values > law.edge).sum()),
+        **_distances(law, values, target, [int(np.count_nonzero(d)) for d in draws]),
         "x": law.x,
         "below": law.below,
     }

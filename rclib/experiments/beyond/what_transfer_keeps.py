@@ -17,7 +17,16 @@ from rclib.spectral.heavy_tails import noise_tail
 from rclib.spectral.power_law import power_law
 from rclib.spectral.resampled import expected_zeros
 
-__all__ = ["esd_rows", "law_rows", "measurements", "summary", "worst"]
+__all__ = [
+    "alpha_moved",
+    "broken",
+    "esd_rows",
+    "kept_rows",
+    "law_rows",
+    "measurements",
+    "summary",
+    "worst",
+]
 
 
 def measurements(
@@ -35,12 +44,13 @@ def measurements(
 ) -> tuple[pd.DataFrame, dict[tuple[str, int], Arrays]]:
     """One row an arm, seed, M and r1; and the runs by arm and seed.
 
-    arms : name -> parametrization, start and lr. Columns: arm, seed, M, r1; alpha, alpha_predicted,
-    alpha_untrained (start under the same map; r1 = first rate alone), alpha_start, alpha_source,
-    alpha_noise (independent entries M x M); zeros, zeros_expected, zeros_side; identity, rank,
-    distinct, spikes, seen, ks, ks_plain, ks_shape; spike_error, spike_plain, mean relative errors
-    of the predicted spikes' singular values and of scaling the source's by c M / N; loss, lost
-    (share of the progress), tied, tied_left (share of the source's R²), means.
+    arms : name -> parametrization, start and lr. Columns: arm, seed, M, r1; alpha (Hill) after,
+    alpha_start, alpha_source (before training and before transfer), alpha_noise (independent
+    entries M x M); zeros, zeros_expected (of the larger of two sides), zeros_side; identity, rank,
+    distinct; loss, lost (share of the progress), tied, tied_left (share of the source's R²), means.
+    At the first rate alone, else NaN: alpha_predicted, alpha_untrained (the start, same map);
+    spikes, seen, ks, ks_plain, ks_shape; spike_error, spike_plain, mean relative errors of the
+    predicted spikes' singular values and of scaling the source's by c M / N (NaN without spikes).
     """
     keys = [(arm, seed) for arm in arms for seed in seeds]
     sources = [
@@ -76,32 +86,37 @@ def _rows(
     rows = []
     for t, m in enumerate(targets):
         for r, rate in enumerate(rates):
-            values, predicted = (positive(run[name][t, r]) for name in ("values", "predicted"))
             row: dict[str, Any] = {"arm": arm, "seed": seed, "M": m, "r1": rate}
-            names = ("identity", "rank", "distinct", "spikes", "seen", "ks", "ks_plain", "ks_shape")
-            row |= {name: run[name][t, r].item() for name in (*names, "loss", "tied", "means")}
-            k = int(run["spikes"][t, r])
-            top = np.sqrt(values[::-1][:k])
-            plain = np.sqrt(run["trained_values"][::-1][:k]) * (float(run["scale"][t, r]) * m / n)
-            rows.append(
-                row
-                | {
-                    "alpha": power_law(values).alpha,
-                    "alpha_predicted": power_law(predicted).alpha,
-                    "alpha_untrained": power_law(positive(run["untrained"][t])).alpha,
-                    "alpha_start": power_law(run["start_values"]).alpha,
-                    "alpha_source": power_law(run["trained_values"]).alpha,
-                    "alpha_noise": noise_tail(m, m).alpha,
-                    "zeros": 1 - row["rank"] / m,
-                    "zeros_expected": expected_zeros((n, n), (m, m)),
-                    "zeros_side": expected_zeros((n, n), (m, m), columns_alone=True),
-                    "spike_error": _error(np.sqrt(predicted[::-1][:k]), top),
-                    "spike_plain": _error(plain, top),
-                    "lost": (row["loss"] - float(run["own_loss"])) / progress,
-                    "tied_left": row["tied"] / float(run["own_tied"]),
-                }
-            )
+            names = ("identity", "rank", "distinct", "loss", "tied", "means")
+            row |= {name: run[name][t, r].item() for name in names}
+            values = positive(run["values"][t, r])
+            row |= {
+                "alpha": power_law(values).alpha,
+                "alpha_start": power_law(run["start_values"]).alpha,
+                "alpha_source": power_law(run["trained_values"]).alpha,
+                "alpha_noise": noise_tail(m, m).alpha,
+                "zeros": 1 - row["rank"] / m,
+                "zeros_expected": expected_zeros((n, n), (m, m)),
+                "zeros_side": expected_zeros((n, n), (m, m), columns_alone=True),
+                "lost": (row["loss"] - float(run["own_loss"])) / progress,
+                "tied_left": row["tied"] / float(run["own_tied"]),
+            }
+            rows.append(row | (_against(run, t, values, n, m) if r == 0 else {}))
     return rows
+
+
+def _against(run: Arrays, t: int, values: np.ndarray, n: int, m: int) -> dict[str, float]:
+    """Prediction against measurement, of a drawing at the first rate."""
+    predicted, k = positive(run["predicted"][t]), int(run["spikes"][t])
+    top = np.sqrt(values[::-1][:k])
+    plain = np.sqrt(run["trained_values"][::-1][:k]) * float(run["scale"][t]) * m / n
+    return {
+        **{name: run[name][t].item() for name in ("spikes", "seen", "ks", "ks_plain", "ks_shape")},
+        "alpha_predicted": power_law(predicted).alpha,
+        "alpha_untrained": power_law(positive(run["untrained"][t])).alpha,
+        "spike_error": _error(np.sqrt(predicted[::-1][:k]), top),
+        "spike_plain": _error(plain, top),
+    }
 
 
 def _error(predicted: np.ndarray, measured: np.ndarray) -> float:
@@ -130,8 +145,8 @@ def esd_rows(
     tables = [pd.DataFrame({"M": 0, "kind": "source", "value": positive(run["trained_values"])})]
     for t, m in enumerate(targets):
         measured = positive(run["values"][t, 0])
-        predicted = positive(run["predicted"][t, 0])
-        spikes = predicted[predicted.size - int(run["spikes"][t, 0]) :]
+        predicted = positive(run["predicted"][t])
+        spikes = predicted[predicted.size - int(run["spikes"][t]) :]
         for kind, values in (("measured", measured), ("spike", spikes)):
             tables.append(pd.DataFrame({"M": m, "kind": kind, "value": values}))
     return pd.concat(tables, ignore_index=True)
@@ -150,4 +165,35 @@ def law_rows(
         share = np.diff(below) / np.diff(np.log10(x)) / float(run["rank"][t, 0])
         seen = share > 1e-3
         tables.append(pd.DataFrame({"M": m, "x": middle[seen], "share": share[seen]}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def alpha_moved(frame: pd.DataFrame) -> pd.Series:
+    """α at the last random rate minus that at the first, mean over arms and targets, by seed."""
+    table = frame.pivot_table(index="seed", columns="r1", values="alpha")
+    return table[table.columns[-1]] - table[table.columns[0]]
+
+
+def broken(frame: pd.DataFrame, *, arm: str) -> pd.Series:
+    """What the last random rate loses of one arm, by seed: the smaller of the share of the progress
+    in loss and the share of R², means over targets."""
+    chosen = frame[(frame.arm == arm) & (frame.r1 == frame.r1.max())]
+    means = chosen.assign(untied=1 - chosen.tied_left).groupby("seed")[["lost", "untied"]].mean()
+    return means.min(axis=1)
+
+
+def kept_rows(frame: pd.DataFrame, *, arm: str, target: int) -> pd.DataFrame:
+    """Shares that are left at every random rate: seed, r1, what ("progress in loss", "R²" or "α"),
+    left: of the source's progress and R², and of α at the first rate."""
+    chosen = frame[(frame.arm == arm) & (target == frame.M)]
+    first = chosen[chosen.r1 == chosen.r1.min()].set_index("seed").alpha
+    left = {
+        "progress in loss": 1 - chosen.lost,
+        "R²": chosen.tied_left,
+        "α": chosen.alpha / chosen.seed.map(first),
+    }
+    tables = [
+        pd.DataFrame({"seed": chosen.seed, "r1": chosen.r1, "what": what, "left": values})
+        for what, values in left.items()
+    ]
     return pd.concat(tables, ignore_index=True)
