@@ -47,7 +47,7 @@ def generalization_panels(
     middle.set_xlabel("samples over inputs, α")
     middle.set_ylabel("test error over noise")
     middle.set_title("overtraining peaks at α = 1")
-    middle.legend(fontsize=6)
+    middle.legend(fontsize=6, loc="lower left")
     _students(right, students)
     parts.letters(figure)
     return figure
