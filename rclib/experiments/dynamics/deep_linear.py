@@ -31,7 +31,10 @@ from rclib.spectral.random_matrix import marchenko_pastur
 from rclib.stats.slopes import slope
 
 __all__ = [
+    "ARMS",
     "TINY",
+    "TREE_ARM",
+    "U0",
     "course_frame",
     "courses",
     "deviations",
@@ -52,6 +55,17 @@ TINY: dict[str, dict[str, Any]] = {
         "steps": 4, "every": 2,
     }
 }  # fmt: skip
+U0 = 1e-3  # strength of every mode at a decoupled start
+_RANDOM = {"start": "random", "rate": 0.01, "steps": 1500, "every": 10}
+# The arms of notebook 60, with what `courses` gets besides seed, task and width.
+ARMS: dict[str, dict[str, Any]] = {
+    "decoupled": {"start": "decoupled", "size": U0, "rate": 0.0025, "steps": 6000, "every": 40},
+    "two matrices": {**_RANDOM, "size": 1e-3},
+    "larger start": {**_RANDOM, "size": 0.1},
+    "start of 0.02": {**_RANDOM, "size": 0.02},
+    "regression": {"start": "regression", "size": 0.0, "rate": 0.01, "steps": 300, "every": 2},
+}
+TREE_ARM: dict[str, dict[str, Any]] = {"tree": {**_RANDOM, "size": 1e-3, "rate": 0.02}}
 OVER_EDGE = 1.1  # the largest eigenvalue of a start may lie a little over its edge
 
 

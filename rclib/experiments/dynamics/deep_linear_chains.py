@@ -1,7 +1,4 @@
-"""Chains of matrices and deep tanh networks from aligned, orthogonal and Gaussian starts.
-
-The runs of notebook 60 against depth; `deep_linear` says what they belong to.
-"""
+"""Chains of matrices and deep tanh networks: the runs of notebook 60 against depth."""
 
 from __future__ import annotations
 
@@ -35,13 +32,12 @@ __all__ = [
 CHAINS = ("orthogonal", "Gaussian", "pretrained")
 TINY: dict[str, dict[str, Any]] = {
     "depth_steps": {
-        "seed": 0, "start": "pretrained", "depth": 2, "width": 3, "low": 0.5, "high": 2.0,
+        "seed": 0, "start": "pretrained", "depth": 2, "width": 10, "low": 0.5, "high": 2.0,
         "rates": [0.1], "share": 0.5, "most": 3,
     },
     "aligned_steps": {
         "seed": 0, "depths": [2], "u0": 0.1, "modes": 2, "low": 0.5, "high": 2.0, "share": 0.5,
-        "most": 3, "n_rates": 4,
-    },
+        "most": 3, "n_rates": 4},
     "tanh_losses": {
         "seed": 0, "gains": [1.0], "rates": [0.1], "depth": 2, "width": 4, "batch_size": 8,
         "steps": 2,
@@ -115,8 +111,10 @@ def whitened_target(data: Dataset, width: int) -> np.ndarray:
     """Σ31 (width, width) of whitened images and centred labels; rows beyond the classes are zero.
 
     Images of 3 x 32 x 32 are averaged over colours and squares of 2 x 2 pixels first. Raises
-    ValueError if the images have fewer than `width` principal components.
+    ValueError if the images have fewer than `width` principal components, or more classes.
     """
+    if width < data.n_classes:
+        raise ValueError(f"width must be at least the {data.n_classes} classes, got {width}")
     x = data.x_train.numpy().astype(float).reshape(len(data.x_train), -1)
     if x.shape[1] == 3 * 32 * 32:
         x = x.reshape(-1, 3, 16, 2, 16, 2).mean((1, 3, 5)).reshape(-1, 256)
@@ -223,7 +221,7 @@ def depth_frame(
     **shared: Any,
 ) -> pd.DataFrame:
     """Steps at the best rate: start, depth, seed, steps, rate. depths : start -> depths;
-    aligned : what `aligned_steps` gets (no entry "aligned" in `depths`: none)."""
+    aligned : what `aligned_steps` gets besides (no entry "aligned" in `depths`: none)."""
     configs = [
         {"seed": seed, "start": start, "depth": depth, **shared}
         for start, several in depths.items() if start != "aligned"
@@ -237,7 +235,10 @@ def depth_frame(
         for c, r in zip(configs, runs, strict=True)
     ]
     if "aligned" in depths:
-        scalars = [{"seed": seed, "depths": list(depths["aligned"]), **aligned} for seed in seeds]
+        same = {name: shared[name] for name in ("low", "high", "share", "most")}
+        scalars = [
+            {"seed": seed, "depths": list(depths["aligned"]), **same, **aligned} for seed in seeds
+        ]
         for config, run in zip(scalars, sweep.run(aligned_steps, scalars), strict=True):
             rows += [
                 ("aligned", depth, config["seed"], int(steps), float(rate))
