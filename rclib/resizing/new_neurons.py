@@ -2,8 +2,8 @@
 
 A neuron of hidden layer l is one point of the measure. Its variables are what it has alone:
 
-    incoming   l = 1: its row of W_1, on the `directions` leading principal axes of the inputs; the
-               rest of the row, where the inputs hardly vary, is kept as columns of its own;
+    incoming   l = 1: its row of W_1, on the `directions` leading principal axes of the inputs; what
+               is left of the row, where the inputs hardly vary, stands behind as d columns;
                l > 1: its row variable u of W_l;
     bias       B_l;
     outgoing   l < L - 1: its column variable v of W_{l+1};  l = L - 1: its column of W_L.
@@ -28,7 +28,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
 from rclib.checks.arguments import choice, count, seed_of
@@ -48,7 +50,7 @@ class Neurons:
     layers : (N_l, p_l) float64, one neuron a row: incoming, bias, outgoing, then what is estimated
         column by column. joint : how many columns stand before that, by layer.
     own : the own parts e (N_{l+1}, N_l) of the matrices between hidden layers.
-    axes : (d, d), orthonormal, the principal axes of the inputs by falling variance.
+    axes : (d, directions), orthonormal, the leading principal axes of the inputs.
     """
 
     model: MLP = field(repr=False)
@@ -92,10 +94,9 @@ def neurons_of(model: MLP, start: MLP, x: Tensor, *, directions: int, products: 
     state = {name: t.cpu().double() for name, t in model.state_dict().items()}
     before = {name: t.cpu().double() for name, t in start.state_dict().items()}
 
-    inputs = x.cpu().double()
-    axes = torch.linalg.eigh(inputs.t() @ inputs / len(inputs))[1].flip(1)
+    axes = _leading_axes(x.cpu().double(), q)
     first = state["W1"] @ axes
-    rows, columns, own = [first[:, :q]], [], []
+    rows, columns, own = [first], [], []
     for layer in range(2, model.depth):
         u, v = _products(state[f"W{layer}"] - before[f"W{layer}"], r)
         rows.append(u)
@@ -107,8 +108,18 @@ def neurons_of(model: MLP, start: MLP, x: Tensor, *, directions: int, products: 
         for i, (row, column) in enumerate(zip(rows, columns, strict=True), 1)
     ]
     joint = [one.shape[1] for one in layers]
-    layers[0] = torch.cat([layers[0], first[:, q:]], 1)
+    layers[0] = torch.cat([layers[0], state["W1"] - first @ axes.t()], 1)
     return Neurons(model, layers, joint, own, axes, q, r)
+
+
+def _leading_axes(x: Tensor, q: int) -> Tensor:
+    """(d, q) eigenvectors of the second moments of x (n, d), the largest first."""
+    moments = (x.t() @ x / len(x)).numpy()
+    d = len(moments)
+    if q < d // 4:  # by Lanczos, from a fixed vector
+        values, vectors = eigsh(moments, k=q, v0=np.ones(d))
+        return torch.from_numpy(vectors[:, np.argsort(-values)])
+    return torch.from_numpy(np.linalg.eigh(moments)[1][:, ::-1][:, :q].copy())
 
 
 def _products(change: Tensor, r: int) -> tuple[Tensor, Tensor]:
@@ -197,7 +208,9 @@ def _assembled(
     model = neurons.model
     exponents, (q, r) = model.fan_in_exponents(), (neurons.directions, neurons.products)
     first, joint = layers[0], neurons.joint[0]
-    weights = {"W1": torch.cat([first[:, :q], first[:, joint:]], 1) @ neurons.axes.t()}
+    left = first[:, joint:]  # a draw column by column leaves the complement of the axes
+    left = left - left @ neurons.axes @ neurons.axes.t()
+    weights = {"W1": first[:, :q] @ neurons.axes.t() + left}
     weights["B1"] = first[:, q]
     last = model.depth - 1
     for layer in range(2, last + 1):

@@ -81,7 +81,7 @@ def test_variables_and_own_parts_are_the_matrix() -> None:
     u, v = second[:, :3], first[:, found.joint[0] - 3 : found.joint[0]]
     assert torch.allclose(u @ v.t() + found.own[0], w2(found.model))
     assert u.square().sum(0).tolist() == pytest.approx(v.square().sum(0).tolist())
-    assert first.shape == (48, 5 + 1 + 3 + (D - 5))
+    assert first.shape == (48, 5 + 1 + 3 + D)
     assert second.shape == (48, 3 + 1 + CLASSES)
     # What training did is in the variables: the own parts are the start, mostly.
     change = w2(found.model) - w2(trained()[1])
@@ -115,6 +115,17 @@ def test_all_laws_draw_networks_and_independent_columns_lose_the_function() -> N
     assert losses["independent"] > 0.8
     for law in ("smoothed", "normal", "mixture"):  # this law is far from normal
         assert losses["copies"] < losses[law] < losses["independent"]
+
+
+def test_axes_are_the_principal_ones_however_they_are_found() -> None:
+    x, _ = inputs()
+    model, start = trained()
+    axes = neurons_of(model, start, x, directions=D, products=1).axes
+    assert torch.allclose(axes.t() @ axes, torch.eye(D, dtype=torch.float64), atol=1e-10)
+    strengths = (x.double() @ axes).square().mean(0)
+    assert strengths.tolist() == sorted(strengths.tolist(), reverse=True)
+    one = neurons_of(model, start, x, directions=1, products=1).axes  # by Lanczos
+    assert abs(float(one[:, 0] @ axes[:, 0])) == pytest.approx(1)
 
 
 def test_bandwidths_are_those_of_the_joint_columns() -> None:
