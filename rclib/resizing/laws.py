@@ -250,7 +250,7 @@ def _expectation_maximization(
         norm = torch.logsumexp(log, 1)
         constant = q * math.log(2 * math.pi) + float(values.log().sum())
         likelihood = float(norm.sum()) - 0.5 * n * constant
-        if likelihood - before < 1e-6 * n:
+        if likelihood - before < 1e-5 * n:
             break
         before = likelihood
         share = (log - norm[:, None]).exp()

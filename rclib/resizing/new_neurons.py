@@ -37,7 +37,15 @@ from rclib.checks.arguments import choice, count, seed_of
 from rclib.nets.mlp import MLP
 from rclib.resizing import laws
 
-__all__ = ["ENTRIES", "LAWS", "Neurons", "bandwidths", "draw_network", "neurons_of"]
+__all__ = [
+    "ENTRIES",
+    "LAWS",
+    "Neurons",
+    "bandwidths",
+    "draw_network",
+    "fitted_mixtures",
+    "neurons_of",
+]
 
 LAWS = ("copies", "smoothed", "normal", "mixture", "independent")
 ENTRIES = ("new", "copied")
@@ -141,6 +149,19 @@ def bandwidths(neurons: Neurons) -> list[float]:
     ]
 
 
+def fitted_mixtures(
+    neurons: Neurons, components: Sequence[int] = (2, 4, 8), *, seed: int = 0
+) -> list[laws.Mixture]:
+    """The mixture of every hidden layer, of the number of components of smallest BIC.
+
+    Raises ValueError as `laws.mixture`, for too few neurons.
+    """
+    return [
+        laws.mixture(layer[:, :joint], components=components, seed=seed)
+        for layer, joint in zip(neurons.layers, neurons.joint, strict=True)
+    ]
+
+
 @torch.no_grad()
 def draw_network(
     neurons: Neurons,
@@ -149,14 +170,14 @@ def draw_network(
     law: str,
     entries: str = "new",
     bandwidth: float | Sequence[float] | None = None,
-    components: Sequence[int] = (2, 4, 8),
+    mixtures: Sequence[laws.Mixture] | None = None,
     seed: int = 0,
 ) -> MLP:
     """A network of hidden width M = `width` whose neurons are drawn by `law`.
 
     law : of `LAWS`; "smoothed" takes `bandwidth`, one or one a layer, None for the held-out one;
-    "mixture" the number of `components` of smallest BIC. entries : own parts of the matrices
-    between hidden layers, "new" or those of the copied neurons ("copied", for law "copies" alone).
+    "mixture" takes `mixtures`, one a layer, None for `fitted_mixtures`. entries : own parts of the
+    matrices between hidden layers, "new" or, for the law "copies", "copied" with their neurons.
 
     Raises ValueError naming the argument and its value.
     """
@@ -168,6 +189,12 @@ def draw_network(
     if bandwidth is not None and law != "smoothed":
         raise ValueError(f"bandwidth is of the law 'smoothed', got {bandwidth!r} for {law!r}")
     generator = torch.Generator().manual_seed(seed_of("seed", seed))
+    if mixtures is not None and law != "mixture":
+        raise ValueError(f"mixtures are of the law 'mixture', got some for {law!r}")
+    if law == "mixture":
+        mixtures = fitted_mixtures(neurons) if mixtures is None else list(mixtures)
+        if len(mixtures) != len(neurons.layers):
+            raise ValueError(f"mixtures must be one for each of {len(neurons.layers)} layers")
     if law == "smoothed":
         given = bandwidths(neurons) if bandwidth is None else bandwidth
         hs = [given] * len(neurons.layers) if isinstance(given, (int, float)) else list(given)
@@ -181,9 +208,9 @@ def draw_network(
         elif law == "independent":
             layers.append(laws.independent(sample, m, generator=generator))
         elif law == "mixture":
-            found = laws.mixture(sample[:, :joint], components=components, seed=seed)
+            assert mixtures is not None
             new = laws.smoothed(sample, m, bandwidth=math.inf, joint=0, generator=generator)
-            new[:, :joint] = found.draw(m, generator=generator)
+            new[:, :joint] = mixtures[place].draw(m, generator=generator)
             layers.append(new)
         else:
             h = math.inf if law == "normal" else hs[place]

@@ -12,7 +12,13 @@ from torch.nn.functional import cross_entropy
 
 from rclib.nets.mlp import MLP
 from rclib.resizing import laws
-from rclib.resizing.new_neurons import Neurons, bandwidths, draw_network, neurons_of
+from rclib.resizing.new_neurons import (
+    Neurons,
+    bandwidths,
+    draw_network,
+    fitted_mixtures,
+    neurons_of,
+)
 from rclib.rowcolumn.transfer import IndexMaps, gather
 from rclib.training.classifier import make_step
 
@@ -161,5 +167,10 @@ def test_errors_name_the_argument() -> None:
         draw_network(found, 9, law="normal", bandwidth=1.0)
     with pytest.raises(ValueError, match="one for each of 2 layers"):
         draw_network(found, 9, law="smoothed", bandwidth=[1.0])
+    fitted = fitted_mixtures(found)
+    with pytest.raises(ValueError, match="mixtures are of the law 'mixture'"):
+        draw_network(found, 9, law="normal", mixtures=fitted)
+    with pytest.raises(ValueError, match="one for each of 2 layers"):
+        draw_network(found, 9, law="mixture", mixtures=fitted[:1])
     with pytest.raises(ValueError, match="bandwidth must not be negative"):
         draw_network(found, 9, law="smoothed", bandwidth=-math.pi)

@@ -22,7 +22,7 @@ from rclib.experiments.beyond import networks
 from rclib.nets.mlp import MLP
 from rclib.nets.stack import stack
 from rclib.resizing import laws
-from rclib.resizing.new_neurons import bandwidths, draw_network, neurons_of
+from rclib.resizing.new_neurons import bandwidths, draw_network, fitted_mixtures, neurons_of
 from rclib.runs import sweep
 from rclib.runs.store import Arrays
 from rclib.training.stacked import epoch_batches, train_stack
@@ -39,6 +39,7 @@ _SOURCE = {
 TINY = {
     "drawn_run": {
         "source": _SOURCE, "epoch": 1, "width": 8, "directions": 2, "products": 2, "draws": 2,
+        "further": 1,
         "arms": [
             {"law": "copies", "entries": "copied"}, {"law": "smoothed"}, {"law": "mixture"},
             {"law": "smoothed", "bandwidth": 0.5}, {"law": "normal"}, {"law": "independent"},
@@ -70,23 +71,28 @@ def drawn_run(
     products: int,
     arms: Sequence[Mapping[str, Any]],
     draws: int,
+    further: int,
 ) -> Arrays:
-    """Stored run: all arms from one network, tested untrained and after one epoch.
+    """Stored run: all arms from one network, tested untrained and after `further` epochs.
 
     source : a `train_network` run that kept all weights of epoch 0 and of `epoch`. arms : each
     the arguments of `draw_network`; all see the batches of the epoch in one order. Returns `zero`
-    (A,), test losses right after, means over `draws`; `after` (A,), of the first draw after an
-    epoch; `bandwidth` and `silverman` (2,), by hidden layer; `components` (2,) of the mixture.
+    (A,), test losses right after, means over `draws`; `after` (A,), of the first draw after those
+    epochs; `bandwidth` and `silverman` (2,), by hidden layer; `components` (2,) of the mixture.
     """
     seed = int(source["seed"])
     model, start = (networks.network_at(data, source, e) for e in (epoch, 0))
     neurons = neurons_of(
         model, start, data.x_train[:AXES_FROM], directions=directions, products=products
     )
-    held_out = bandwidths(neurons)
+    held_out, mixtures = bandwidths(neurons), fitted_mixtures(neurons, seed=seed)
 
     def drawn(arm: Mapping[str, Any], draw: int) -> MLP:
-        known = {**arm, "bandwidth": held_out} if arm == {"law": "smoothed"} else arm
+        known: dict[str, Any] = dict(arm)
+        if arm["law"] == "smoothed":
+            known.setdefault("bandwidth", held_out)
+        elif arm["law"] == "mixture":
+            known["mixtures"] = mixtures
         return draw_network(neurons, width, seed=seed * 100 + draw, **known)
 
     zero = np.zeros((draws, len(arms)))
@@ -101,7 +107,7 @@ def drawn_run(
         stack(models),
         epoch_batches(data.x_train, data.y_train, batch_size=size, seeds=[seed + 1] * len(arms)),
         cross_entropy,
-        steps=-(-len(data.x_train) // size),
+        steps=further * -(-len(data.x_train) // size),
         lr=source["lr"],
         factors=model.like(width).lr_factors(),
     )
@@ -110,8 +116,7 @@ def drawn_run(
         one.load_state_dict(after.member(place))
         with torch.no_grad():
             losses.append(float(cross_entropy(one(data.x_test), data.y_test)))
-    parts = list(zip(neurons.layers, neurons.joint, strict=True))
-    mixtures = [laws.mixture(layer[:, :q], seed=seed * 100) for layer, q in parts]
+    parts = zip(neurons.layers, neurons.joint, strict=True)
     return {
         "zero": zero.mean(0),
         "after": np.array(losses),
@@ -134,20 +139,23 @@ def sweep_drawn(
     products: int,
     fixed: Sequence[float],
     draws: int,
+    further: int = 1,
 ) -> pd.DataFrame:
     """All arms of all networks: one row a parametrisation, seed and arm.
 
     rates : parametrisation -> learning rate. fixed : bandwidths beside the held-out one.
-    Columns: parametrization, seed, arm, h (mean over layers; NaN where there is none), start (test
-    loss of the source before training), source and native (of the source and of a network of width
-    M at the transfer), zero (right after), source_after, native_after, after (an epoch later).
+    further : epochs after the transfer. Columns: parametrization, seed, N, arm, h (mean over
+    layers; NaN where there is none), start (test loss of the source before training), source and
+    native (of the source and of a network of width M at the transfer), zero (right after),
+    source_after, native_after, after (`further` epochs later), silverman, components (means over
+    layers).
     """
-    arms = arms_of(fixed)
+    arms, last = arms_of(fixed), epochs + further
     keys = [(name, seed) for name in rates for seed in seeds]
     sources, natives = (
         [
             networks.configuration(
-                parametrization=name, start="zero mean", width=n, seed=seed, epochs=epochs + 1,
+                parametrization=name, start="zero mean", width=n, seed=seed, epochs=last,
                 lr=rates[name], batch_size=batch_size, snapshots=snapshots, keep=keep,
             )
             for name, seed in keys
@@ -161,6 +169,7 @@ def sweep_drawn(
             {
                 "source": source, "epoch": epochs, "width": width, "directions": directions,
                 "products": products, "arms": list(arms.values()), "draws": draws,
+                "further": further,
             }
             for source in sources
         ],
@@ -174,6 +183,7 @@ def sweep_drawn(
         held_out = float(run["bandwidth"].mean())
         hs = [_bandwidth(arm, held_out) for arm in arms.values()]
         frame = pd.DataFrame({"parametrization": name, "seed": seed, "arm": list(arms), "h": hs})
+        frame.insert(2, "N", source_width)
         frame["start"], frame["source"], frame["source_after"] = own[0], own[epochs], own[-1]
         frame["native"], frame["native_after"] = native[epochs], native[-1]
         frame["zero"], frame["after"] = run["zero"], run["after"]
@@ -190,7 +200,7 @@ def _bandwidth(arm: Mapping[str, Any], held_out: float) -> float:
 
 def lost(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with what each arm loses, in shares of the source's progress start - source:
-    `lost` right after and `lost_after` one epoch later, both against the source."""
+    `lost` right after and `lost_after` further training, both against the source."""
     progress = frame.start - frame.source
     return frame.assign(
         lost=(frame.zero - frame.source) / progress,
@@ -212,7 +222,8 @@ def curve(frame: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds, with standard errors: parametrization, arm, h, lost, lost_error,
     lost_after, lost_after_error. frame : of `lost`."""
     by = frame.groupby(["parametrization", "arm"], sort=False)
-    found = by[["h", "lost", "lost_after"]].mean()
+    found = by[["lost", "lost_after"]].mean()
+    found.insert(0, "h", by.h.agg(lambda values: float(np.mean(values))))  # pandas': inf - inf
     for column in ("lost", "lost_after"):
         found[f"{column}_error"] = by[column].sem()
     return found.reset_index()
