@@ -109,7 +109,7 @@ def step_rule(
     def adam(
         theta: State, memory: State, g: State, tau: State | None, moved: State, dg: State
     ) -> None:
-        t = memory["t"] = memory.get("t", torch.zeros(())) + 1
+        t = memory["t"] = memory.get("t", torch.zeros((), dtype=torch.float64)) + 1
         first, second = (1 - beta**t for beta in BETAS)
         for name in theta:
             m, v = memory.get(f"m/{name}", 0.0 * g[name]), memory.get(f"v/{name}", 0.0 * g[name])
