@@ -10,21 +10,22 @@ network is the same to first order in ε, and the distance δ of a pair follows 
 with φ_t(θ) the potential of a neuron: the loss to first order in what one more neuron θ sends, the
 signals that reach it and the errors above it being those of the network. The Gauss-Newton part of
 the Hessian, which holds the outputs, drops out for such a pair: only the errors, through ∇²φ, move
-twins apart. `twin_run` follows δ through the same batches by forward derivatives (for Adam with
-those of its means), and beside it a network with a small ε.
+twins apart. `twin_run` follows δ through the same batches, with the Hessian's products with it
+(for Adam with the derivatives of its means), and beside it a network with a small ε.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad_and_value, jvp
+from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from rclib.data.images import Dataset
@@ -36,7 +37,16 @@ from rclib.runs import sweep
 from rclib.runs.store import Arrays
 from rclib.training.stacked import epoch_orders
 
-__all__ = ["TINY", "duplicated", "growth", "pair_noise", "step_rule", "sweep_twins", "twin_run"]
+__all__ = [
+    "TINY",
+    "duplicated",
+    "gradients",
+    "growth",
+    "pair_noise",
+    "step_rule",
+    "sweep_twins",
+    "twin_run",
+]
 
 State = dict[str, Tensor]
 BETAS, EPS = (0.9, 0.999), 1e-8
@@ -173,12 +183,11 @@ def twin_run(
     found: dict[str, list[Any]] = {
         key: [] for key in ("distance", "predicted", "unlike", "exact", "loss", "step")
     }
-    gradient = grad_and_value(loss)
     for t in range(steps + 1):
         if t % every == 0:
-            hidden, along, *_ = jvp(lambda p: _hidden_units(model, p, probe), (theta,), (tau,))
+            hidden, along = _hidden_units(model, theta, probe, tau)
             found["predicted"].append([noise * _apart(h) for h in along])
-            found["distance"].append([_apart(h) for h in _hidden_units(model, noisy, probe)])
+            found["distance"].append([_apart(h) for h in _hidden_units(model, noisy, probe)[0]])
             found["unlike"].append([_unlike(h) for h in hidden])
             found["exact"].append(_largest(model, theta))
             found["loss"].append(float(loss(theta, torch.arange(n_train))))
@@ -186,20 +195,42 @@ def twin_run(
         if t == steps:
             break
         places = batch(t)[0]
-        g, dg, *_ = jvp(lambda p, b=places: gradient(p, b)[0], (theta,), (tau,))
+        g, dg = gradients(partial(loss, places=places), theta, tau)
         rule(theta, memory, g, tau, moved, dg)
-        rule(noisy, own, gradient(noisy, places)[0], None, {}, {})
+        g, _ = gradients(partial(loss, places=places), noisy)
+        rule(noisy, own, g, None, {}, {})
     return {name: np.array(rows) for name, rows in found.items()}
 
 
-def _hidden_units(model: MLP, parameters: State, x: Tensor) -> list[Tensor]:
-    """Activations (n, 2N) of every hidden layer."""
-    kept = []
-    h = x
+def gradients(
+    loss: Callable[[State], Tensor], theta: State, along: State | None = None
+) -> tuple[State, State]:
+    """(gradient, Hessian times `along`) of a loss; the second is empty without `along`."""
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in theta.items()}
+    wanted = list(leaves.values())
+    first = torch.autograd.grad(loss(leaves), wanted, create_graph=along is not None)
+    g = {name: tensor.detach() for name, tensor in zip(leaves, first, strict=True)}
+    if along is None:
+        return g, {}
+    parts = [(one * along[name]).sum() for name, one in zip(leaves, first, strict=True)]
+    second = torch.autograd.grad(torch.stack(parts).sum(), wanted)
+    return g, dict(zip(leaves, second, strict=True))
+
+
+def _hidden_units(
+    model: MLP, parameters: State, x: Tensor, along: State | None = None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Activations (n, 2N) of every hidden layer, and their derivatives along a direction."""
+    hs, dhs = [x], [torch.zeros_like(x)]
     for layer in range(1, model.depth):
-        z = model.multiplier(layer) * (h @ parameters[f"W{layer}"].t()) + parameters[f"B{layer}"]
-        kept.append(h := ACTIVATIONS[model.activation](z))
-    return kept
+        weight, bias, scale = parameters[f"W{layer}"], f"B{layer}", model.multiplier(layer)
+        z = (scale * hs[-1] @ weight.t() + parameters[bias]).requires_grad_()
+        h = ACTIVATIONS[model.activation](z)
+        if along is not None:
+            dz = scale * (dhs[-1] @ weight.t() + hs[-1] @ along[f"W{layer}"].t()) + along[bias]
+            dhs.append(torch.autograd.grad(h.sum(), z)[0] * dz)
+        hs.append(h.detach())
+    return hs[1:], dhs[1:]
 
 
 def _apart(h: Tensor) -> float:
