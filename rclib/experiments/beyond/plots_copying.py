@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rclib.plots.drawing import redrawable
 from rclib.plots.style import WIDTH, Look, looks, shown
 
-__all__ = ["bandwidth_curves", "twin_curves"]
+__all__ = ["bandwidth_curves", "twin_curves", "width_curves"]
 
 _OTHERS = {"copies": "RC\nsampling", "mixture": "mixture", "independent": "independent\ncolumns"}
 
@@ -48,7 +48,6 @@ def bandwidth_curves(curve: pd.DataFrame) -> Figure:
             _points(row[1], others, column, np.arange(len(others)) + shift, look, line=False)
         for panel in row:
             panel.axhline(0, color="0.3", lw=0.8, ls=":")
-            panel.set_yscale("symlog", linthresh=1.0, linscale=0.5)
         row[0].set_ylabel(f"lost, percent of the progress\n{title}")
     names = ["0\n(copies)", *(arm.removeprefix("h = ") for arm in smooth[1:-1]), "∞\n(normal)"]
     panels[1, 0].set_xticks(range(len(smooth)), names)
@@ -75,25 +74,53 @@ def _points(
 
 
 @redrawable
-def twin_curves(frame: pd.DataFrame, *, noise: float) -> Figure:
-    """Distance of twins over that of unlike neurons, and the training loss, against the steps.
+def width_curves(by_width: pd.DataFrame) -> Figure:
+    """What is lost right after the transfer against the width of the source, a line an arm.
 
-    frame : optimizer, seed, step, distance, predicted, unlike, exact, loss. Means over seeds.
+    by_width : N, arm, mean, sem (shares of the progress).
+    """
+    figure, panel = plt.subplots(figsize=(0.6 * WIDTH, 2.7))
+    arms = [arm for arm in dict.fromkeys(by_width.arm) if not arm.startswith("h = ")]
+    for name, look in looks([arm for arm in arms if arm not in ("copies", "independent")]).items():
+        part = by_width[by_width.arm == name]
+        panel.errorbar(
+            part.N, 100 * part["mean"], 200 * part["sem"], capsize=2, lw=1, ms=4,
+            color=look["color"], marker=look["marker"], ls=look["linestyle"], label=name,
+        )  # fmt: skip
+    widths = sorted(by_width.N.unique())
+    panel.set_xscale("log")
+    panel.set_xticks(widths, [f"{n:g}" for n in widths])
+    panel.xaxis.minorticks_off()
+    panel.axhline(0, color="0.3", lw=0.8, ls=":")
+    panel.set(xlabel="source width N", ylabel="lost, percent of the progress")
+    panel.legend(fontsize=6)
+    return figure
+
+
+@redrawable
+def twin_curves(frame: pd.DataFrame, *, noise: float) -> Figure:
+    """Distance of twins over that of unlike neurons, its growth, and the training loss, by step.
+
+    frame : optimizer, seed, step, distance, predicted, unlike, loss. Means over seeds; dots are
+    measured, lines the linearised update.
     """
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(WIDTH, 2.7))
     for name, look in looks(list(dict.fromkeys(frame.optimizer))).items():
         mean = frame[frame.optimizer == name].groupby("step").mean(numeric_only=True)
-        left.plot(mean.index, mean.distance / mean.unlike, label=name, **{**look, "linestyle": ""})
-        left.plot(mean.index, mean.predicted / mean.unlike, color=look["color"], lw=1)
-        middle.plot(mean.index, np.maximum(mean.exact, 1e-17), label=name, **look)
+        dots: Look = {**look, "linestyle": ""}
+        for panel, over in ((left, mean.unlike), (middle, mean.distance.iloc[0])):
+            panel.plot(mean.index, mean.distance / over, label=name, **dots)
+            panel.plot(mean.index, mean.predicted / over, color=look["color"], lw=1)
         right.plot(mean.index, mean.loss, label=name, **look)
-    left.axhline(1.0, color="0.3", lw=0.8, ls=":")
-    left.annotate("unlike neurons", (0.02, 1.0), xycoords=("axes fraction", "data"), va="bottom",
-                  fontsize=6)  # fmt: skip
-    left.set(yscale="log", xlabel="step", title=f"noise {noise:g} (line: linearised)",
-             ylabel="distance of twins / of others")  # fmt: skip
-    middle.set(yscale="log", xlabel="step", ylabel="largest difference / spread",
-               title="no noise: rounding alone")  # fmt: skip
+    for panel, text in ((left, "unlike neurons"), (middle, "as at the start")):
+        panel.axhline(1.0, color="0.3", lw=0.8, ls=":")
+        panel.annotate(
+            text, (0.98, 1.0), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+            fontsize=6,
+        )  # fmt: skip
+    left.set(yscale="log", xlabel="step", ylabel="distance of twins / of others")
+    left.set_title(f"noise {noise:g}")
+    middle.set(xlabel="step", ylabel="distance / at the start", title="growth")
     right.set(xlabel="step", ylabel="training loss", title="loss")
-    left.legend(fontsize=6)
+    left.legend(fontsize=6, loc="center right", title="line: linearised", title_fontsize=6)
     return figure

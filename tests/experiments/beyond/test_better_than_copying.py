@@ -117,3 +117,11 @@ def test_curve_and_its_figure() -> None:
     assert 2 < np.min(star.get_xdata()) < 3
     assert plots_copying._place(0.25, [0.0, 0.25, 1.0, math.inf]) == 1
     plt.close(figure)
+
+
+def test_figure_of_source_widths() -> None:
+    rows = [(n, arm, 1 / n, 0.01) for n in (8, 16) for arm in experiment.arms_of([0.25])]
+    figure = plots_copying.width_curves(pd.DataFrame(rows, columns=["N", "arm", "mean", "sem"]))
+    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert texts == ["copies, new entries", "normal", "held-out h", "mixture"]
+    plt.close(figure)
