@@ -122,6 +122,6 @@ def test_curve_and_its_figure() -> None:
 def test_figure_of_source_widths() -> None:
     rows = [(n, arm, 1 / n, 0.01) for n in (8, 16) for arm in experiment.arms_of([0.25])]
     figure = plots_copying.width_curves(pd.DataFrame(rows, columns=["N", "arm", "mean", "sem"]))
-    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    _, texts = figure.axes[0].get_legend_handles_labels()
     assert texts == ["copies, new entries", "normal", "held-out h", "mixture"]
     plt.close(figure)
