@@ -14,6 +14,7 @@ from rclib.nets.mlp import MLP
 from rclib.resizing import laws
 from rclib.resizing.new_neurons import (
     Neurons,
+    _assembled,
     bandwidths,
     draw_network,
     fitted_mixtures,
@@ -174,3 +175,26 @@ def test_errors_name_the_argument() -> None:
         draw_network(found, 9, law="mixture", mixtures=fitted[:1])
     with pytest.raises(ValueError, match="bandwidth must not be negative"):
         draw_network(found, 9, law="smoothed", bandwidth=-math.pi)
+
+
+@pytest.mark.parametrize("width", [48, 192])
+def test_own_parts_are_noise_under_mf_and_belong_to_the_neurons_under_mup(width: int) -> None:
+    """Every neuron kept, new own parts alone: under MF they average out, like 1/N; under μP their
+    sum over a row is of order one at every width, and what a neuron sends is fitted to it."""
+    x, y = inputs()
+    lost = {}
+    for parametrization in ("MF", "muP"):
+        model, start = trained(parametrization, width=width)
+        found = neurons_of(model, start, x, directions=5, products=8)
+        e = found.own[0]
+        places = torch.randint(e.numel(), e.shape, generator=torch.Generator().manual_seed(1))
+        new = _assembled(found, width, found.layers, [e.flatten()[places]], copied=False)
+        same = _assembled(found, width, found.layers, [e], copied=True)
+        with torch.no_grad():
+            begin, own, kept, after = (
+                float(cross_entropy(m(x), y)) for m in (start, model, same, new)
+            )
+        assert kept == pytest.approx(own, abs=1e-5)
+        lost[parametrization] = (after - own) / (begin - own)
+    assert lost["MF"] < 0.01
+    assert lost["muP"] > 0.04
