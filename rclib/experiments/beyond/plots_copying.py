@@ -112,12 +112,12 @@ def twin_curves(frame: pd.DataFrame, *, noise: float) -> Figure:
             panel.plot(mean.index, mean.distance / over, label=name, **dots)
             panel.plot(mean.index, mean.predicted / over, color=look["color"], lw=1)
         right.plot(mean.index, mean.loss, label=name, **look)
-    for panel, text in ((left, "unlike neurons"), (middle, "as at the start")):
+    for panel in (left, middle):
         panel.axhline(1.0, color="0.3", lw=0.8, ls=":")
-        panel.annotate(
-            text, (0.98, 1.0), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-            fontsize=6,
-        )  # fmt: skip
+    left.annotate(
+        "unlike neurons", (0.98, 1.0), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+        fontsize=6,
+    )  # fmt: skip
     left.set(yscale="log", xlabel="step", ylabel="distance of twins / of others")
     left.set_title(f"noise {noise:g}")
     middle.set(xlabel="step", ylabel="distance / at the start", title="growth")
