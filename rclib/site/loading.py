@@ -13,6 +13,7 @@ from typing import Any
 from rclib import paths
 from rclib.site.content import (
     BEYOND,
+    KEPT,
     KINDS,
     ClaimRow,
     Figure,
@@ -136,6 +137,8 @@ def _variants(notebook: Notebook, problems: list[str]) -> dict[str, dict[str, Va
                     f"run `make figures PROFILE={profile}`"
                 )
                 continue
+            if (kept := folder / f"{name}.{KEPT}").is_file():
+                files[KEPT] = kept
             # What a link leads to may be any file of this machine: the site would publish it.
             link = next((path for path in (folder, *files.values()) if path.is_symlink()), None)
             if link:
