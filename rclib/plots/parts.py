@@ -214,7 +214,10 @@ def _along(panel: Panel, text: str, x: np.ndarray, y: np.ndarray) -> None:
     assert best is not None
     # At a place among the data, so that it stays beside the line when the ranges change.
     place = panel.transData.inverted().transform(panel.transAxes.transform(best[1]))
-    panel.text(*place, text, ha="center", va="center", size=SMALL, color=GREY, path_effects=_HALO)
+    panel.text(
+        place[0], place[1], text, ha="center", va="center", size=SMALL, color=GREY,
+        path_effects=_HALO,
+    )  # fmt: skip
 
 
 def _covered(lines: np.ndarray, middle: tuple[float, float], size: tuple[float, float]) -> float:
