@@ -311,9 +311,10 @@ def leading_first(profiles: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(profiles, key=lambda profile: place.get(profile, 1)))
 
 
-def paper_of_claim(source: str, notebook_paper: str, known: Iterable[str]) -> str:
-    """Id of the paper of a claim's source, e.g. "A, Figure 4.1" or "beyond the paper"."""
+def paper_of_claim(source: str, owner: str, known: Iterable[str]) -> str:
+    """Id of the paper of a claim's source, e.g. "A, Figure 4.1" or "beyond the paper"; `owner`
+    where the source names none."""
     identity, comma, _ = source.partition(",")
     if comma and identity in known:
         return identity
-    return BEYOND if source.startswith(BEYOND) else notebook_paper
+    return BEYOND if source.startswith(BEYOND) else owner

@@ -158,6 +158,15 @@ def _shares(
     return {(n, c["key"]): share for (n, c), share in zip(pairs, shares, strict=True)}
 
 
+def _owner(notebook: Notebook, claim: Mapping[str, Any], papers: Papers) -> str:
+    """The paper one of whose items has this claim, as in replication.md, or BEYOND: a control of
+    ours is none of the paper's claims."""
+    for paper in papers.papers:
+        if any(item.notebook == notebook.name and item.owns(claim) for item in paper.items):
+            return paper.id
+    return BEYOND
+
+
 def _claims(
     notebook: Notebook, papers: Papers, shares: Mapping[str, Mapping[tuple[str, str], str]]
 ) -> list[ClaimRow]:
@@ -186,7 +195,7 @@ def _claims(
                 notebook=notebook.name,
                 key=key,
                 source=lead["paper"],
-                paper=paper_of_claim(lead["paper"], notebook.paper, known),
+                paper=paper_of_claim(lead["paper"], _owner(notebook, lead, papers), known),
                 statement=lead["statement"],
                 quantity=lead["quantity"],
                 criterion=lead["criterion"],
