@@ -36,6 +36,7 @@ __all__ = [
     "json_text",
     "layout_text",
     "left_out_text",
+    "named_before",
     "open_source",
     "opened",
     "plain",
@@ -154,20 +155,31 @@ def given_sizes(texts: Sequence[str]) -> dict[str, int]:
     return sizes
 
 
+def named_before(arguments: argparse.Namespace) -> tuple[str, str | None, str | None] | None:
+    """What `--against` names, with its revision and key; None without it. Raises ValueError for a
+    revision or key of nothing."""
+    against = getattr(arguments, "against", None)
+    more = getattr(arguments, "against_revision", None), getattr(arguments, "against_key", None)
+    if against is not None:
+        return (against, *more)
+    if more != (None, None):
+        raise ValueError("--against-revision and --against-key need --against BEFORE")
+    return None
+
+
 def open_source(arguments: argparse.Namespace) -> Checkpoint:
     """The checkpoint that the arguments name, or its change against another one; what was chosen
     in it is said."""
     from rclib.checkpoints.opening import open_checkpoint
 
+    named = named_before(arguments)
     checkpoint = open_checkpoint(arguments.source, revision=arguments.revision, key=arguments.key)
     _say(checkpoint)
-    if getattr(arguments, "against", None) is None:
+    if named is None:
         return checkpoint
     from rclib.inspection.change import Change
 
-    before = open_checkpoint(
-        arguments.against, revision=arguments.against_revision, key=arguments.against_key
-    )
+    before = open_checkpoint(named[0], revision=named[1], key=named[2])
     _say(before)
     return Change(checkpoint, before, owns=True)
 
