@@ -38,7 +38,7 @@ _PLAN = {
 _GROUP = {"group": [{"seed": 0}, {"seed": 1}], "parametrization": "muP", "plan": _PLAN}
 TINY = {
     "mlp_run": {
-        "lr": 0.1, "batch_size": 16, "n_train": 48, "n_test": 32, "pool": 1, **_GROUP,
+        "lr": 0.1, "batch_size": 16, "n_train": 48, "n_test": 20, "pool": 1, **_GROUP,
     },
     "gpt_run": {
         "lr": 0.01, "batch_size": 4, "blocks": 2, "context": 8, "head_size": 4, "warmup": 1,
