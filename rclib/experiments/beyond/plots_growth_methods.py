@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
 
 from rclib.plots.drawing import redrawable
 from rclib.plots.style import WIDTH, looks, shown
@@ -45,9 +46,12 @@ def compute_curves(curves: pd.DataFrame) -> Figure:
                 panel.plot(one["all"], one.loss, label=shown(str(method)), ms=2.5, **own)
             panel.set(title=f"{shown(name)}, {kind}", xlabel="operations, sources included")
             panel.set_ylabel("test loss" if j == 0 else "")
-            if not part.empty:
-                low = part.loss.min()
-                panel.set_ylim(low - 0.04 * (part.loss.median() - low), None)
+            panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+            panel.xaxis.set_major_locator(MaxNLocator(4))
+            grown = part[part.method.isin(CURVES) & ~part.method.isin(LOOK_OF)].loss
+            if len(grown):  # the first steps from scratch would flatten all the rest
+                low, top = part.loss.min(), grown.max()
+                panel.set_ylim(low - 0.05 * (top - low), top + 0.15 * (top - low))
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=6.5)
     return figure
@@ -97,6 +101,10 @@ def method_points(growths: pd.DataFrame, gains: pd.DataFrame) -> Figure:
             panel.tick_params(axis="x", labelsize=6)
             if column == "lost":
                 panel.set_xscale("symlog", linthresh=0.1)
+                low, high = panel.get_xlim()
+                ticks = [x for x in (-1.0, -0.1, 0.0, 0.1, 1.0, 10.0) if low <= x <= high]
+                panel.set_xticks(ticks, [f"{x:g}" for x in ticks])
+                panel.xaxis.set_minor_locator(NullLocator())
                 panel.set_ylabel(kind)
     panels[0, 3].legend(fontsize=6, loc="center")
     return figure
