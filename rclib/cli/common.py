@@ -45,6 +45,7 @@ __all__ = [
     "report",
     "table_text",
     "words_text",
+    "write_start",
     "write_table",
 ]
 
@@ -200,25 +201,41 @@ def opened(arguments: argparse.Namespace) -> Iterator[tuple[Checkpoint, Layout]]
     sizes = given_sizes(arguments.size)
     family = families.read_family(arguments.axes) if arguments.axes else None
     with open_source(arguments) as checkpoint:
-        layout = families.layout(
-            checkpoint.tensors, checkpoint.config, family=family, sizes=sizes, partial=True
-        )
+        try:
+            layout = families.layout(
+                checkpoint.tensors, checkpoint.config, family=family, sizes=sizes, partial=True
+            )
+        except families.SizesError:
+            raise
+        except families.FamilyError as error:
+            if arguments.write_table is None or family is not None:
+                raise
+            raise families.FamilyError(write_start(arguments.write_table, checkpoint)) from error
         write_table(arguments.write_table, layout, checkpoint)
         layout.check_blocks(arguments.block)
         yield checkpoint, layout
 
 
-def write_table(path: str | None, layout: Layout | None, checkpoint: Checkpoint) -> None:
-    """The table that is used, as a file to edit; ValueError where there is none."""
+def write_table(path: str | None, layout: Layout, checkpoint: Checkpoint) -> None:
+    """The table that is used, as a file to edit."""
     from rclib.families.infer import table_text
     from rclib.files.atomic import write_atomically
 
-    if path is None:
-        return
-    if layout is None or layout.table is None:
-        raise ValueError(f"--write-table {path}: no table fits, and none can be inferred")
-    text = table_text(layout.table, checkpoint.tensors, inferred=layout.inferred)
-    write_atomically(Path(path), text.encode())
+    if path is not None and layout.table is not None:
+        text = table_text(layout.table, checkpoint.tensors, inferred=layout.inferred)
+        write_atomically(Path(path), text.encode())
+
+
+def write_start(path: str, checkpoint: Checkpoint) -> str:
+    """Write a table to begin with where none fits and none can be inferred; a line that says so."""
+    from rclib.families.infer import start_text
+    from rclib.files.atomic import write_atomically
+
+    write_atomically(Path(path), start_text(checkpoint.tensors).encode())
+    return (
+        f"no table fits {checkpoint.source} and none can be inferred; {path} now has a row for "
+        "every tensor: give axes over the same neurons one name, and pass the file as --axes"
+    )
 
 
 def layout_text(layout: Layout) -> str:
