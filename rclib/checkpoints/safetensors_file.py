@@ -253,7 +253,7 @@ def _check_entry(
 
 def _has_offsets(entry: Any) -> bool:
     offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
-    return _naturals(offsets) and len(offsets) == 2
+    return isinstance(offsets, list) and _naturals(offsets) and len(offsets) == 2
 
 
 def _naturals(value: Any) -> bool:
