@@ -156,8 +156,8 @@ def profile_spikes(
     def levels(e: float) -> Floats:
         """Eigenvalues of Θ M₁ Θ M₂, ascending: all grow with |e|."""
         z, f = float(real.z(e)), real.f(e)
-        first = np.einsum("ik,i,il->kl", u, rows / (z + rows * f), u, optimize=True)
-        second = np.einsum("jk,j,jl->kl", w, columns / (1 + columns * e), w, optimize=True)
+        first = (u * (rows / (z + rows * f))[:, None]).T @ u
+        second = (w * (columns / (1 + columns * e))[:, None]).T @ w
         values, vectors = np.linalg.eigh(second)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         return np.asarray(np.linalg.eigvalsh(root.T @ first @ root))  # √z · √z / z = 1

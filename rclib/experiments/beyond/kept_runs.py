@@ -104,7 +104,8 @@ def transfer_run(
     ks_shape (T,), distance of the bulk to the prediction, to Marchenko-Pastur of the same shape and
     mean square with the zeros, and without them at the shape of the rows and columns drawn; x,
     below (T, p), the predicted bulk; untrained (T, N), eigenvalues of the start under the same map.
-    Of the source: start_values, trained_values (N,), start_loss, own_loss, own_tied, own_means ().
+    Of the source: start_values, trained_values (N,), start_loss, own_loss, own_tied, own_means,
+    aligned ().
     """
     model = networks.network_at(data, source, source["epochs"])
     names = ("parametrization", "start", "width", "seed")
@@ -138,10 +139,18 @@ def transfer_run(
     return {
         **out,
         **own,
+        "aligned": np.asarray(_aligned(W0, products_)),
         "start_loss": np.asarray(_loss(begin, data)),
         "start_values": esd(W0),
         "trained_values": esd(W),
     }
+
+
+def _aligned(start: np.ndarray, products: tuple[np.ndarray, np.ndarray, np.ndarray]) -> float:
+    """u S v for the leading outer product θ u vᵀ, S the start without mean in units of its standard
+    deviation: of order one where the start is independent of them, as the prediction takes it."""
+    u, _, v = products
+    return float(abs(u[:, 0] @ (start - start.mean()) @ v[:, 0]) / start.std())
 
 
 def _gathered(model: MLP, maps: IndexMaps) -> dict[str, torch.Tensor]:

@@ -40,7 +40,7 @@ def kept_panels(
     panels[0, 0].legend(fontsize=5.5, loc="upper left", handlelength=1.4)
     top = max(panel.get_ylim()[1] for panel in panels[0])
     for panel in panels[0]:
-        panel.set_ylim(0, 1.25 * top)
+        panel.set_ylim(0, 1.35 * top)
     _distances(panels[1, 0], table, width)
     _alphas(panels[1, 1], table, width)
     _kept(panels[1, 2], kept)
@@ -103,7 +103,7 @@ def _alphas(panel: Axes, table: pd.DataFrame, width: int) -> None:
     noise = table.groupby("M").alpha_noise.mean()
     panel.plot(noise.index, noise, color="0.3", ls=":", lw=1)
     panel.annotate(
-        "noise of this shape", (noise.index[-1], noise.iloc[-1]), (0, 3), ha="right",
+        "noise of this shape", (noise.index[-1], noise.iloc[-1]), (0, 5), ha="right",
         textcoords="offset points", fontsize=6, color="0.3",
     )  # fmt: skip
     panel.set(ylabel="α (Hill)", title="α: line predicted, bar source")

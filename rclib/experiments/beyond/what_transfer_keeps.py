@@ -47,7 +47,8 @@ def measurements(
     arms : name -> parametrization, start and lr. Columns: arm, seed, M, r1; alpha (Hill) after,
     alpha_start, alpha_source (before training and before transfer), alpha_noise (independent
     entries M x M); zeros, zeros_expected (of the larger of two sides), zeros_side; identity, rank,
-    distinct; loss, lost (share of the progress), tied, tied_left (share of the source's R²), means.
+    distinct; loss, lost (share of the progress), tied, tied_left (share of the source's R²), means,
+    aligned (of `kept_runs`).
     At the first rate alone, else NaN: alpha_predicted, alpha_untrained (the start, same map);
     spikes, seen, ks, ks_plain, ks_shape; spike_error, spike_plain, mean relative errors of the
     predicted spikes' singular values and of scaling the source's by c M / N (NaN without spikes).
@@ -98,6 +99,7 @@ def _rows(
                 "zeros": 1 - row["rank"] / m,
                 "zeros_expected": expected_zeros((n, n), (m, m)),
                 "zeros_side": expected_zeros((n, n), (m, m), columns_alone=True),
+                "aligned": float(run["aligned"]),
                 "lost": (row["loss"] - float(run["own_loss"])) / progress,
                 "tied_left": row["tied"] / float(run["own_tied"]),
             }

@@ -84,6 +84,13 @@ def test_a_run_is_the_transfer_itself(name: str) -> None:
             assert run["identity"][t, r] < 1e-12
         assert run["scale"][t] == pytest.approx(1.0 if name == "MF" else 24 / m)
         assert (run["predicted"][t] > 0).sum() == run["rank"][t, 0]
+    start = networks.build(
+        data, **{k: source[k] for k in ("parametrization", "start", "width", "seed")}
+    ).get_parameter("W2")
+    W, W0 = (m.detach().double().numpy() for m in (model.get_parameter("W2"), start))
+    u, _, vt = np.linalg.svd(W - W0 + W0.mean())
+    centred = (W0 - W0.mean()) / W0.std()
+    assert run["aligned"] == pytest.approx(abs(u[:, 0] @ centred @ vt[0]), rel=1e-9)
 
 
 @pytest.fixture
