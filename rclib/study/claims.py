@@ -325,8 +325,25 @@ class Claims:
         if not claim.partial:
             contract.check_count(key, len(found), claim.seeds)
         contract.check_finite(key, found, labels)
-        by_seed = dict(zip(labels, map(float, found), strict=True))
-        at, verdict = sequential.judged(key, claim.criterion, claim.looks, claim.seeds, by_seed)
+        return self._keep(claim, dict(zip(labels, map(float, found), strict=True)), note)
+
+    def follow(self, key: str, estimate: sequential.Estimate, *, note: str = "") -> str:
+        """`measure` for a claim with looks whose value is no mean over seeds, e.g. a slope.
+
+        estimate : (n, level) -> value, low and high from the first n of the declared seeds alone,
+        with an interval of this two-sided level. Raises ValueError for a claim without looks, one
+        that is `partial`, a callable that is none, and as `rclib.stats.sequential.follow`.
+        """
+        claim, note = self._open(key), text("note", note)
+        if claim.looks is None or claim.partial:
+            raise ValueError(f"claim {key!r} needs looks, and a value from every seed")
+        if not callable(estimate):
+            raise ValueError(f"estimate of {key!r} must be callable, got {brief(estimate)}")
+        return self._keep(claim, estimate, note)
+
+    def _keep(self, claim: Claim, found: dict[int, float] | sequential.Estimate, note: str) -> str:
+        """The look at which a claim stopped, as its row says it."""
+        at, verdict = sequential.judged(claim.key, claim.criterion, claim.looks, claim.seeds, found)
         claim.value, claim.low, claim.high = at.value, at.low, at.high
         claim.look, claim.level, claim.repeats = at.number, at.level, at.defined
         claim.note, claim.verdict = note, verdict
