@@ -13,7 +13,15 @@ from rclib.runs.store import Arrays
 from rclib.spectral.heavy_tails import noise_tail
 from rclib.spectral.power_law import METHODS
 
-__all__ = ["loss_share", "run_row", "spectrum_rows", "tail_rows", "undone"]
+__all__ = [
+    "largest_rate",
+    "loss_share",
+    "removed_rows",
+    "run_row",
+    "spectrum_rows",
+    "tail_rows",
+    "undone",
+]
 
 
 def run_row(
@@ -102,3 +110,21 @@ def spectrum_rows(
             )
         )
     return pd.concat(rows, ignore_index=True)
+
+
+def removed_rows(table: pd.DataFrame, ranks: Sequence[int]) -> pd.DataFrame:
+    """α (Hill) without the k leading outer products of the change: arm, rate, seed, k, alpha,
+    noise."""
+    long = table.melt(
+        id_vars=["arm", "rate", "seed", "alpha_hill_noise"],
+        value_vars=[f"alpha_{k}" for k in ranks],
+        var_name="k",
+        value_name="alpha",
+    ).rename(columns={"alpha_hill_noise": "noise"})
+    return long.assign(k=long.k.str.removeprefix("alpha_").astype(int))
+
+
+def largest_rate(table: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """The rows of an arm at its largest learning rate."""
+    part = table[table.arm == arm]
+    return part[part.rate == part.rate.max()]
