@@ -46,7 +46,17 @@ from rclib.nets.gpt import GPT
 from rclib.nets.mlp import MLP
 from rclib.rowcolumn.axes import index_sizes
 
-__all__ = ["Network", "advanced", "grown_sizes", "kept_scale", "lossless", "net2net", "upper"]
+__all__ = [
+    "Network",
+    "advanced",
+    "growing",
+    "grown_sizes",
+    "kept_scale",
+    "lossless",
+    "net2net",
+    "sums",
+    "upper",
+]
 
 Network = MLP | GPT
 Maps = Mapping[str, Tensor]  # index -> (M,) source neuron of each new one

@@ -122,15 +122,18 @@ class Images(Task):
         self.parametrization, self.lr, self.batch_size = parametrization, lr, batch_size
 
     def build(self, width: int, seed: int) -> Network:
+        """A network before training."""
         return MLP(
             self.x.shape[1], width, self.classes, depth=4, parametrization=self.parametrization,
             seed=seed,
         )  # fmt: skip
 
     def batches(self, seeds: Sequence[int]) -> Callable[[int], tuple[Tensor, Tensor]]:
+        """step -> inputs (S, b, ...) and answers, in the order of each seed."""
         return epoch_batches(self.x, self.y, batch_size=self.batch_size, seeds=seeds)
 
     def settings(self, model: Network) -> dict[str, Any]:
+        """Optimiser, rate and what else `train_stack` is told."""
         return {"lr": self.lr, "factors": model.lr_factors("sgd")}
 
 
@@ -146,11 +149,14 @@ class Text(Task):
         self.inputs = text.batch(0, seed=0, batch_size=16, context=self.context)[:, :-1]
 
     def build(self, width: int, seed: int) -> Network:
+        """A network before training."""
         zero = {"output": Init("gaussian", scale=0.0)}
         model = GPT(width, vocabulary=VOCABULARY, init=zero, seed=seed, **self.options)
         return model.like(width, model.state_dict())  # one seed's options for all: they stack
 
     def batches(self, seeds: Sequence[int]) -> Callable[[int], tuple[Tensor, Tensor]]:
+        """step -> inputs (S, b, ...) and answers, in the order of each seed."""
+
         def draw(step: int) -> tuple[Tensor, Tensor]:
             size = {"batch_size": self.batch_size, "context": self.context}
             found = {s: self.text.batch(step, seed=s, **size) for s in dict.fromkeys(seeds)}
@@ -160,6 +166,7 @@ class Text(Task):
         return draw
 
     def settings(self, model: Network) -> dict[str, Any]:
+        """Optimiser, rate and what else `train_stack` is told."""
         return {
             "lr": self.lr, "factors": model.lr_factors("adam"), "optimizer": "adam",
             "betas": (0.9, 0.95), "eps": 1e-15, "own": "xy",
