@@ -36,7 +36,6 @@ __all__ = [
     "json_text",
     "layout_text",
     "left_out_text",
-    "named_before",
     "open_source",
     "opened",
     "plain",
@@ -45,7 +44,6 @@ __all__ = [
     "report",
     "table_text",
     "words_text",
-    "write_start",
     "write_table",
 ]
 
@@ -156,31 +154,20 @@ def given_sizes(texts: Sequence[str]) -> dict[str, int]:
     return sizes
 
 
-def named_before(arguments: argparse.Namespace) -> tuple[str, str | None, str | None] | None:
-    """What `--against` names, with its revision and key; None without it. Raises ValueError for a
-    revision or key of nothing."""
-    against = getattr(arguments, "against", None)
-    more = getattr(arguments, "against_revision", None), getattr(arguments, "against_key", None)
-    if against is not None:
-        return (against, *more)
-    if more != (None, None):
-        raise ValueError("--against-revision and --against-key need --against BEFORE")
-    return None
-
-
 def open_source(arguments: argparse.Namespace) -> Checkpoint:
     """The checkpoint that the arguments name, or its change against another one; what was chosen
     in it is said."""
     from rclib.checkpoints.opening import open_checkpoint
 
-    named = named_before(arguments)
     checkpoint = open_checkpoint(arguments.source, revision=arguments.revision, key=arguments.key)
     _say(checkpoint)
-    if named is None:
+    if getattr(arguments, "against", None) is None:
         return checkpoint
     from rclib.inspection.change import Change
 
-    before = open_checkpoint(named[0], revision=named[1], key=named[2])
+    before = open_checkpoint(
+        arguments.against, revision=arguments.against_revision, key=arguments.against_key
+    )
     _say(before)
     return Change(checkpoint, before, owns=True)
 
@@ -201,41 +188,25 @@ def opened(arguments: argparse.Namespace) -> Iterator[tuple[Checkpoint, Layout]]
     sizes = given_sizes(arguments.size)
     family = families.read_family(arguments.axes) if arguments.axes else None
     with open_source(arguments) as checkpoint:
-        try:
-            layout = families.layout(
-                checkpoint.tensors, checkpoint.config, family=family, sizes=sizes, partial=True
-            )
-        except families.SizesError:
-            raise
-        except families.FamilyError as error:
-            if arguments.write_table is None or family is not None:
-                raise
-            raise families.FamilyError(write_start(arguments.write_table, checkpoint)) from error
+        layout = families.layout(
+            checkpoint.tensors, checkpoint.config, family=family, sizes=sizes, partial=True
+        )
         write_table(arguments.write_table, layout, checkpoint)
         layout.check_blocks(arguments.block)
         yield checkpoint, layout
 
 
-def write_table(path: str | None, layout: Layout, checkpoint: Checkpoint) -> None:
-    """The table that is used, as a file to edit."""
+def write_table(path: str | None, layout: Layout | None, checkpoint: Checkpoint) -> None:
+    """The table that is used, as a file to edit; ValueError where there is none."""
     from rclib.families.infer import table_text
     from rclib.files.atomic import write_atomically
 
-    if path is not None and layout.table is not None:
-        text = table_text(layout.table, checkpoint.tensors, inferred=layout.inferred)
-        write_atomically(Path(path), text.encode())
-
-
-def write_start(path: str, checkpoint: Checkpoint) -> str:
-    """Write a table to begin with where none fits and none can be inferred; a line that says so."""
-    from rclib.families.infer import start_text
-    from rclib.files.atomic import write_atomically
-
-    write_atomically(Path(path), start_text(checkpoint.tensors).encode())
-    return (
-        f"no table fits {checkpoint.source} and none can be inferred; {path} now has a row for "
-        "every tensor: give axes over the same neurons one name, and pass the file as --axes"
-    )
+    if path is None:
+        return
+    if layout is None or layout.table is None:
+        raise ValueError(f"--write-table {path}: no table fits, and none can be inferred")
+    text = table_text(layout.table, checkpoint.tensors, inferred=layout.inferred)
+    write_atomically(Path(path), text.encode())
 
 
 def layout_text(layout: Layout) -> str:

@@ -1,1 +1,0 @@
-"""Dynamics of learning: notebooks 6x."""
