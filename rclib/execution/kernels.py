@@ -98,15 +98,18 @@ def _keep(listener: socket.socket, over: int, variables: Mapping[str, str]) -> N
                     server.kill()
 
 
-@command(kept="what was finished is kept")
+@command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `-- COMMAND ...` with forked kernels; returns the command's status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if len(arguments) < 2 or arguments[0] != "--":
         note("usage: python -m rclib.execution.kernels -- COMMAND ...")
         return 2
-    with serving():
-        return run_under(arguments[1:])
+    try:
+        with serving():
+            return run_under(arguments[1:])
+    except KeyboardInterrupt:  # the command says so
+        return 130
 
 
 if __name__ == "__main__":

@@ -88,8 +88,8 @@ def writing(path: Path) -> Iterator[Part]:
     """A file to write to, which gets its name (`path`, or another that is set) when the block ends
     without an error.
 
-    For what is too large to be in memory. Raises OSError naming the file, also where a folder, a pipe or
-    a device has its place.
+    For what is too large to be in memory. Raises OSError naming the file, also where a folder, a
+    pipe or a device has its place.
     """
     _make_folder(path.parent)
     with _temporary(path) as file:

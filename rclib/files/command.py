@@ -7,6 +7,7 @@ import io
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import ParamSpec
 
@@ -65,20 +66,21 @@ def _say(line: str, status: int) -> int:
 
 
 def run_under(arguments: Sequence[str]) -> int:
-    """Run a command and wait for it; its status as a shell has it, 130 where Ctrl-C came.
+    """Run a command and wait for it; its status as a shell has it.
 
     The terminal gives Ctrl-C to the command as well, which is waited for however often it comes.
     Open files go on to the command, since a make above hands its job slots down so. Raises OSError
-    for what cannot be run.
+    for what cannot be run, and KeyboardInterrupt, after the command's end, where Ctrl-C came.
     """
-    process = subprocess.Popen(arguments, close_fds=False)
+    came: list[int] = []
+    ours = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    ours = ours and threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number)) if ours else None
     try:
-        status = process.wait()
-    except KeyboardInterrupt:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            process.wait()
-        finally:
+        status = subprocess.Popen(arguments, close_fds=False).wait()
+    finally:
+        if ours:
             signal.signal(signal.SIGINT, before)
-        raise
+    if came:
+        raise KeyboardInterrupt
     return 128 - status if status < 0 else status
