@@ -82,6 +82,10 @@ def _entry(path: Path, name: str) -> tuple[dict[str, str], dict[str, Any]]:
         raise ValueError(f"its function is {meta.get('function')!r:.80}")
     if not isinstance(config, dict) or "data" not in meta:
         raise ValueError("it does not say what it was computed from")
+    try:
+        _function(meta["function"])
+    except (ImportError, AttributeError):
+        raise ValueError(f"its function {meta['function']:.80} is gone") from None
     return meta, config
 
 
