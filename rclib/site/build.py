@@ -6,19 +6,14 @@ error leaves the one that was there.
 
 from __future__ import annotations
 
-import os
-import re
-import secrets
-import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rclib import paths
-from rclib.files.atomic import unlocked
 from rclib.files.command import command
+from rclib.files.new_folder import new_folder
 from rclib.files.terminal import Parser, note, report
 from rclib.site.loading import load_gallery
 from rclib.site.pages import Site
@@ -47,7 +42,7 @@ def build(target: Path, *, api: bool = True) -> Built:
     """
     _check_target(target)
     gallery = load_gallery()
-    with _whole(target) as folder:
+    with new_folder(target, replace=True) as folder:
         site = Site(folder, gallery, has_api=api)
         site.write()
         if api:
@@ -68,59 +63,6 @@ def _check_target(target: Path) -> None:
     """Never remove a folder that no build made."""
     if target.exists() and not (target / ".rclib-site").is_file() and any(target.iterdir()):
         raise ValueError(f"{target} holds something else than a site; remove it or name another")
-
-
-@contextmanager
-def _whole(target: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `target` when the block ends without an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(target)
-    folder = target.with_name(f".{target.name}.{secrets.token_hex(8)}.site")
-    folder.mkdir()
-    with _held(folder / _LOCK):
-        try:
-            yield folder
-            old = folder.with_name(folder.name + ".old")
-            if target.exists():
-                os.replace(target, old)
-            os.replace(folder, target)
-            (target / _LOCK).unlink()
-            shutil.rmtree(old, ignore_errors=True)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-_LOCK = ".building"  # locked in the folder while it is built, so that a killed build is known
-_SOON = 60.0  # seconds in which another build may be between two steps
-
-
-@contextmanager
-def _held(path: Path) -> Iterator[None]:
-    with open(path, "wb") as file:
-        with suppress(ImportError, OSError):  # a system or a disk without locks: age tells there
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-
-
-def _remove_leftovers(target: Path) -> None:
-    """Remove the folders that killed builds left beside the target."""
-    name = re.compile(
-        rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.site(?P<old>\.old)?", re.DOTALL
-    )
-    for folder in list(target.parent.iterdir()):
-        found = name.fullmatch(folder.name)
-        if not found or not folder.is_dir() or folder.is_symlink():
-            continue
-        with suppress(OSError):
-            if found["old"] or not (folder / _LOCK).exists():
-                free = time.time() - folder.stat().st_ctime > _SOON
-            else:
-                with unlocked(folder / _LOCK) as free:
-                    pass
-            if free:
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 @command(kept="the site is as it was")

@@ -19,6 +19,7 @@ __all__ = [
     "check_labels",
     "check_repeats",
     "declared_seeds",
+    "inside",
     "interval_given",
     "labelled",
     "seen_seeds",

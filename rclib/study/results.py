@@ -139,6 +139,7 @@ def _check_claim(claim: dict[str, Any]) -> None:
         _get(claim, where, key, *([type(None)] if untested else _NUMBER))
     if not untested:
         _check_verdict(claim, where, criterion, rounded=rounded)
+        _check_repeats(claim, where)
 
 
 def _check_looks(claim: dict[str, Any], where: str) -> None:
@@ -172,7 +173,6 @@ def _check_verdict(
         raise ValueError(
             f"{where}its value {claim['value']:g} lies outside its interval [{low:g}, {high:g}]"
         )
-    _check_repeats(claim, where)
     # A criterion that was read from its text has six digits; an edge that near decides nothing.
     edges = [edge for edge in (criterion.low, criterion.high) if math.isfinite(edge)]
     if rounded and any(math.isclose(x, e, rel_tol=1e-5) for x in (low, high) for e in edges):

@@ -5,9 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -32,7 +29,7 @@ from rclib import paths
 from rclib.plots.drawing import SUFFIX
 from rclib.site import build as builder
 from rclib.site import content, images, loading, notebook_page, pages
-from rclib.site.build import _whole, build
+from rclib.site.build import build
 from rclib.site.mathml import mathml
 from rclib.study.papers import Papers
 from rclib.study.results import duration
@@ -743,45 +740,3 @@ def test_series_of_notebooks() -> None:
 def test_leading_profiles_and_durations() -> None:
     assert content.leading_first(("quick", "laptop", "paper")) == ("paper", "laptop", "quick")
     assert [duration(s) for s in (0.4, 26, 90, 7200)] == ["0 s", "26 s", "1.5 min", "2.0 h"]
-
-
-KILLED = """
-import sys, time
-from pathlib import Path
-from rclib.site import build
-with build._whole(Path(sys.argv[1])) as folder:
-    (folder / "index.html").write_text("half")
-    print(folder, flush=True)
-    time.sleep(100)
-"""
-
-
-def test_what_a_killed_build_left_goes_with_the_next(tmp_path: Path) -> None:
-    def make() -> None:
-        with _whole(tmp_path / "site") as folder:
-            (folder / ".rclib-site").touch()
-
-    old = tmp_path / f".site.{'0' * 16}.site.old"  # killed between two renames, long ago
-    for name in (f".site.{'0' * 16}", f".site.{'0' * 16}.site.mine", ".site.notes.site"):
-        (tmp_path / name).mkdir()  # of somebody else
-    others = set(tmp_path.iterdir())
-    with subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(tmp_path / "site")], stdout=subprocess.PIPE, text=True,
-        cwd=ROOT,
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        left = Path(process.stdout.readline().strip())
-        assert left.parent == tmp_path
-        make()  # its builder is alive
-        assert (left / "index.html").read_text() == "half"
-        process.kill()
-    old.mkdir()
-    make()
-    assert not left.exists()
-    assert old.exists()  # another build may be about to remove it
-    later = time.time() + 100
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(time, "time", lambda: later)
-        make()
-    assert set(tmp_path.iterdir()) == others | {tmp_path / "site"}
-    assert [p.name for p in (tmp_path / "site").iterdir()] == [".rclib-site"]
