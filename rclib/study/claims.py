@@ -283,7 +283,7 @@ class Claims:
         values : one value or one a repeat (mean and 95 percent t-interval are taken). Labelled
             by seed (a mapping, a pandas Series whose index is named "seed") they must be of the
             declared seeds.
-        interval : (low, high) instead, finite, e.g. of a fit or a bootstrap; `repeats` says how
+        interval : (low, high) instead, finite, around the value, e.g. of a fit; `repeats` says how
             many seeds, draws or resamples are behind it (default: as many as there are values).
         A claim that declares seeds takes one value a seed, or an interval with at least as many
         `repeats`; one with `looks` takes values labelled by seed. A claim is measured once; raises
@@ -301,7 +301,7 @@ class Claims:
         value, low, high = interval_of(found)
         made = len(found)
         if interval is not None:
-            low, high = contract.interval_given(key, interval)
+            low, high = contract.interval_given(key, interval, value)
             made = made if repeats is None else count(f"repeats of {key!r}", repeats)
             if claim.unit == "seed":
                 contract.check_repeats(key, made, claim.seeds)
