@@ -14,13 +14,11 @@ from rclib.cli.common import (
     add_work_arguments,
     at_work,
     given_sizes,
-    json_text,
     named_before,
     progress_bar,
-    records,
     report,
-    words_text,
 )
+from rclib.cli.texts import json_text, records, words_text
 from rclib.files.terminal import note
 
 if TYPE_CHECKING:

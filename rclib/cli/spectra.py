@@ -14,16 +14,14 @@ from rclib.cli.common import (
     add_source_arguments,
     at_work,
     given_sizes,
-    json_text,
     left_out_text,
     open_source,
     progress_bar,
-    records,
     report,
-    words_text,
     write_start,
     write_table,
 )
+from rclib.cli.texts import json_text, records, words_text
 from rclib.files.terminal import note
 
 if TYPE_CHECKING:

@@ -153,7 +153,7 @@ def _rebuild(
         tokens, origin = _mapped(Path(path))
     except (OSError, RuntimeError, ValueError) as error:  # ValueError: it is empty by now
         raise DataError(f"text file {path} cannot be read: {error}") from None
-    known = (path, *origin, n_train)
+    known: tuple[str | int, ...] = (path, *origin, n_train)
     if known not in _verified:  # once a process: it comes along with every task
         _verified[known] = _checksum(tokens, n_train) if len(tokens) >= n_train else ""
     if _verified[known] != checksum:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -58,7 +60,7 @@ def _spectrum(panel: Axes, esd: pd.DataFrame, law: pd.DataFrame, m: int) -> None
     measured = np.log10(esd[(m == esd.M) & (esd.kind == "measured")].value)
     low = float(np.floor(min(np.quantile(source, 0.02), np.quantile(measured, 0.02))))
     high = float(max(source.max(), measured.max())) + 0.2
-    bins = np.linspace(low, high, 41)
+    bins = np.linspace(low, high, 41).tolist()
     each = bins[1] - bins[0]
     panel.hist(
         source, bins, weights=np.full(len(source), 1 / len(source) / each), histtype="step",
@@ -98,7 +100,8 @@ def _alphas(panel: Axes, table: pd.DataFrame, width: int) -> None:
         by = table[table.arm == arm].groupby("M")
         mean = by[["alpha", "alpha_predicted", "alpha_source"]].mean()
         panel.plot(mean.index, mean.alpha_predicted, color=look["color"], lw=1)
-        panel.plot(mean.index, mean.alpha, label=shown(arm), **{**look, "linestyle": ""})
+        points: dict[str, Any] = {"color": look["color"], "marker": look["marker"]}
+        panel.plot(mean.index, mean.alpha, label=shown(arm), linestyle="", **points)
         panel.plot([width], mean.alpha_source[width], color=look["color"], marker="_", ms=12, mew=2)
     noise = table.groupby("M").alpha_noise.mean()
     panel.plot(noise.index, noise, color="0.3", ls=":", lw=1)
