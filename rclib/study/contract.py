@@ -116,7 +116,8 @@ def interval_given(key: str, interval: Any, value: float) -> tuple[float, float]
     if not -math.inf < low <= high < math.inf:
         raise ValueError(f"interval of {key!r} must be finite and ordered, got {interval}")
     if not inside(value, low, high):
-        raise ValueError(f"interval of {key!r} must hold its value {value:g}, got {interval}")
+        given = f"got {interval} for {value:g}"
+        raise ValueError(f"interval of {key!r} must hold the mean of its values, {given}")
     return low, high
 
 
