@@ -122,5 +122,8 @@ def twin_curves(frame: pd.DataFrame, *, noise: float) -> Figure:
     left.set_title(f"noise {noise:g}")
     middle.set(xlabel="step", ylabel="distance / at the start", title="growth")
     right.set(xlabel="step", ylabel="training loss", title="loss")
-    left.legend(fontsize=6, loc="center right", title="line: linearised", title_fontsize=6)
+    left.legend(
+        fontsize=6, loc="center left", bbox_to_anchor=(0.02, 0.7), title="line: linearised",
+        title_fontsize=6,
+    )  # fmt: skip
     return figure
