@@ -103,8 +103,9 @@ _locked:
 	@+RCLIB_TODO=$$($(MAKE) -n _figures 2>/dev/null | sed -n 's/.*rclib\.execution\.runner run \([^ ]*\) .*/\1/p' | tr '\n' ' ' || true); \
 	export RCLIB_TODO RCLIB_JOBS=$(JOBS) RCLIB_BEGIN=$$(date +%s); \
 	$(PY) -m rclib.execution.progress --profile $(PROFILE) --jobs $(JOBS); \
-	$(KERNELS) $(MAKE) $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS)) --keep-going _figures || failed=1; \
-	$(PY) -m rclib.reports.scoreboard --profile $(PROFILE); exit $${failed:-0}
+	$(KERNELS) $(MAKE) $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS)) --keep-going _figures || failed=$$?; \
+	[ "$${failed:-0}" != 130 ] || exit 130; \
+	$(PY) -m rclib.reports.scoreboard --profile $(PROFILE); exit $${failed:+1}
 
 _figures: $(DONE) _first_scoreboard
 

@@ -11,6 +11,14 @@ A name is imported when it is first used, so `import rclib` costs nothing.
 
 from __future__ import annotations
 
+import sys
+
+# A command begins, by `python -m rclib...` or the script `rclib`: before all its imports.
+if (getattr(sys, "argv", None) or [""])[0].replace("\\", "/").rpartition("/")[2] in ("-m", "rclib"):
+    from rclib.files.interrupt import early
+
+    early()
+
 import importlib
 from typing import TYPE_CHECKING, Any
 

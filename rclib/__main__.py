@@ -41,13 +41,13 @@ class _Parser(Parser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure the weights of a trained network from a file, a folder or a Hugging Face id."""
-    parser = _Parser(prog="python -m rclib", description=main.__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in COMMANDS.items():
-        module.add_arguments(commands.add_parser(name, help=module.HELP))
-    arguments = parser.parse_args(argv)
 
     def work() -> int:
+        parser = _Parser(prog="python -m rclib", description=main.__doc__)
+        commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+        for name, module in COMMANDS.items():
+            module.add_arguments(commands.add_parser(name, help=module.HELP))
+        arguments = parser.parse_args(argv)
         status: int = COMMANDS[arguments.command].run(arguments)
         return status
 

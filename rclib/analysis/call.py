@@ -36,6 +36,12 @@ __all__ = ["Analysis", "Source", "analyze", "opened_sources"]
 
 NO_CHANGE = "no change: {} and {} share no matrix of one name and shape"
 
+# The columns that a printed table has room for; `print` of pandas' own leaves out the middle ones.
+IN_SIGHT = (
+    *("of", "layer", "shape", "alpha_hill", "alpha_noise", "tail_ratio", "verdict", "spikes"),
+    *("stable_rank", "correlation", "chance", "p_value"),
+)
+
 Model = str | os.PathLike[str] | nn.Module | Mapping[str, Tensor]
 
 
@@ -116,7 +122,12 @@ class Analysis(pd.DataFrame):  # type: ignore[misc, unused-ignore]
             return write_page(Path(path), self.parts, checkpoints)
 
     def __repr__(self) -> str:
-        return f"{pd.DataFrame(self)!r}\n{self.sentence}"
+        frame = pd.DataFrame(self)
+        rows = frame[[word for word in IN_SIGHT if word in frame]].to_string(
+            max_rows=pd.get_option("display.max_rows"), float_format="{:.3g}".format, na_rep="-"
+        )
+        size = f"[{len(frame)} rows x {frame.shape[1]} columns; all of them: .columns]"
+        return f"{rows}\n\n{size}\n{self.sentence}"
 
     def _repr_html_(self) -> str | None:
         text = pd.DataFrame(self)._repr_html_()

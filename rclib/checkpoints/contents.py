@@ -73,12 +73,19 @@ def kind_of(path: Path) -> str:
             raise CheckpointError(f"{path}: {what}; {remedy}")
     if head.startswith(b"GGUF"):
         return GGUF
-    if path.name.endswith(".safetensors") or _safetensors(head, size):
+    if _safetensors(head, size):
+        return SAFETENSORS
+    if path.name.endswith(".safetensors"):
+        # Its reader says what is wrong with the header, unless it is plainly something else.
+        if head.startswith(b"PK") or _pickle(head):
+            return PICKLE
+        if _is_text(head):
+            raise CheckpointError(f"{path}: {_otherwise(head)}")
         return SAFETENSORS
     for ending, what, remedy in _ENDINGS:
         if path.name.endswith(ending):
             raise CheckpointError(f"{path}: {what}; {remedy}")
-    if head.startswith(b"PK") or (head[0] == 0x80 and 2 <= head[1] <= 5 if size > 1 else False):
+    if head.startswith(b"PK") or _pickle(head):
         return PICKLE
     raise CheckpointError(f"{path}: {_otherwise(head)}")
 
@@ -86,6 +93,15 @@ def kind_of(path: Path) -> str:
 def _safetensors(head: bytes, size: int) -> bool:
     length = int.from_bytes(head[:8], "little")
     return head[8:9] == b"{" and 2 <= length <= size - 8
+
+
+def _pickle(head: bytes) -> bool:
+    return len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5
+
+
+def _is_text(head: bytes) -> bool:
+    """A page, JSON or a message in place of the file; headers begin with a length."""
+    return len(head) >= 8 and all(b in b"\t\n\r" or 32 <= b < 127 for b in head[:64])
 
 
 def _otherwise(head: bytes) -> str:
@@ -98,6 +114,8 @@ def _otherwise(head: bytes) -> str:
         return "a tar archive; unpack it first"
     if _ONNX.match(head):
         return "an ONNX graph; pass the weights it was exported from"
+    if _is_text(head):
+        return f"a text, not the weights: it begins {brief_line(head[:40])}; download the file anew"
     return (
         "no checkpoint of a format that is read (safetensors, torch.save, GGUF), or damaged: it "
         f"starts with {brief_line(head[:8])}"

@@ -56,10 +56,7 @@ def explained(folder: Path, names: Sequence[str]) -> None:
     if "adapter_config.json" in has or any(n.startswith("adapter_model.") for n in names):
         raise CheckpointError(f"{folder}: {LORA}")
     if any(n.endswith(".distcp") for n in names):
-        raise CheckpointError(
-            f"{folder}: shards of torch.distributed.checkpoint; join them: python -m "
-            f"torch.distributed.checkpoint.format_utils dcp_to_torch {folder} model.pt"
-        )
+        raise CheckpointError(f"{folder}: {_sharded(folder)}")
     if "zero_to_fp32.py" in has or any("zero_pp_rank" in n for n in names):
         raise CheckpointError(
             f"{folder}: shards of DeepSpeed's ZeRO; join them: python zero_to_fp32.py . OUT"
@@ -67,12 +64,22 @@ def explained(folder: Path, names: Sequence[str]) -> None:
     if any(n.endswith(_WEIGHTS) for n in names):
         return
     _foreign(folder, names)
-    below = _folders_with_weights(folder, names)
+    below = _folders_with(folder, names, _WEIGHTS)
+    shards = [] if below else _folders_with(folder, names, (".distcp",))
+    if shards:
+        raise CheckpointError(f"{folder / shards[0]}: {_sharded(folder / shards[0])}")
     if below:
         raise CheckpointError(
             f"{folder}: no weights in the folder itself, but in {', '.join(below)}; pass one of "
             f"them, such as {folder / below[0]}"
         )
+
+
+def _sharded(folder: Path) -> str:
+    return (
+        "shards of torch.distributed.checkpoint; join them: python -m "
+        f"torch.distributed.checkpoint.format_utils dcp_to_torch {folder} model.pt"
+    )
 
 
 def _foreign(folder: Path, names: Sequence[str]) -> None:
@@ -88,13 +95,13 @@ def _foreign(folder: Path, names: Sequence[str]) -> None:
             raise CheckpointError(f"{folder}: weights of {kind} ({brief_line(found)}); {_EXPORT}")
 
 
-def _folders_with_weights(folder: Path, names: Sequence[str]) -> list[str]:
+def _folders_with(folder: Path, names: Sequence[str], endings: tuple[str, ...]) -> list[str]:
     found = []
     for name in names[:MAX_FOLDERS]:
         below = folder / name
         if below.is_dir() and not name.startswith("."):
             try:
-                has = any(p.name.endswith(_WEIGHTS) for p in below.iterdir())
+                has = any(p.name.endswith(endings) for p in below.iterdir())
             except OSError:
                 continue
             if has:

@@ -183,6 +183,13 @@ def _check_header(
     data : number of bytes behind the header, all of which the tensors must cover.
     """
     found: list[tuple[int, int, str, TensorInfo]] = []
+    ends = [e["data_offsets"][1:] for e in header.values() if _has_offsets(e)]
+    needed = max((end for [end] in ends), default=0)
+    if needed > data:
+        raise CheckpointError(
+            f"{where}: cut short: by data_offsets {needed} bytes follow the header, {data} are "
+            "there; a download or a copy that was broken off: fetch it anew"
+        )
     for name, entry in header.items():
         if name == "__metadata__":
             if not isinstance(entry, dict) or not all(isinstance(v, str) for v in entry.values()):
@@ -242,6 +249,11 @@ def _check_entry(
             f"{stop - start}"
         )
     return start, stop, name, TensorInfo(tuple(shape), dtype, nbytes)
+
+
+def _has_offsets(entry: Any) -> bool:
+    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    return isinstance(offsets, list) and _naturals(offsets) and len(offsets) == 2
 
 
 def _naturals(value: Any) -> bool:

@@ -44,6 +44,7 @@ def find_state_dict(value: Any, where: str, key: str | None = None) -> StateDict
 
     Raises CheckpointError (one line) if there is none, or several and no key.
     """
+    value = _by_place(value)
     if not isinstance(value, dict):
         kind = type(value).__name__
         raise CheckpointError(f"{where}: holds no tensors by name but {kind}")
@@ -78,6 +79,13 @@ def find_state_dict(value: Any, where: str, key: str | None = None) -> StateDict
         others += [k for k in value if k != at.partition(".")[0]]
     beside = tuple(brief_line(k, 40)[1:-1] if isinstance(k, str) else str(k) for k in others)
     return StateDict(tensors, at, beside, _arguments(value))
+
+
+def _by_place(value: Any) -> Any:
+    """A list or tuple with mappings in it, such as (weights, step), as a mapping by place."""
+    if isinstance(value, (list, tuple)) and any(isinstance(v, dict) for v in value[:MAX_SETS]):
+        return {str(place): entry for place, entry in enumerate(value[:MAX_SETS])}
+    return value
 
 
 def _is_tensor(value: Any) -> bool:

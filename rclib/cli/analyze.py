@@ -14,18 +14,17 @@ from rclib.cli.common import (
     add_work_arguments,
     at_work,
     given_sizes,
-    json_text,
+    named_before,
     progress_bar,
-    records,
     report,
-    words_text,
 )
+from rclib.cli.texts import json_text, records, words_text
 from rclib.files.terminal import note
 
 if TYPE_CHECKING:
     from rclib.analysis.call import Analysis, Source
 
-__all__ = ["HELP", "SHOWN", "add_arguments", "analysis_of", "run"]
+__all__ = ["HELP", "SHOWN", "add_arguments", "analysis_of", "before_of", "run"]
 
 HELP = "one table: tail, noise, verdict, spikes and largest correlation of every matrix"
 ABOUT = """\
@@ -63,10 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rclib.analysis.call import Source
 
     folder = Folder(arguments.out)
-    before = None
-    if arguments.against is not None:
-        before = Source(arguments.against, arguments.against_revision, arguments.against_key)
-    source = Source(arguments.source, arguments.revision, arguments.key, before)
+    source = Source(arguments.source, arguments.revision, arguments.key, before_of(arguments))
     found, left_out = analysis_of(source, arguments)
     record = _record(found)
     if folder.wanted:
@@ -79,6 +75,14 @@ def run(arguments: argparse.Namespace) -> int:
         found.report(folder.path / "report.html")
     report(json_text(record) if arguments.json else _text(found))
     return left_out.say()
+
+
+def before_of(arguments: argparse.Namespace) -> Source | None:
+    """What `--against` names. Raises ValueError for a revision or key of nothing."""
+    from rclib.analysis.call import Source
+
+    named = named_before(arguments)
+    return None if named is None else Source(*named)
 
 
 def analysis_of(source: Source, arguments: argparse.Namespace) -> tuple[Analysis, LeftOut]:

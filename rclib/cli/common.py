@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rclib.cli.output import json_safe
+from rclib.cli.texts import json_text
 from rclib.files.terminal import note, report
 
 if TYPE_CHECKING:  # `--help` answers without torch and matplotlib
@@ -33,17 +31,14 @@ __all__ = [
     "add_work_arguments",
     "at_work",
     "given_sizes",
-    "json_text",
     "layout_text",
     "left_out_text",
+    "named_before",
     "open_source",
     "opened",
-    "plain",
     "progress_bar",
-    "records",
     "report",
-    "table_text",
-    "words_text",
+    "write_start",
     "write_table",
 ]
 
@@ -154,20 +149,31 @@ def given_sizes(texts: Sequence[str]) -> dict[str, int]:
     return sizes
 
 
+def named_before(arguments: argparse.Namespace) -> tuple[str, str | None, str | None] | None:
+    """What `--against` names, with its revision and key; None without it. Raises ValueError for a
+    revision or key of nothing."""
+    against = getattr(arguments, "against", None)
+    more = getattr(arguments, "against_revision", None), getattr(arguments, "against_key", None)
+    if against is not None:
+        return (against, *more)
+    if more != (None, None):
+        raise ValueError("--against-revision and --against-key need --against BEFORE")
+    return None
+
+
 def open_source(arguments: argparse.Namespace) -> Checkpoint:
     """The checkpoint that the arguments name, or its change against another one; what was chosen
     in it is said."""
     from rclib.checkpoints.opening import open_checkpoint
 
+    named = named_before(arguments)
     checkpoint = open_checkpoint(arguments.source, revision=arguments.revision, key=arguments.key)
     _say(checkpoint)
-    if getattr(arguments, "against", None) is None:
+    if named is None:
         return checkpoint
     from rclib.inspection.change import Change
 
-    before = open_checkpoint(
-        arguments.against, revision=arguments.against_revision, key=arguments.against_key
-    )
+    before = open_checkpoint(named[0], revision=named[1], key=named[2])
     _say(before)
     return Change(checkpoint, before, owns=True)
 
@@ -188,25 +194,41 @@ def opened(arguments: argparse.Namespace) -> Iterator[tuple[Checkpoint, Layout]]
     sizes = given_sizes(arguments.size)
     family = families.read_family(arguments.axes) if arguments.axes else None
     with open_source(arguments) as checkpoint:
-        layout = families.layout(
-            checkpoint.tensors, checkpoint.config, family=family, sizes=sizes, partial=True
-        )
+        try:
+            layout = families.layout(
+                checkpoint.tensors, checkpoint.config, family=family, sizes=sizes, partial=True
+            )
+        except families.SizesError:
+            raise
+        except families.FamilyError as error:
+            if arguments.write_table is None or family is not None:
+                raise
+            raise families.FamilyError(write_start(arguments.write_table, checkpoint)) from error
         write_table(arguments.write_table, layout, checkpoint)
         layout.check_blocks(arguments.block)
         yield checkpoint, layout
 
 
-def write_table(path: str | None, layout: Layout | None, checkpoint: Checkpoint) -> None:
-    """The table that is used, as a file to edit; ValueError where there is none."""
+def write_table(path: str | None, layout: Layout, checkpoint: Checkpoint) -> None:
+    """The table that is used, as a file to edit."""
     from rclib.families.infer import table_text
     from rclib.files.atomic import write_atomically
 
-    if path is None:
-        return
-    if layout is None or layout.table is None:
-        raise ValueError(f"--write-table {path}: no table fits, and none can be inferred")
-    text = table_text(layout.table, checkpoint.tensors, inferred=layout.inferred)
-    write_atomically(Path(path), text.encode())
+    if path is not None and layout.table is not None:
+        text = table_text(layout.table, checkpoint.tensors, inferred=layout.inferred)
+        write_atomically(Path(path), text.encode())
+
+
+def write_start(path: str, checkpoint: Checkpoint) -> str:
+    """Write a table to begin with where none fits and none can be inferred; a line that says so."""
+    from rclib.families.infer import start_text
+    from rclib.files.atomic import write_atomically
+
+    write_atomically(Path(path), start_text(checkpoint.tensors).encode())
+    return (
+        f"no table fits {checkpoint.source} and none can be inferred; {path} now has a row for "
+        "every tensor: give axes over the same neurons one name, and pass the file as --axes"
+    )
 
 
 def layout_text(layout: Layout) -> str:
@@ -307,60 +329,6 @@ class Folder:
                     folder.rmdir()
             raise
         return list(self._files)
-
-
-def json_text(record: dict[str, Any]) -> str:
-    """JSON without NaN: missing numbers are null."""
-    text = json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False)
-    return json_safe(text)
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON knows it."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if hasattr(value, "tolist"):  # torch, numpy
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table, None where a value is missing."""
-    rows: list[dict[str, Any]] = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return rows
-
-
-def words_text(frame: pd.DataFrame, words: Sequence[str]) -> str:
-    """Some columns of a table, under their headings; a column of notes that are empty is left out.
-
-    The words are those of `rclib.inspection.vocabulary`.
-    """
-    from rclib.inspection.vocabulary import TEXTS, cell, heading
-
-    rows = [[cell(word, record) or "-" for word in words] for record in records(frame)]
-    kept = [i for i, w in enumerate(words) if w != "note" or any(row[i] != "-" for row in rows)]
-    return table_text(
-        [heading(words[i]) for i in kept],
-        [[row[i] for i in kept] for row in rows],
-        left=[place for place, i in enumerate(kept) if words[i] in TEXTS],
-    )
-
-
-def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> str:
-    """Aligned columns, numbers to the right; `left` are the columns of text."""
-    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i in left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in [header, *rows]
-    ]
-    return "\n".join(lines)
 
 
 class LeftOut:

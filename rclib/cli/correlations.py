@@ -13,15 +13,13 @@ from rclib.cli.common import (
     add_against_arguments,
     add_source_arguments,
     at_work,
-    json_text,
     layout_text,
     left_out_text,
     opened,
     progress_bar,
-    records,
     report,
-    words_text,
 )
+from rclib.cli.texts import json_text, records, words_text
 
 if TYPE_CHECKING:
     from rclib.inspection.block_correlations import BlockCorrelations

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
-import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+from rclib.files.interrupt import pressed
 from rclib.files.terminal import note, printable, to_nowhere
 
 __all__ = ["guarded", "json_safe"]
@@ -28,53 +26,34 @@ def json_safe(text: str) -> str:
     return "".join(map(escape, text))
 
 
-@contextlib.contextmanager
-def _interruptions() -> Iterator[list[bool]]:
-    """[whether Ctrl-C was pressed]: a library may turn the interruption into another error."""
-    pressed = [False]
-    ours = threading.current_thread() is threading.main_thread()
-    ours = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-    def pressing(number: int, frame: object) -> None:
-        pressed[0] = True
-        raise KeyboardInterrupt
-
-    if ours:
-        signal.signal(signal.SIGINT, pressing)
-    try:
-        yield pressed
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def guarded(work: Callable[[], int]) -> int:
     """Exit code of a command, with one line on standard error for whatever went wrong.
 
     RCLIB_TRACEBACK=1 prints the traceback of an error that nobody foresaw.
     """
-    with warnings.catch_warnings(), _interruptions() as pressed:
-        if not sys.warnoptions:  # torch's and numpy's are for programmers
-            warnings.simplefilter("ignore")
-        try:
+    stopped = [False]
+    try:
+        with warnings.catch_warnings(), pressed() as stopped:
+            if not sys.warnoptions:  # torch's and numpy's are for programmers
+                warnings.simplefilter("ignore")
             status = work()
             if sys.stdout is not None:
                 sys.stdout.flush()
             return status
-        except BrokenPipeError:  # the reader of our output has seen enough
-            to_nowhere()
-            return 0
-        except KeyboardInterrupt:
+    except BrokenPipeError:  # the reader of our output has seen enough
+        to_nowhere()
+        return 0
+    except KeyboardInterrupt:
+        return _interrupted()
+    except Exception as error:
+        if stopped[0]:
             return _interrupted()
-        except Exception as error:
-            if pressed[0]:
-                return _interrupted()
-            if os.environ.get("RCLIB_TRACEBACK", "") not in ("", "0"):
-                for line in traceback.format_exc().splitlines():
-                    print(printable(line), file=sys.stderr)
-            note(f"error: {_line(error)}")
-            to_nowhere()
-            return 2
+        if os.environ.get("RCLIB_TRACEBACK", "") not in ("", "0"):
+            for line in traceback.format_exc().splitlines():
+                print(printable(line), file=sys.stderr)
+        note(f"error: {_line(error)}")
+        to_nowhere()
+        return 2
 
 
 def _interrupted() -> int:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
-from rclib.cli.analyze import analysis_of
-from rclib.cli.common import EXIT_CODES, add_model_arguments, add_work_arguments, report
+from rclib.cli.analyze import analysis_of, before_of
+from rclib.cli.common import (
+    EXIT_CODES,
+    add_against_arguments,
+    add_model_arguments,
+    add_work_arguments,
+    report,
+)
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -18,7 +25,8 @@ noise and the power law of its tail; the largest correlations of every block wit
 table of all matrices that sorts and filters.
 
 With a second path both stand side by side, with the change of every matrix that has one name and
-shape in both: PATH is before, PATH2 after (training), or PATH the source, PATH2 the resized one."""
+shape in both: PATH is before, PATH2 after (training), or PATH the source, PATH2 the resized one.
+`report AFTER --against BEFORE` is `report BEFORE AFTER`, as the other commands have it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_model_arguments(parser)
     parser.add_argument("after", nargs="?", metavar="source2", help="a second one, after the first")
+    add_against_arguments(parser, "an earlier checkpoint, in place of a second one")
     parser.add_argument("--revision2", metavar="REV", help="as --revision, of the second")
     parser.add_argument("--key2", metavar="NAME", help="as --key, of the second")
     parser.add_argument(
@@ -44,10 +53,16 @@ def run(arguments: argparse.Namespace) -> int:
     if path.is_dir():
         raise ValueError(f"--out {path} is a folder; the page is one file, such as report.html")
     first = Source(arguments.source, arguments.revision, arguments.key)
+    before = before_of(arguments)
     if arguments.after is None:
         if arguments.revision2 is not None or arguments.key2 is not None:
             raise ValueError("--revision2 and --key2 need a second path")
-        source = first
+        source = replace(first, against=before)
+    elif before is not None:
+        raise ValueError(
+            f"a second path ({arguments.after}) and --against {arguments.against} are two ways to "
+            "name the other checkpoint; give one"
+        )
     else:
         source = Source(arguments.after, arguments.revision2, arguments.key2, first)
     found, left_out = analysis_of(source, arguments)

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from rclib.cli.common import (
     given_sizes,
-    json_text,
     open_source,
     progress_bar,
     report,
-    table_text,
 )
+from rclib.cli.texts import json_text, table_text
 
 if TYPE_CHECKING:
     from rclib.resizing.folder import Resized

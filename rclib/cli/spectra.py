@@ -14,15 +14,15 @@ from rclib.cli.common import (
     add_source_arguments,
     at_work,
     given_sizes,
-    json_text,
     left_out_text,
     open_source,
     progress_bar,
-    records,
     report,
-    words_text,
+    write_start,
     write_table,
 )
+from rclib.cli.texts import json_text, records, words_text
+from rclib.files.terminal import note
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,8 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     Exit code 1 if some matrix could not be measured: it is named, the others are measured.
     """
+    from rclib.families.layout import FamilyError, SizesError, read_family
     from rclib.families.layout import layout as any_layout
-    from rclib.families.layout import read_family
     from rclib.inspection.matrix_plan import plan_matrices, spectra_layout
     from rclib.inspection.matrix_spectra import check_blocks, in_blocks, matrix_spectra
     from rclib.inspection.spectrum import spectra_table
@@ -77,8 +77,13 @@ def run(arguments: argparse.Namespace) -> int:
         tensors, config = checkpoint.tensors, checkpoint.config
         layout, unknown = spectra_layout(tensors, config, family=family, sizes=sizes)
         if arguments.write_table:
-            made = layout or any_layout(tensors, config, partial=True)
-            write_table(arguments.write_table, made, checkpoint)
+            try:
+                made = layout or any_layout(tensors, config, partial=True)
+                write_table(arguments.write_table, made, checkpoint)
+            except SizesError:
+                raise
+            except FamilyError:  # spectra need no axes: they go on
+                note(f"note: {write_start(arguments.write_table, checkpoint)}")
         plans, left = plan_matrices(tensors, layout, unknown)
         check_blocks(plans, arguments.block)
         chosen = in_blocks(plans, arguments.block)

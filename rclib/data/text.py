@@ -57,6 +57,7 @@ class TextData:
     n_train: int
     checksum: str
     path: str | None = None  # the file the tokens are mapped from
+    origin: tuple[int, ...] | None = field(default=None, repr=False)  # what it was when mapped
 
     @property
     def train(self) -> Tensor:
@@ -102,7 +103,29 @@ class TextData:
         for part in (self.n_train + starts).split(batch_size):
             yield self._windows(part, context)
 
+    def check_unchanged(self) -> None:
+        """DataError if the file that the tokens are mapped from was written to since.
+
+        Bytes of a mapped file that was cut end the process when they are read, and changed ones
+        are another text; so this is asked before every batch. A file that was replaced by another
+        of its name is still mapped as it was, and one that was only touched is what it was.
+        """
+        if self.path is None or self.origin is None:
+            return
+        try:
+            state = _origin(os.stat(self.path))
+        except OSError:
+            return  # removed; what is mapped stays
+        if state == self.origin or state[:2] != self.origin[:2]:
+            return
+        same = state[2] >= len(self.tokens)
+        if same and (self.path, *state, self.n_train) not in _verified:
+            _verified[self.path, *state, self.n_train] = _checksum(self.tokens, self.n_train)
+        if not same or _verified[self.path, *state, self.n_train] != self.checksum:
+            raise DataError(f"text file {self.path} was changed while it was in use")
+
     def _windows(self, starts: Tensor, context: int) -> Tensor:
+        self.check_unchanged()
         return self.tokens[starts[:, None] + torch.arange(context + 1)].long()
 
     def share_memory(self) -> Self:
@@ -124,21 +147,21 @@ def _rebuild(
 
     Raises DataError if the file is another one by now.
     """
-    if tokens is None:
-        try:
-            tokens = _mapped(Path(path))
-            state = os.stat(path)
-        except (OSError, RuntimeError) as error:
-            raise DataError(f"text file {path} cannot be read: {error}") from None
-        known = (path, state.st_size, state.st_mtime_ns, n_train)
-        if known not in _verified:  # once a process: it comes along with every task
-            _verified[known] = _checksum(tokens, n_train)
-        if _verified[known] != checksum:
-            raise DataError(f"text file {path} was changed while it was in use")
-    return TextData(name, description, tokens, n_train, checksum, path)
+    if tokens is not None:
+        return TextData(name, description, tokens, n_train, checksum, None)
+    try:
+        tokens, origin = _mapped(Path(path))
+    except (OSError, RuntimeError, ValueError) as error:  # ValueError: it is empty by now
+        raise DataError(f"text file {path} cannot be read: {error}") from None
+    known: tuple[str | int, ...] = (path, *origin, n_train)
+    if known not in _verified:  # once a process: it comes along with every task
+        _verified[known] = _checksum(tokens, n_train) if len(tokens) >= n_train else ""
+    if _verified[known] != checksum:
+        raise DataError(f"text file {path} was changed while it was in use")
+    return TextData(name, description, tokens, n_train, checksum, path, origin)
 
 
-_verified: dict[tuple[str, int, int, int], str] = {}
+_verified: dict[tuple[str | int, ...], str] = {}
 
 
 def load_text(
@@ -177,7 +200,8 @@ def load_text(
     name = plain.name if plain is path else path.stem
     # A name may be any bytes; this one is printed and drawn.
     name = "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
-    return _split(name, name, _mapped(plain), validation, str(plain))
+    tokens, origin = _mapped(plain)
+    return _split(name, name, tokens, validation, str(plain), origin)
 
 
 def _missing(path: Path, source: str) -> str:
@@ -195,7 +219,14 @@ def _is_text(path: Path) -> bool:
     return path.is_file() and path.suffix in (".txt", ".xz", ".gz", ".md") and path.name[0] != "."
 
 
-def _split(name: str, what: str, tokens: Tensor, validation: float, path: str | None) -> TextData:
+def _split(
+    name: str,
+    what: str,
+    tokens: Tensor,
+    validation: float,
+    path: str | None,
+    origin: tuple[int, ...] | None = None,
+) -> TextData:
     n = len(tokens)
     n_train = n - round(n * validation)
     if not 0 < n_train < n:
@@ -203,7 +234,7 @@ def _split(name: str, what: str, tokens: Tensor, validation: float, path: str | 
             f"validation must leave both parts of {name!r} ({n} bytes) some text, got {validation}"
         )
     description = f"{what} ({n / 1e6:.2f} MB, bytes)"
-    return TextData(name, description, tokens, n_train, _checksum(tokens, n_train), path)
+    return TextData(name, description, tokens, n_train, _checksum(tokens, n_train), path, origin)
 
 
 def _checksum(tokens: Tensor, n_train: int) -> str:
@@ -220,9 +251,17 @@ def _python_reference() -> bytes:
     return "\n".join(topics[name] for name in sorted(topics)).encode("utf-8")
 
 
-def _mapped(path: Path) -> Tensor:
+def _mapped(path: Path) -> tuple[Tensor, tuple[int, ...]]:
+    """A file's bytes, and what it was when they were mapped."""
     # Not `torch.from_file`, which takes no name that is not UTF-8.
-    return torch.from_numpy(np.memmap(path, dtype=np.uint8, mode="c"))
+    with open(path, "rb") as file:
+        origin = _origin(os.fstat(file.fileno()))
+        return torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="c")), origin
+
+
+def _origin(state: os.stat_result) -> tuple[int, ...]:
+    """Which file it is, its size and its date."""
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def _unpacked(path: Path, max_bytes: int) -> Path:

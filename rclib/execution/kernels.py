@@ -21,6 +21,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 
+from rclib.files.command import command, run_under
 from rclib.files.terminal import note
 
 __all__ = ["OFFER", "address", "main", "offered", "serving"]
@@ -97,6 +98,7 @@ def _keep(listener: socket.socket, over: int, variables: Mapping[str, str]) -> N
                     server.kill()
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `-- COMMAND ...` with forked kernels; returns the command's status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -105,17 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         with serving():
-            # Open files go on to the command, since a make above hands its job slots down so.
-            process = subprocess.Popen(arguments[1:], close_fds=False)
-            try:
-                status = process.wait()
-            except KeyboardInterrupt:  # the command got it too
-                process.wait()
-                return 130
-    except OSError as error:
-        note(f"error: {error}")
-        return 1
-    return 128 - status if status < 0 else status
+            return run_under(arguments[1:])
+    except KeyboardInterrupt:  # the command says so
+        return 130
 
 
 if __name__ == "__main__":

@@ -27,10 +27,14 @@ HELP = "a notebook's figures again, from the data kept beside them, without trai
 ABOUT = """\
 Draws the figures of notebooks again from figures/<profile>/<notebook>/<figure>.json.xz, which
 `make figures` writes beside each picture: the function of the library that drew it, and what it
-drew. What has changed in that function since (a label, a colour) is seen at once; with --style, a
+drew. What has changed in that function since (a label, a colour) is seen at once; with --text, one
+text of the picture (a label, a title, a name in a legend) in place of another; with --style, a
 matplotlib style file on top of the project's. Without --out the pictures (png and pdf) take the
 place of those that are there; data and results stay as they are."""
-CODES = "Exit codes: 0 all were drawn, 1 some could not be, 2 none, 130 interrupted."
+CODES = (
+    "Exit codes: 0 all were drawn, 1 some could not be or a --text was nowhere, 2 none, 130 "
+    "interrupted."
+)
 _MAX_FILE = 2**24  # bytes of a kept call, packed
 
 
@@ -41,6 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("names", nargs="+", metavar="NAME", help="notebook, its number, or all")
     parser.add_argument("--profile", default="paper", help="quick, laptop or paper (default)")
+    parser.add_argument(
+        "--text", action="append", default=[], metavar="OLD=NEW",
+        help="write NEW where a picture has OLD (may be given more than once)",
+    )  # fmt: skip
     parser.add_argument("--style", metavar="FILE", help="matplotlib style file, on top of ours")
     parser.add_argument("--out", metavar="DIR", help="folder for the pictures")
 
@@ -55,6 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
         style.use_also(paths.expanded(arguments.style, "--style"))
     out = paths.expanded(arguments.out, "--out") if arguments.out is not None else None
     names = list(dict.fromkeys(n for text in arguments.names for n in _matching(text, arguments)))
+    new = _texts(arguments.text)
+    seen: set[str] = set()
+    there: set[str] = set()
     drawn, failed = 0, 0
     for name in names:
         cells = _cells(name)
@@ -63,15 +74,32 @@ def run(arguments: argparse.Namespace) -> int:
             folder = out / name if out and len(names) > 1 else out
             place = folder or paths.figures_dir(arguments.profile, name)
             try:
-                _draw(name, figure, arguments.profile, place, cells)
+                written = _draw(name, figure, arguments.profile, place, cells, new)
             except ValueError as error:
                 note(f"{name}: figure {figure} cannot be drawn again: {error}")
                 failed += 1
             else:
                 drawn += 1
+                there |= written
+                seen |= written & new.keys()
+    missing = [old for old in new if old not in seen]
+    if missing and drawn:
+        texts = ", ".join(repr(text) for text in sorted(there) if any(map(str.isalpha, text)))
+        note(f"no picture has the text {' or '.join(map(repr, missing))}; there are {texts}")
     if failed:
         note(f"{drawn} of {drawn + failed} figures were drawn")
-    return (1 if drawn else 2) if failed else 0
+    return (1 if drawn else 2) if failed else int(bool(missing))
+
+
+def _texts(given: list[str]) -> dict[str, str]:
+    """{old: new} of `--text OLD=NEW`. Raises ValueError for one without "=" or without OLD."""
+    found = {}
+    for text in given:
+        old, equals, new = text.partition("=")
+        if not (old and equals):
+            raise ValueError(f"--text {text!r}: must be OLD=NEW, such as 'epoch=passes'")
+        found[old] = new
+    return found
 
 
 def figures_of(name: str, profile: str) -> list[str]:
@@ -116,8 +144,12 @@ def _drawn_at(profile: str) -> Iterator[str]:
         yield from sorted(p.name for p in folder.iterdir() if p.is_dir() and any(p.iterdir()))
 
 
-def _draw(name: str, figure: str, profile: str, place: Path, cells: set[str] | None) -> None:
+def _draw(
+    name: str, figure: str, profile: str, place: Path, cells: set[str] | None, new: dict[str, str]
+) -> set[str]:
+    """Draw one figure. Returns its texts as they were before those of `new` were replaced."""
     import matplotlib.pyplot as plt
+    from matplotlib.text import Text
 
     from rclib.plots import drawing, saving
 
@@ -132,6 +164,10 @@ def _draw(name: str, figure: str, profile: str, place: Path, cells: set[str] | N
     except (DataError, OSError) as error:
         raise ValueError(str(error)) from None
     drawn = call.draw()
+    texts = {text for part in drawn.findobj(Text) if (text := part.get_text())}
+    for part in drawn.findobj(Text):
+        if part.get_text() in new:
+            part.set_text(new[part.get_text()])
     try:
         files = saving.rendered(drawn, call.stamp)
     finally:
@@ -144,6 +180,7 @@ def _draw(name: str, figure: str, profile: str, place: Path, cells: set[str] | N
             f"{name}: the cell that draws {figure} has changed since its data were kept: what the "
             "cell itself says (titles, chosen rows) is seen after the notebook's next run"
         )
+    return texts
 
 
 def _cost(name: str, profile: str) -> str:

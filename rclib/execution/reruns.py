@@ -19,8 +19,10 @@ import argparse
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ from safetensors import safe_open
 from rclib import paths
 from rclib.files.atomic import write_atomically
 from rclib.files.command import command
+from rclib.files.strict import parse_json
 from rclib.files.terminal import Parser, note, report
 from rclib.runs import store
 
@@ -48,13 +51,16 @@ def stored_runs(
     were left out because they ran on a data set.
 
     name : of the stored function; function : "module.name". Entries that today's code would not
-    find are no results of it.
+    find are no results of it. What is no entry is named in a warning and left out; the function is
+    only looked up in rclib itself, whatever an entry says.
     """
     found, with_data = [], 0
     for path in sorted(((root or paths.cache_dir()) / name).glob("*.safetensors")):
-        with safe_open(path, framework="np") as handle:
-            meta = handle.metadata() or {}
-        config = json.loads(meta["config"])
+        try:
+            meta, config = _entry(path, name)
+        except Exception as error:  # as in `store.lookup`: what a header can hold raises anything
+            warnings.warn(f"{path} is left out, no stored run: {error}", stacklevel=2)
+            continue
         if any(config.get(key) != value for key, value in where.items()):
             continue
         if meta["data"]:
@@ -62,6 +68,25 @@ def stored_runs(
         elif store.run_key(_function(meta["function"]), config, data=None) == path.stem:
             found.append((meta["function"], config))
     return sorted(found, key=lambda run: json.dumps(run[1], sort_keys=True)), with_data
+
+
+def _entry(path: Path, name: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """What an entry says of its run. Raises ValueError, and whatever damage does to readers."""
+    if not path.is_file():
+        raise ValueError("not a plain file")
+    with safe_open(path, framework="np") as handle:
+        meta = handle.metadata() or {}
+    config = parse_json(meta.get("config", ""))
+    module, _, function = meta.get("function", "").rpartition(".")
+    if function != name or not re.fullmatch(r"rclib(\.\w+)+", module, re.ASCII):
+        raise ValueError(f"its function is {meta.get('function')!r:.80}")
+    if not isinstance(config, dict) or "data" not in meta:
+        raise ValueError("it does not say what it was computed from")
+    try:
+        _function(meta["function"])
+    except (ImportError, AttributeError):
+        raise ValueError(f"its function {meta['function']:.80} is gone") from None
+    return meta, config
 
 
 def _function(name: str) -> Any:

@@ -239,7 +239,8 @@ def execute(
         os.replace(temporary, target)
     except PapermillExecutionError as error:
         raise RunError(
-            f"{name}: cell {error.exec_count}: {error.ename}: {_whole(error.evalue)}{few_files()}"
+            f"{name}: cell {error.exec_count}: {error.ename}: "
+            f"{_whole(str(error.evalue or '')) or 'no reason is given'}{few_files()}"
         ) from None
     except NoSuchKernel as error:
         raise RunError(f"{name}: Jupyter kernel {error.name!r} is not installed") from None

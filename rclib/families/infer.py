@@ -22,7 +22,7 @@ from rclib.families.matching import Shaped, is_floating, numbered, proposal
 from rclib.families.table import Family
 from rclib.rowcolumn.fan_in import is_lookup
 
-__all__ = ["infer", "table_text"]
+__all__ = ["infer", "start_text", "table_text"]
 
 NAME = "inferred"
 SETS = {
@@ -282,6 +282,26 @@ def _role(row: _Row) -> str:
     ):
         return "o"
     return ""
+
+
+def start_text(tensors: Mapping[str, Shaped]) -> str:
+    """A file to edit where no table fits and none can be inferred: a row for every tensor with
+    indices of its own, so that it is accepted as it stands and compares nothing yet."""
+    import yaml
+
+    head = {
+        "family": "own",
+        "tensors": {
+            row.pattern: proposal(row.pattern, row.shape, f"_{k}")
+            for k, row in enumerate(_rows(tensors))
+            if row.shape
+        },
+    }
+    return (
+        "# A start: every tensor has indices of its own. Where axes run over the same neurons,\n"
+        "# give them one name (such as stream), and pass the file as --axes.\n"
+        + yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=1000)
+    )
 
 
 def table_text(family: Family, tensors: Mapping[str, Shaped], *, inferred: bool) -> str:

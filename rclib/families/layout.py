@@ -340,7 +340,9 @@ def _sizes(
     config: Mapping[str, Any],
     given: Mapping[str, int],
 ) -> dict[str, int]:
-    names = {i for w in weights.values() for axis in w.axes.axes for i in axis.names()}
+    # In the order of the tensors, as a set's changes from one process to the next: maps are drawn
+    # index by index.
+    names = dict.fromkeys(i for w in weights.values() for a in w.axes.axes for i in a.names())
     bases = {base(i) for i in names}
     unknown = sorted(set(given) - bases)
     if unknown:

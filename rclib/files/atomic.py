@@ -15,6 +15,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["Part", "leftovers", "remove_leftovers", "write_atomically", "write_together", "writing"]
+__all__ = [
+    "Part",
+    "leftovers",
+    "remove_leftovers",
+    "unlocked",
+    "write_atomically",
+    "write_together",
+    "writing",
+]
 
 # .<name>.<system><random>.tmp; version 0.1.0 had the process number instead.
 _NAME = re.compile(r"\..+\.(?:(?P<system>[0-9a-f]{8})[0-9a-f]{16}|[0-9]{1,10})\.tmp", re.DOTALL)
@@ -43,7 +52,7 @@ def write_together(files: Mapping[Path, bytes]) -> None:
     """Write files that belong together: all of them are on the disk before the first gets its name.
 
     Raises OSError naming the file that could not be written (IsADirectoryError where a folder has
-    its place); then all are as they were.
+    its place; a pipe or a device is refused too); then all are as they were.
     """
     with contextlib.ExitStack() as stack:
         renames = []
@@ -55,8 +64,7 @@ def write_together(files: Mapping[Path, bytes]) -> None:
                 _to_disk(file)
             renames.append((file.name, path))
         for path in files:
-            if path.is_dir() and not path.is_symlink():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            _check_place(path)
         for temporary, path in renames:
             with _naming(path):
                 os.replace(temporary, path)
@@ -80,15 +88,30 @@ def writing(path: Path) -> Iterator[Part]:
     """A file to write to, which gets its name (`path`, or another that is set) when the block ends
     without an error.
 
-    For what is too large to be in memory. Raises OSError naming the file.
+    For what is too large to be in memory. Raises OSError naming the file, also where a folder, a
+    pipe or a device has its place.
     """
     _make_folder(path.parent)
     with _temporary(path) as file:
         part = Part(file, path)
         yield part
+        _check_place(part.path)
         with _naming(part.path):
             _to_disk(file)
             os.replace(file.name, part.path)
+
+
+def _check_place(path: Path) -> None:
+    """A rename would take the place of a pipe or a device, on which somebody else waits; and a
+    folder's cannot be taken."""
+    if path.is_dir() and not path.is_symlink():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    try:
+        mode = path.stat().st_mode  # of what a link leads to, /dev/stdout for one
+    except OSError:  # nothing there, or the rename says what is wrong
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "a pipe or a device is there, no plain file", str(path))
 
 
 def leftovers(folder: Path) -> Iterator[Path]:
@@ -102,7 +125,7 @@ def leftovers(folder: Path) -> Iterator[Path]:
                     if _is_old(path):
                         yield path
                     continue
-                with _unlocked(path) as free:
+                with unlocked(path) as free:
                     if free:
                         yield path
 
@@ -172,7 +195,7 @@ def _lock(file: BinaryIO) -> None:
 
 
 @contextlib.contextmanager
-def _unlocked(path: Path) -> Iterator[bool]:
+def unlocked(path: Path) -> Iterator[bool]:
     """Whether nobody writes to a temporary file; while the block lasts nobody begins to."""
     try:
         import fcntl

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rclib.files.command import command, run_under
 from rclib.files.terminal import note
 
 __all__ = ["main", "only_one"]
@@ -45,27 +45,16 @@ def only_one(path: Path) -> Iterator[None]:
         yield
 
 
+@command(kept="what was finished is kept")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `COMMAND` under the lock `PATH`: PATH -- COMMAND ...; returns the command's status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if len(arguments) < 3 or arguments[1] != "--":
         note("usage: python -m rclib.files.lock PATH -- COMMAND ...")
         return 2
-    try:
-        with only_one(Path(arguments[0])):
-            # Open files go on to the command, since a make above hands its job slots down so;
-            # the lock's own does not, or an orphan of the command would keep the lock.
-            process = subprocess.Popen(arguments[2:], close_fds=False)
-            try:
-                status = process.wait()
-            except KeyboardInterrupt:  # the command got it too
-                process.wait()
-                note("interrupted; what was finished is kept")
-                return 130
-    except OSError as error:
-        note(f"error: {error}")
-        return 1
-    return 128 - status if status < 0 else status
+    with only_one(Path(arguments[0])):
+        # The lock's own file does not go on to the command, or an orphan of it would keep the lock.
+        return run_under(arguments[2:])
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from rclib.checkpoints.errors import CheckpointError
 from rclib.checkpoints.names import shorter_names
 from rclib.checkpoints.opening import Checkpoint, TensorInfo
 from rclib.checkpoints.tensor_file import brief_line
-from rclib.inspection.rounding import Precision, precision
+from rclib.spectral.rounding import Precision, precision
 
 __all__ = ["Change"]
 

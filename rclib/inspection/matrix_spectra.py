@@ -24,9 +24,9 @@ from rclib.families.layout import Layout
 from rclib.files.memory import available_memory
 from rclib.inspection.change import Change
 from rclib.inspection.matrix_plan import MatrixPlan, plan_matrices, spectra_layout
-from rclib.inspection.rounding import Precision, precision
 from rclib.inspection.side_by_side import in_order
 from rclib.inspection.spectrum import MatrixSpectrum, spectrum_of
+from rclib.spectral.rounding import Precision, precision
 from rclib.spectral.spectra import esd
 
 __all__ = ["check_blocks", "in_blocks", "matrix_spectra"]
@@ -168,7 +168,7 @@ def _spectra_of(
     for label, kind, matrix, known_change in _matrices(checkpoint, plan):
         tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.t()
         try:
-            values = esd(tall)
+            values = esd(tall.double())  # what is rounding, and said so, spectrum_of finds
         except ValueError as error:
             one = f", {label}" if plan.count > 1 else ""
             where = f"{checkpoint.source}: tensor {brief_line(name)}{one}"

@@ -13,7 +13,7 @@ from 32 x 32 on, where noise never comes below 1. A nearly orthogonal matrix has
 a steep power law fits better than Marchenko-Pastur: it has no eigenvalue beyond, hence no tail.
 
 Eigenvalues that the entries' precision cannot tell from zero are zero, and a tail whose values
-differ by rounding alone has no exponent (`rclib.inspection.rounding`).
+differ by rounding alone has no exponent (`rclib.spectral.rounding`).
 
 Sources: paper B, "Quantities" (ESD, α by Hill and by KS); Clauset et al. 2009, eq. 3.2; the bulk's
 edge and spikes as in `rclib.spectral.random_matrix.outliers`, with the variance that the median
@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rclib.inspection.matrix_plan import MatrixPlan
-from rclib.inspection.rounding import Precision, numerical_rank, same_value
 from rclib.inspection.vocabulary import MEANINGS
 from rclib.spectral.heavy_tails import noise_tail, tail_shape
 from rclib.spectral.power_law import MIN_EIGENVALUES, PowerLaw, power_law
 from rclib.spectral.random_matrix import marchenko_pastur, outliers
+from rclib.spectral.rounding import Precision, numerical_rank, same_value
 from rclib.spectral.spectra import stable_rank
 
 __all__ = [

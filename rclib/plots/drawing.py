@@ -242,6 +242,11 @@ def _column(series: pd.Series[Any]) -> dict[str, Any]:
         return {"kind": kind, "values": _values(series.to_numpy(), kind)}
     missing = series.isna().tolist()
     values = [None if gone else one for one, gone in zip(series.tolist(), missing, strict=True)]
+    # Numbers in a column of objects (two tables put together, one without blocks) come back as a
+    # column of numbers, so they are kept as one: what is read is what is written again.
+    told = pd.Series(values).dtype.kind if values else "O"
+    if told in "fiub":
+        return {"kind": told, "values": _values(pd.Series(values).to_numpy(), told)}
     return {"kind": "O", "values": [_pack(one) for one in values]}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib.patheffects as effects
 import numpy as np
 from matplotlib.axes import Axes as Panel
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
@@ -98,7 +99,9 @@ def size_axis(panel: Panel, sizes: Sequence[float], which: str = "x") -> None:
         return
     (panel.set_xscale if which == "x" else panel.set_yscale)("log")
     axis = panel.xaxis if which == "x" else panel.yaxis
-    axis.set_ticks(values, labels=[number(value) for value in values])
+    # A width is a whole number, and 1024 is not 1020.
+    names = [f"{v:.0f}" if v < 1e6 and v.is_integer() else number(v) for v in values]
+    axis.set_ticks(values, labels=names)
     axis.set_minor_locator(NullLocator())
 
 
@@ -133,16 +136,12 @@ def guide(panel: Panel, sizes: Sequence[float], start: float, power: float) -> N
     y = start * (x / x[0]) ** power
     panel.plot(x, y, color=GREY, lw=0.9, ls=":", zorder=1.5, label=power_text(power))
     panel.lines[-1].set_gid("guide")
-    middle = math.sqrt(float(x[-1] * x[-2])) if len(x) > 1 else float(x[-1])
-    panel.annotate(
-        power_text(power), (middle, start * (middle / x[0]) ** power), xytext=(3, 4),
-        textcoords="offset points", size=SMALL, color=GREY, path_effects=_HALO, ha="center",
-    )  # fmt: skip
+    _along(panel, power_text(power), x, y)
 
 
 def write_into(panel: Panel, text: str, *, near: float | None = None, size: float = SMALL) -> None:
-    """Write where no line of the panel runs: at the height `near`, above or below it, or else in
-    the corner that is emptiest."""
+    """Write where least of the panel's lines, markers and error bars runs: at the height `near`,
+    above or below it, or else in the corner that is emptiest."""
     width, height = _extent(panel, text, size)
     lines = _in_panel(panel)
     if near is not None:
@@ -152,18 +151,17 @@ def write_into(panel: Panel, text: str, *, near: float | None = None, size: floa
         heights = [(y + 0.015, "bottom", y + height / 2), (y - 0.015, "top", y - height / 2)]
     else:
         heights = [(0.98, "top", 0.98 - height / 2), (0.02, "bottom", 0.02 + height / 2)]
+    between = [(at, "center", at) for at in np.linspace(width / 2, 1 - width / 2, 21)]
     best: tuple[float, float, str, float, str] | None = None
     for x, across, centre in (
         (0.99, "right", 0.99 - width / 2),
         (0.01, "left", 0.01 + width / 2),
         (0.5, "center", 0.5),
+        *(between if near is not None and width < 1 else ()),
     ):
         for place, down, middle in heights:
-            outside = 10.0 * (middle + height / 2 > 1.03 or middle - height / 2 < -0.03)
-            box = (np.abs(lines[:, 0] - centre) < width / 2) & (
-                np.abs(lines[:, 1] - middle) < height / 2
-            )
-            cost = float(box.sum()) + 1000.0 * outside
+            cost = _covered(lines, (centre, middle), (width, height))
+            cost += 1e4 * (middle + height / 2 > 1.03 or middle - height / 2 < -0.03)
             if best is None or cost < best[0]:
                 best = (cost, x, across, place, down)
     assert best is not None
@@ -174,20 +172,80 @@ def write_into(panel: Panel, text: str, *, near: float | None = None, size: floa
     )  # fmt: skip
 
 
+def _along(panel: Panel, text: str, x: np.ndarray, y: np.ndarray) -> None:
+    """Write beside a line of a logarithmic panel, on the side and at the place where least else
+    runs; of equally good ones, above its right half."""
+    if len(x) < 2:
+        panel.annotate(text, (x[0], y[0]), size=SMALL, color=GREY, path_effects=_HALO)
+        return
+    width, height = (0.8 * part for part in _extent(panel, text, SMALL))
+    lines = _in_panel(panel)
+    ends = panel.transAxes.inverted().transform(
+        panel.transData.transform(np.stack([x[[0, -1]], y[[0, -1]]], axis=1))
+    )
+    rise = (ends[1, 1] - ends[0, 1]) / max(ends[1, 0] - ends[0, 0], 1e-9)
+    best: tuple[float, tuple[float, float]] | None = None
+    for share in (
+        0.75,
+        0.7,
+        0.8,
+        0.65,
+        0.85,
+        0.6,
+        0.55,
+        0.5,
+        0.45,
+        0.4,
+        0.35,
+        0.3,
+        0.25,
+        0.2,
+        0.15,
+    ):
+        at = ends[0] + share * (ends[1] - ends[0])
+        for side in (1.0, -1.0):
+            # So far from the line that it does not cut the corner of the text.
+            away = height / 2 + abs(rise) * width / 2 + 0.015
+            middle = (float(at[0]), float(at[1] + side * away))
+            cost = _covered(lines, middle, (width, height))
+            cost += 1000.0 * _outside(middle, (width, height))
+            if best is None or cost < best[0]:
+                best = (cost, middle)
+    assert best is not None
+    # At a place among the data, so that it stays beside the line when the ranges change.
+    place = panel.transData.inverted().transform(panel.transAxes.transform(best[1]))
+    panel.text(
+        place[0], place[1], text, ha="center", va="center", size=SMALL, color=GREY,
+        path_effects=_HALO,
+    )  # fmt: skip
+
+
+def _covered(lines: np.ndarray, middle: tuple[float, float], size: tuple[float, float]) -> float:
+    """How many of the points (n, 2) a box covers; all in fractions of the panel."""
+    inside = np.abs(lines - np.asarray(middle)) < np.asarray(size) / 2
+    return float(inside.all(axis=1).sum())
+
+
+def _outside(middle: tuple[float, float], size: tuple[float, float]) -> bool:
+    low, high = (np.asarray(middle) + sign * np.asarray(size) / 2 for sign in (-1, 1))
+    return bool((low < -0.03).any() or (high > 1.03).any())
+
+
 def _some_x(panel: Panel) -> float:
     return float(panel.get_xlim()[0])
 
 
 def _extent(panel: Panel, text: str, size: float) -> tuple[float, float]:
-    """About how much of the panel's width and height a text takes."""
+    """About how much of the panel's width and height a text takes. The layout comes later and
+    leaves panels smaller than they are now, so a third more than it is."""
     figure: Any = panel.get_figure(root=True)
     wide, high = np.array([panel.bbox.width, panel.bbox.height]) * 72.0 / figure.dpi
     rows = text.split("\n")
-    return 0.55 * size * max(map(len, rows)) / wide, 1.25 * size * len(rows) / high
+    return 0.66 * size * max(map(len, rows)) / wide, 1.7 * size * len(rows) / high
 
 
 def _in_panel(panel: Panel) -> np.ndarray:
-    """Points along all lines, (n, 2), as fractions of the panel."""
+    """Points along all lines and error bars, (n, 2), as fractions of the panel."""
     found = [np.empty((0, 2))]
     for line in panel.lines:
         data = np.asarray(line.get_xydata(), dtype=float)
@@ -201,6 +259,13 @@ def _in_panel(panel: Panel) -> np.ndarray:
             order = np.arange(len(points))
             points = np.stack([np.interp(at, order, points[:, k]) for k in (0, 1)], axis=1)
         found.append(points)
+    for bars in panel.collections:  # of errors, as `errorbar` draws them
+        if isinstance(bars, LineCollection) and bars.get_transform() == panel.transData:
+            for ends in bars.get_segments():
+                with np.errstate(all="ignore"):
+                    points = panel.transAxes.inverted().transform(panel.transData.transform(ends))
+                if len(points) == 2 and np.isfinite(points).all():
+                    found.append(np.linspace(points[0], points[1], 40))
     return np.concatenate(found)
 
 
@@ -224,7 +289,7 @@ def direct_labels(
             ends.append([float(at[1]), (names or {}).get(label, label), line.get_color(), at[1]])
     if not ends:
         return
-    _, high = _extent(panel, "x", size)
+    high = 0.75 * _extent(panel, "x", size)[1]
     ends.sort(key=lambda end: end[0])
     places = _apart([min(max(end[0], 0.0), 1.0) for end in ends], 1.02 * high)
     for place, (_, text, colour, _) in zip(places, ends, strict=True):

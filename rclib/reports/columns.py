@@ -10,6 +10,7 @@ import sys
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
 from rclib.files.terminal import report
 from rclib.inspection.vocabulary import MEANINGS, VERSION, heading
 from rclib.reports.replication import table_row
@@ -103,6 +104,7 @@ def page() -> str:
     return _HEAD + "\n".join(lines) + "\n"
 
 
+@command()
 def main() -> int:
     """Rewrite the page."""
     path = paths.project_root() / "docs" / "columns.md"

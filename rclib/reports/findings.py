@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
 from rclib.files.terminal import note, report
 from rclib.reports.replication import notebook_link, table_row
 from rclib.study.findings import MOST, Told, measured, told
@@ -65,6 +66,7 @@ def _links(one: Told, runs: Mapping[str, Run], up: str) -> str:
     return ", ".join(links)
 
 
+@command()
 def main() -> int:
     """Rewrite docs/findings.md."""
     try:

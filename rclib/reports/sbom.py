@@ -27,6 +27,7 @@ from typing import Any
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
 from rclib.files.terminal import note, report
 
 __all__ = ["Pin", "add_to_wheel", "bill_of_materials", "main", "read_lock"]
@@ -176,6 +177,7 @@ def add_to_wheel(wheel: Path, bill: Mapping[str, Any]) -> str:
     return name
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Put the bill of materials of this project's lock into the wheels that are named."""
     root = paths.project_root()

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from rclib import paths
 from rclib.files.atomic import write_atomically
+from rclib.files.command import command
 from rclib.files.terminal import note, report
 from rclib.reports.readme import with_section
 from rclib.reports.replication import table_row
@@ -58,6 +59,7 @@ def abbreviations(records: Iterable[Record]) -> dict[str, str]:
     }
 
 
+@command()
 def main() -> int:
     """Rewrite the section of docs/glossary.md."""
     path = paths.project_root() / "docs" / "glossary.md"

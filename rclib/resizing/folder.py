@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from rclib.checkpoints.writing import (
     split_into_shards,
 )
 from rclib.families.layout import Layout
+from rclib.files.new_folder import new_folder
 from rclib.resizing.plan import AxisPlan, ResizePlan, plan_resize
 from rclib.resizing.sizes import new_config, resolve_sizes
 
@@ -99,9 +99,7 @@ def resize_folder(
     shards = split_into_shards(infos, shard_bytes)
     _check_target(target, sum(info.nbytes for info in infos.values()))
     copied, beside = _beside(checkpoint.folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    with new_folder(target) as work:
         names = shard_names(len(shards))
         for file, shard in zip(names, shards, strict=True):
             with SafetensorsWriter(work / file, shard) as writer:
@@ -115,12 +113,6 @@ def resize_folder(
             files.append(_nanogpt(work, names, config))
         for path in copied:
             shutil.copyfile(path, work / path.name)
-        work.chmod(0o755)
-        if target.is_dir():
-            target.rmdir()  # empty, as was looked at before
-        os.replace(work, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     own = tuple(p.name for p in copied)
     total = sum(info.nbytes for info in infos.values())
     return Resized(target, plan, (*files, *own), own, beside, total)

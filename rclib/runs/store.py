@@ -281,8 +281,8 @@ def keep(
         "precision": precision(),
     }
     path = _path(function, key, root)
-    if path.is_dir() and not path.is_symlink():
-        _set_aside(path, "a folder")
+    if path.exists() and not path.is_file():
+        _set_aside(path, "a folder" if path.is_dir() else "a pipe or a device")
     try:
         write_atomically(path, save(arrays, metadata=meta))
     except OSError as error:

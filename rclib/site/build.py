@@ -6,17 +6,14 @@ error leaves the one that was there.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rclib import paths
 from rclib.files.command import command
+from rclib.files.new_folder import new_folder
 from rclib.files.terminal import Parser, note, report
 from rclib.site.loading import load_gallery
 from rclib.site.pages import Site
@@ -45,7 +42,7 @@ def build(target: Path, *, api: bool = True) -> Built:
     """
     _check_target(target)
     gallery = load_gallery()
-    with _whole(target) as folder:
+    with new_folder(target, replace=True) as folder:
         site = Site(folder, gallery, has_api=api)
         site.write()
         if api:
@@ -66,23 +63,6 @@ def _check_target(target: Path) -> None:
     """Never remove a folder that no build made."""
     if target.exists() and not (target / ".rclib-site").is_file() and any(target.iterdir()):
         raise ValueError(f"{target} holds something else than a site; remove it or name another")
-
-
-@contextmanager
-def _whole(target: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `target` when the block ends without an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        yield folder
-        folder.chmod(0o755)
-        old = folder.with_name(folder.name + ".old")
-        if target.exists():
-            os.replace(target, old)
-        os.replace(folder, target)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @command(kept="the site is as it was")

@@ -81,6 +81,7 @@ _FOREIGN |= {name: {"id"} for name in _HEADINGS}
 _OWN = _ATTRIBUTES | {
     "*": {"class", "id", "role", "tabindex", "aria-label"},
     "img": _ATTRIBUTES["img"] | {"loading"},
+    "td": _CELLS | {"data-label"},
     "g": {"transform"},
     "path": {"d"},
     "rect": {"height", "rx", "width", "x", "y"},

@@ -21,6 +21,7 @@ from rclib.study.wording import plain_note
 
 __all__ = [
     "BEYOND",
+    "KEPT",
     "KINDS",
     "ClaimRow",
     "Figure",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 KINDS = ("png", "pdf", "csv")
+KEPT = "json.xz"  # what `python -m rclib redraw` draws from; figures from before it lack it
 BEYOND = "beyond"  # in place of a paper's id
 
 
@@ -111,6 +113,14 @@ class Variant:
     caption: str
     files: Mapping[str, Path]
     record: Mapping[str, Any]
+
+    @property
+    def redraw(self) -> str:
+        """The command that draws it again without training, "" where its data were not kept."""
+        if KEPT not in self.files:
+            return ""
+        scale = "" if self.profile == "paper" else f" --profile {self.profile}"
+        return f"python -m rclib redraw {self.record['notebook']}{scale}"
 
     @property
     def data(self) -> str:
@@ -301,9 +311,10 @@ def leading_first(profiles: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(profiles, key=lambda profile: place.get(profile, 1)))
 
 
-def paper_of_claim(source: str, notebook_paper: str, known: Iterable[str]) -> str:
-    """Id of the paper of a claim's source, e.g. "A, Figure 4.1" or "beyond the paper"."""
+def paper_of_claim(source: str, owner: str, known: Iterable[str]) -> str:
+    """Id of the paper of a claim's source, e.g. "A, Figure 4.1" or "beyond the paper"; `owner`
+    where the source names none."""
     identity, comma, _ = source.partition(",")
     if comma and identity in known:
         return identity
-    return BEYOND if source.startswith(BEYOND) else notebook_paper
+    return BEYOND if source.startswith(BEYOND) else owner

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 
 from rclib.site import clean, links
 from rclib.site.notebook_page import markdown
@@ -54,11 +54,30 @@ def page(name: str, text: Text, resolver: links.Resolver) -> str:
     for table in soup.find_all("table"):
         for cell in table.find_all("th"):
             cell["scope"] = "col"
+        _stacked(table)
         frame = table.wrap(soup.new_tag("div", attrs={"class": "scroll wide", "tabindex": "0"}))
         frame["role"], frame["aria-label"] = "region", _above(table)
     for number, code in enumerate(soup.find_all("pre"), 1):
         code["tabindex"], code["role"], code["aria-label"] = "0", "region", f"Example {number}"
     return clean.body(str(soup))
+
+
+def _stacked(table: Tag) -> None:
+    """On a phone a table of more than two columns stands as one block a row, each cell below the
+    name of its column: the style sheet needs these names, and readers of screens the roles that
+    blocks have not."""
+    names = [cell.get_text() for cell in table.find_all("th")]
+    if len(names) < 3:
+        return
+    table["class"], table["role"] = "stack", "table"
+    for part in table.find_all(["thead", "tbody"]):
+        part["role"] = "rowgroup"
+    for row in table.find_all("tr"):
+        row["role"] = "row"
+        for name, cell in zip(names, row.find_all(["th", "td"]), strict=False):
+            cell["role"] = "columnheader" if cell.name == "th" else "cell"
+            if cell.name == "td":
+                cell["data-label"] = name
 
 
 def _above(table: object) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from rclib import paths
 from rclib.site.content import (
     BEYOND,
+    KEPT,
     KINDS,
     ClaimRow,
     Figure,
@@ -136,6 +137,8 @@ def _variants(notebook: Notebook, problems: list[str]) -> dict[str, dict[str, Va
                     f"run `make figures PROFILE={profile}`"
                 )
                 continue
+            if (kept := folder / f"{name}.{KEPT}").is_file():
+                files[KEPT] = kept
             # What a link leads to may be any file of this machine: the site would publish it.
             link = next((path for path in (folder, *files.values()) if path.is_symlink()), None)
             if link:
@@ -153,6 +156,15 @@ def _shares(
     pairs = [(record["notebook"], claim) for record in records for claim in record["claims"]]
     shares = seed_shares(profile, pairs, problems)
     return {(n, c["key"]): share for (n, c), share in zip(pairs, shares, strict=True)}
+
+
+def _owner(notebook: Notebook, claim: Mapping[str, Any], papers: Papers) -> str:
+    """The paper one of whose items has this claim, as in replication.md, or BEYOND: a control of
+    ours is none of the paper's claims."""
+    for paper in papers.papers:
+        if any(item.notebook == notebook.name and item.owns(claim) for item in paper.items):
+            return paper.id
+    return BEYOND
 
 
 def _claims(
@@ -183,7 +195,7 @@ def _claims(
                 notebook=notebook.name,
                 key=key,
                 source=lead["paper"],
-                paper=paper_of_claim(lead["paper"], notebook.paper, known),
+                paper=paper_of_claim(lead["paper"], _owner(notebook, lead, papers), known),
                 statement=lead["statement"],
                 quantity=lead["quantity"],
                 criterion=lead["criterion"],

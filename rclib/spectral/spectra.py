@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh_tridiagonal, lapack
 
@@ -32,6 +33,7 @@ from rclib.spectral.random_matrix import (
     outliers,
     spike,
 )
+from rclib.spectral.rounding import entries_eps, numerical_rank, precision
 
 __all__ = [
     "MarchenkoPastur",
@@ -89,14 +91,17 @@ def esd(W: Any) -> Floats:
     eight decades, from the singular values of W, so that small ones keep a relative error
     below about 1e-7 either way. Those beyond the rank of W are exactly zero: the d - h
     missing ones when h < d, and any singular value below max(h, d) · 2.2e-16 · σ_1 (the
-    usual numerical rank), as it cannot be told from zero.
+    usual numerical rank), as it cannot be told from zero. Of a W in a narrower type (float32,
+    float16, bfloat16) those that are the rounding of its entries are zero as well
+    (`rclib.spectral.rounding`); float64 is taken as exact, so `esd(W.double())` keeps them.
 
     Raises ValueError if W has not two axes, is empty, or holds NaN, infinite values or
     entries whose squares leave float64.
     """
+    given = W
     W = _matrix("W", W)
     gram, _ = _gram(W)
-    return _clean(W, np.linalg.eigvalsh(gram))
+    return _clean(W, np.linalg.eigvalsh(gram), given)
 
 
 def spectrum(W: Any) -> Spectrum:
@@ -104,6 +109,7 @@ def spectrum(W: Any) -> Spectrum:
 
     Raises ValueError as `esd`, and for W = 0, which has no top direction.
     """
+    given = W
     W = _matrix("W", W)
     if not W.any():
         raise ValueError(f"W must not be zero, got shape {W.shape} of zeros")
@@ -112,7 +118,7 @@ def spectrum(W: Any) -> Spectrum:
     if not tall:  # top is the left vector u_1; v_1 = W^T u_1 / σ_1
         top = W.T @ top
         top /= np.linalg.norm(top)
-    return Spectrum(_clean(W, values), top)
+    return Spectrum(_clean(W, values, given), top)
 
 
 def alignment(W: Any, beta: Any) -> float:
@@ -236,7 +242,7 @@ def _eigenvalues(W: Any) -> Floats:
     """W (h, d) or eigenvalues (d,) → eigenvalues, not all zero."""
     values = real_array("W", W)
     if values.ndim != 1:
-        values = esd(values)
+        values = esd(W)
     elif values.size == 0 or values.min() < 0:
         raise ValueError(f"eigenvalues must not be negative or missing, got {values}")
     else:
@@ -262,14 +268,22 @@ def _gram(W: Floats) -> tuple[Floats, bool]:
     return (W.T @ W, True) if tall else (W @ W.T, False)
 
 
-def _clean(W: Floats, values: NDArray[Any]) -> Floats:
-    """Eigenvalues (k,) of the smaller Gram matrix, ascending → those of W^T W, (d,)."""
+def _clean(W: Floats, values: NDArray[Any], given: Any) -> Floats:
+    """Eigenvalues (k,) of the smaller Gram matrix, ascending → those of W^T W, (d,).
+
+    given : W as it came, whose type says how precisely its entries are known."""
     if values[0] * _GRADED < values[-1]:
         sigma = np.linalg.svd(W, compute_uv=False)[::-1].copy()
         sigma[sigma <= max(W.shape) * np.finfo(np.float64).eps * sigma[-1]] = 0.0
         values = sigma**2
+    values = np.maximum(values, 0.0)
+    eps = entries_eps(given)
+    if eps is not None:
+        whole = torch.from_numpy(W)
+        rank = numerical_rank(values, whole, precision(whole, eps=eps))
+        values[: values.size - rank] = 0.0
     missing = np.zeros(W.shape[1] - values.size)
-    return np.concatenate([missing, np.maximum(values, 0.0)])
+    return np.concatenate([missing, values])
 
 
 def _top_eigenvector(gram: Floats) -> tuple[Floats, Floats]:

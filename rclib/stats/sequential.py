@@ -21,14 +21,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 
 import numpy as np
 from scipy import optimize, special, stats
 
-__all__ = ["ALPHA", "LOOKS", "Look", "interval", "levels", "repeated_p", "spent", "walk"]
+__all__ = ["ALPHA", "LOOKS", "Look", "follow", "interval", "levels", "repeated_p", "spent", "walk"]
 
 LOOKS = (5, 10, 20, 40)
 ALPHA = 0.05  # two-sided, over all looks together
@@ -136,24 +136,67 @@ def walk(
 
     Raises ValueError if no repeat of those looked at has a value, and as `levels` and `interval`.
     """
-    of_look = levels(looks, alpha)
-    have = [n for n in looks if n <= len(values)]
-    if not have:  # not a look yet: shown with the first one's level, decides nothing
-        return _look(0, values, of_look[0], decided=False)
-    for number, n in enumerate(have, 1):
+
+    def at(number: int, n: int, level: float) -> Look | None:
+        defined = [value for value in values[:n] if value is not None]
         # A look without any value decides nothing; the last one must have some.
-        if number < len(have) and all(value is None for value in values[:n]):
-            continue
-        found = _look(number, values[:n], of_look[number - 1], decided=False)
-        if decides(found.low, found.high, found.defined):
-            return _look(number, values[:n], of_look[number - 1], decided=True)
+        if not defined and n < last:
+            return None
+        return Look(number, n, len(defined), level, *interval(defined, level), decided=False)
+
+    last = max([n for n in looks if n <= len(values)], default=len(values))
+    return _walk(at, len(values), decides, levels(looks, alpha), looks)
+
+
+def follow(
+    estimate: Callable[[int, float], tuple[float, float, float]],
+    repeats: int,
+    decides: Callable[[float, float, int], bool],
+    *,
+    looks: Sequence[int] = LOOKS,
+    alpha: float = ALPHA,
+) -> Look:
+    """`walk` for an estimate that is no mean of one value a repeat, e.g. a slope with a jackknife.
+
+    estimate : (number n of repeats, two-sided level) -> value, low and high from the first n
+        repeats alone. The design holds as far as the estimate's steps from look to look are those
+        of a mean; a test simulates the jackknife of a statistic of pairs.
+    repeats : how many were made.
+
+    Raises ValueError for ends that are not finite or not in order, and as `levels`.
+    """
+
+    def at(number: int, n: int, level: float) -> Look:
+        value, low, high = map(float, estimate(n, level))
+        if not -math.inf < low <= value <= high < math.inf:
+            raise ValueError(
+                f"estimate must have finite ends in order, got {value} in [{low}, {high}] "
+                f"from {n} repeats"
+            )
+        return Look(number, n, n, level, value, low, high, decided=False)
+
+    return _walk(at, repeats, decides, levels(looks, alpha), looks)
+
+
+def _walk(
+    at: Callable[[int, int, float], Look | None],
+    repeats: int,
+    decides: Callable[[float, float, int], bool],
+    of_look: Sequence[float],
+    looks: Sequence[int],
+) -> Look:
+    """The first look that decides, or the last one. at : (its number, repeats, level) -> the look,
+    None for one that decides nothing."""
+    have = [n for n in looks if n <= repeats]
+    found = None
+    for number, n in enumerate(have, 1):
+        found = at(number, n, of_look[number - 1])
+        if found is not None and decides(found.low, found.high, found.defined):
+            return replace(found, decided=True)
+    if found is None:  # not a look yet: shown with the first one's level, decides nothing
+        found = at(0, repeats, of_look[0])
+    assert found is not None
     return found
-
-
-def _look(number: int, values: Sequence[float | None], level: float, *, decided: bool) -> Look:
-    defined = [value for value in values if value is not None]
-    value, low, high = interval(defined, level)
-    return Look(number, len(values), len(defined), level, value, low, high, decided)
 
 
 def repeated_p(p: float, look: int, *, looks: Sequence[int] = LOOKS) -> float:

@@ -139,9 +139,13 @@ def sampling_distance(
 
 
 def jackknife(
-    statistic: Callable[[Kept], float], sizes: Mapping[int, int], *, positive: bool = False
+    statistic: Callable[[Kept], float],
+    sizes: Mapping[int, int],
+    *,
+    positive: bool = False,
+    level: float = 0.05,
 ) -> Interval:
-    """A statistic of several groups of runs with its 95 percent jackknife interval.
+    """A statistic of several groups of runs with its jackknife interval, of 95 percent by default.
 
     sizes : number of runs of each group. statistic : takes the numbers (from 0) of the runs to use,
     by group. With θ from all and θ_k from all but run k of a group of R, every group adds
@@ -149,17 +153,20 @@ def jackknife(
     around θ. Runs of different groups are independent, so each is left out alone. Right for ratios
     and slopes made of distances between pairs of runs, which are not independent of each other.
     positive : take it for log θ, so that the ends are positive, as those of a distance or a ratio
-    of distances should be.
+    of distances should be. level : two-sided, the chance of a value outside.
 
-    Raises ValueError for a group of fewer than two runs and for a positive statistic that is not.
+    Raises ValueError for a group of fewer than two runs, for a positive statistic that is not and
+    a level outside (0, 1).
     """
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1), got {level}")
     if not sizes or min(sizes.values()) < 2:
         raise ValueError(f"sizes must be at least 2, got {dict(sizes)}")
     if positive:
-        inner = jackknife(lambda kept: _log(statistic(kept)), sizes)
+        inner = jackknife(lambda kept: _log(statistic(kept)), sizes, level=level)
         return Interval(*(math.exp(end) for end in (inner.value, inner.low, inner.high)))
     value = statistic({group: range(size) for group, size in sizes.items()})
-    half = _t(sizes) * math.sqrt(sum(_variances(statistic, sizes).values()))
+    half = _t(sizes, level) * math.sqrt(sum(_variances(statistic, sizes).values()))
     return Interval(value, value - half, value + half)
 
 
@@ -199,8 +206,8 @@ def _variances(statistic: Callable[[Kept], float], sizes: Mapping[int, int]) -> 
     return found
 
 
-def _t(sizes: Mapping[int, int]) -> float:
-    return float(stats.t.ppf(0.975, sum(sizes.values()) - len(sizes)))
+def _t(sizes: Mapping[int, int], level: float = 0.05) -> float:
+    return float(stats.t.ppf(1 - level / 2, sum(sizes.values()) - len(sizes)))
 
 
 def _log(value: float) -> float:

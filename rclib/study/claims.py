@@ -21,11 +21,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, stdev
 from typing import Any
 
 from rclib.checks.arguments import brief, choice, count, flag, number, text
 from rclib.study import contract, sequential
+from rclib.study.interval import interval_of
 
 __all__ = [
     "MIN_REPEATS",
@@ -37,7 +37,6 @@ __all__ = [
     "above",
     "below",
     "between",
-    "interval_of",
 ]
 
 VERDICTS = ("reproduced", "not reproduced", "undecided", "not testable here")
@@ -102,51 +101,6 @@ def below(high: float) -> Criterion:
 def between(low: float, high: float) -> Criterion:
     """The value lies in [low, high]."""
     return Criterion(low, high)
-
-
-# 97.5 percent points of Student's t for 1 ... 30 degrees of freedom; kept as a table so that
-# this module, which every `make` call loads, needs the standard library alone (a test
-# compares it with scipy). Above, the expansion in 1/df does
-# (Abramowitz and Stegun, 26.7.5).
-_T975 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-_Z975 = 1.959964
-
-
-def _t975(df: int) -> float:
-    if df <= len(_T975):
-        return _T975[df - 1]
-    z = _Z975
-    return z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
-
-
-def _axes(values: Sequence[float]) -> int:
-    return int(getattr(values, "ndim", 1))  # of an array or tensor
-
-
-def interval_of(values: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, low, high): 95 percent t-interval of the mean over repeats.
-
-    One value gives an interval of width zero. Raises ValueError for no value, one that is no
-    finite number, and values so large that their squares are not finite.
-    """
-    if isinstance(values, str) or not hasattr(values, "__len__") or _axes(values) != 1:
-        raise ValueError(f"values must be a sequence of numbers, got {type(values).__name__}")
-    if len(values) == 0:  # not `not values`: an array has no truth value
-        raise ValueError("values must not be empty")
-    values = [number("values", v) for v in values]
-    if not all(math.isfinite(v) for v in values):
-        raise ValueError(f"values must be finite, got {values}")
-    if max(map(abs, values)) > 1e150:
-        raise ValueError(f"values must be smaller, got {max(values, key=abs)}")
-    mean = fmean(values)
-    if len(values) == 1:
-        return mean, mean, mean
-    half = _t975(len(values) - 1) * stdev(values) / math.sqrt(len(values))
-    return mean, mean - half, mean + half
 
 
 @dataclass
@@ -283,7 +237,7 @@ class Claims:
         values : one value or one a repeat (mean and 95 percent t-interval are taken). Labelled
             by seed (a mapping, a pandas Series whose index is named "seed") they must be of the
             declared seeds.
-        interval : (low, high) instead, finite, e.g. of a fit or a bootstrap; `repeats` says how
+        interval : (low, high) instead, finite, around the value, e.g. of a fit; `repeats` says how
             many seeds, draws or resamples are behind it (default: as many as there are values).
         A claim that declares seeds takes one value a seed, or an interval with at least as many
         `repeats`; one with `looks` takes values labelled by seed. A claim is measured once; raises
@@ -301,7 +255,7 @@ class Claims:
         value, low, high = interval_of(found)
         made = len(found)
         if interval is not None:
-            low, high = contract.interval_given(key, interval)
+            low, high = contract.interval_given(key, interval, value)
             made = made if repeats is None else count(f"repeats of {key!r}", repeats)
             if claim.unit == "seed":
                 contract.check_repeats(key, made, claim.seeds)
@@ -325,8 +279,25 @@ class Claims:
         if not claim.partial:
             contract.check_count(key, len(found), claim.seeds)
         contract.check_finite(key, found, labels)
-        by_seed = dict(zip(labels, map(float, found), strict=True))
-        at, verdict = sequential.judged(key, claim.criterion, claim.looks, claim.seeds, by_seed)
+        return self._keep(claim, dict(zip(labels, map(float, found), strict=True)), note)
+
+    def follow(self, key: str, estimate: sequential.Estimate, *, note: str = "") -> str:
+        """`measure` for a claim with looks whose value is no mean over seeds, e.g. a slope.
+
+        estimate : (n, level) -> value, low and high from the first n of the declared seeds alone,
+        with an interval of this two-sided level. Raises ValueError for a claim without looks, one
+        that is `partial`, a callable that is none, and as `rclib.stats.sequential.follow`.
+        """
+        claim, note = self._open(key), text("note", note)
+        if claim.looks is None or claim.partial:
+            raise ValueError(f"claim {key!r} needs looks, and a value from every seed")
+        if not callable(estimate):
+            raise ValueError(f"estimate of {key!r} must be callable, got {brief(estimate)}")
+        return self._keep(claim, estimate, note)
+
+    def _keep(self, claim: Claim, found: dict[int, float] | sequential.Estimate, note: str) -> str:
+        """The look at which a claim stopped, as its row says it."""
+        at, verdict = sequential.judged(claim.key, claim.criterion, claim.looks, claim.seeds, found)
         claim.value, claim.low, claim.high = at.value, at.low, at.high
         claim.look, claim.level, claim.repeats = at.number, at.level, at.defined
         claim.note, claim.verdict = note, verdict

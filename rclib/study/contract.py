@@ -19,6 +19,7 @@ __all__ = [
     "check_labels",
     "check_repeats",
     "declared_seeds",
+    "inside",
     "interval_given",
     "labelled",
     "seen_seeds",
@@ -106,14 +107,24 @@ def check_finite(key: str, values: Sequence[Any], names: Sequence[Any] | Seeds) 
             raise ValueError(f"values of {key!r} must be finite, got {value} for {whose}")
 
 
-def interval_given(key: str, interval: Any) -> tuple[float, float]:
-    """(low, high) of a fit or a bootstrap. Raises ValueError unless finite and ordered."""
+def interval_given(key: str, interval: Any, value: float) -> tuple[float, float]:
+    """(low, high) of a fit or a bootstrap. Raises ValueError unless finite, ordered and around the
+    value."""
     if not isinstance(interval, (tuple, list)) or len(interval) != 2:
         raise ValueError(f"interval of {key!r} must be a pair, got {brief(interval)}")
     low, high = (number(f"interval of {key!r}", end) for end in interval)
     if not -math.inf < low <= high < math.inf:
         raise ValueError(f"interval of {key!r} must be finite and ordered, got {interval}")
+    if not inside(value, low, high):
+        given = f"got {interval} for {value:g}"
+        raise ValueError(f"interval of {key!r} must hold the mean of its values, {given}")
     return low, high
+
+
+def inside(value: float, low: float, high: float) -> bool:
+    """Whether a value lies in its interval, but for rounding."""
+    slack = 1e-9 * max(abs(low), abs(high))
+    return low - slack <= value <= high + slack
 
 
 def check_repeats(key: str, made: int, seeds: Seeds) -> None:

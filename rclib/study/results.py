@@ -22,6 +22,7 @@ from typing import Any
 from rclib import paths
 from rclib.files.plain import DataError, read_plain
 from rclib.files.strict import parse_json
+from rclib.study import contract
 from rclib.study.claims import UNITS, VERDICTS, Criterion
 
 __all__ = [
@@ -138,6 +139,7 @@ def _check_claim(claim: dict[str, Any]) -> None:
         _get(claim, where, key, *([type(None)] if untested else _NUMBER))
     if not untested:
         _check_verdict(claim, where, criterion, rounded=rounded)
+        _check_repeats(claim, where)
 
 
 def _check_looks(claim: dict[str, Any], where: str) -> None:
@@ -167,6 +169,10 @@ def _check_verdict(
     low, high = claim["low"], claim["high"]
     if not low <= high:
         raise ValueError(f"{where}its interval [{low:g}, {high:g}] is not ordered")
+    if not contract.inside(claim["value"], low, high):
+        raise ValueError(
+            f"{where}its value {claim['value']:g} lies outside its interval [{low:g}, {high:g}]"
+        )
     # A criterion that was read from its text has six digits; an edge that near decides nothing.
     edges = [edge for edge in (criterion.low, criterion.high) if math.isfinite(edge)]
     if rounded and any(math.isclose(x, e, rel_tol=1e-5) for x in (low, high) for e in edges):
@@ -179,6 +185,17 @@ def _check_verdict(
             f"{where}verdict {claim['verdict']!r} contradicts its interval [{low:g}, {high:g}] of "
             f"{claim['repeats']} repeats against {claim['criterion']}, which gives {due!r}"
         )
+
+
+def _check_repeats(claim: dict[str, Any], where: str) -> None:
+    """As many repeats as were declared: fewer only where looks end early, never more than there."""
+    seeds, repeats = claim["declared_seeds"], claim["repeats"]
+    declared = len(seeds) if isinstance(seeds, list) else seeds
+    if declared is None or claim["unit"] != "seed":
+        return
+    least, most = (0, declared) if claim["looks"] else (declared, math.inf)
+    if not least <= repeats <= most:
+        raise ValueError(f"{where}it declares {declared} seeds and rests on {repeats}")
 
 
 _DIGITS = r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"

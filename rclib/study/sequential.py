@@ -11,7 +11,7 @@ Used by `rclib.study.claims`. Importing it needs the standard library alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rclib.checks.arguments import brief, count
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RULE",
+    "Estimate",
     "Judge",
     "adjusted_mark",
     "check_looks",
@@ -66,28 +67,35 @@ class Judge(Protocol):
         """One of the verdicts."""
 
 
+# (number of seeds, two-sided level) -> value, low, high from the first seeds.
+Estimate = Callable[[int, float], tuple[float, float, float]]
+
+
 def judged(
-    key: str, criterion: Judge, looks: Any, seeds: Any, values: Mapping[int, float]
+    key: str, criterion: Judge, looks: Any, seeds: Any, values: Mapping[int, float] | Estimate
 ) -> tuple[Look, str]:
     """The look that a claim stopped at, and its verdict.
 
-    values : seed -> value; declared seeds without one were run and have none.
+    values : seed -> value; declared seeds without one were run and have none. Or an estimate that
+    is no mean over seeds (`rclib.stats.sequential.follow`).
     Raises ValueError if none of them has one, and as `check_looks`.
     """
     from rclib.stats import sequential  # scipy, which readers of results go without
 
     looks = check_looks(key, looks, seeds)
-    if not values:
+    if not callable(values) and not values:
         raise ValueError(f"values of {key!r} must not be empty")
 
     def verdict(low: float, high: float, repeats: int) -> str:
         return criterion.verdict(low, high, unit="seed", repeats=repeats)
 
-    found = sequential.walk(
-        [values.get(seed) for seed in seeds],
-        lambda low, high, repeats: verdict(low, high, repeats) != _UNDECIDED,
-        looks=looks,
-    )
+    def decides(low: float, high: float, repeats: int) -> bool:
+        return verdict(low, high, repeats) != _UNDECIDED
+
+    if callable(values):
+        found = sequential.follow(values, len(seeds), decides, looks=looks)
+    else:
+        found = sequential.walk([values.get(seed) for seed in seeds], decides, looks=looks)
     decided = verdict(found.low, found.high, found.defined) if found.number else _UNDECIDED
     return found, decided
 

@@ -190,6 +190,8 @@ class Study:
         """
         rows = self.claims.rows()
         most = self.parameters.get("n_most")
+        if isinstance(most, dict):  # by parameter
+            most = max(most.values(), default=None)
         record = {
             "notebook": self.name,
             "title": self.title,

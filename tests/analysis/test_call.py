@@ -166,6 +166,9 @@ def test_plot_and_what_is_shown() -> None:
     one = rclib.analyze(state())
     assert one.plot().axes
     assert repr(one).endswith(one.sentence)
+    for word in ("alpha_hill", "alpha_noise", "verdict", "p_value"):  # none hidden by "..."
+        assert word in repr(one).splitlines()[0]
+    assert f"[{len(one)} rows x {one.shape[1]} columns" in repr(one)
     assert one.sentence in str(one._repr_html_())
 
 

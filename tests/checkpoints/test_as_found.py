@@ -64,6 +64,8 @@ AROUND: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "net": lambda w: {"net": w, "acc": 95.16, "epoch": 199},
     "any key": lambda w: {"parámetros": w, "rng": torch.get_rng_state()},
     "two levels": lambda w: {"checkpoint": {"weights": w, "step": 3}, "loss": [0.1]},
+    "weights and step": lambda w: (w, {"step": 3, "rates": [0.1]}),
+    "in a list": lambda w: [3, {"net": w}],
     "numpy numbers": lambda w: {
         "model": w, "loss": np.float64(0.5), "steps": np.int64(3), "curve": np.arange(900.0),
         "dtype": np.dtype("f4"),
@@ -165,6 +167,7 @@ NOT_WEIGHTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "onnx": (lambda p: p.write_bytes(b"\x08\x08\x12\x07pytorch" + bytes(99)), "an ONNX graph"),
     "old ggml": (lambda p: p.write_bytes(b"tjgg" + bytes(99)), "before GGUF"),
     "noise": (lambda p: p.write_bytes(b"\x07" * 999), "no checkpoint of a format that is read"),
+    "text": (lambda p: p.write_bytes(b"Access to model x is restricted.\n"), "a text, .* anew"),
     "pipe": (lambda p: os.mkfifo(p), "not a regular file but a named pipe"),
 }
 
@@ -255,6 +258,7 @@ BAD_FOLDERS: dict[str, tuple[Mapping[str, Any], str]] = {
         "a LoRA adapter",
     ),
     "distcp": ({"__0_0.distcp": b"x", ".metadata": b"y"}, "dcp_to_torch"),
+    "distcp below": ({"fsdp_0/__0_0.distcp": b"x"}, "dcp_to_torch .*fsdp_0 model.pt"),
     "zero shards": ({"zero_to_fp32.py": "", "latest": ""}, "python zero_to_fp32.py"),
     "zero-3": (
         {"model.safetensors": _weights() | {f"p{i}.weight": torch.empty(0) for i in range(4)}},
@@ -275,6 +279,25 @@ BAD_FOLDERS: dict[str, tuple[Mapping[str, Any], str]] = {
     ),
     "broken config": ({"model.safetensors": _weights(), "config.json": "{"}, "not JSON"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ["page", "json", "text", "hdf5", "class", "lfs", "empty"])
+def test_what_is_called_safetensors_and_is_not(case: str, tmp_path: Path) -> None:
+    make, message = NOT_WEIGHTS[case]
+    make(tmp_path / "model.safetensors")
+    assert re.search(message, _refusal(tmp_path))
+
+
+def test_files_cut_short_say_so(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file(_weights(), path)
+    whole = path.read_bytes()
+    for missing in (1, 100):
+        path.write_bytes(whole[:-missing])
+        assert "cut short: by data_offsets" in _refusal(path)
+        assert "fetch it anew" in _refusal(tmp_path)
+    torch.save(_weights(), tmp_path / "x.safetensors")  # a name says little
+    _same(tmp_path / "x.safetensors", _weights())
 
 
 @pytest.mark.parametrize("case", BAD_FOLDERS)

@@ -289,7 +289,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda d: ((d / SECOND).unlink(), (d / SECOND).mkdir()),
         "is missing",
     ),
-    "shard truncated": (_truncate, f"{SECOND}: tensor"),
+    "shard truncated": (_truncate, f"{SECOND}: cut short"),
 }
 
 

@@ -224,6 +224,43 @@ def test_unknown_layouts_and_bad_weights(
     assert "head.0 = 5" in refused(capsys, "correlations", str(heads))
 
 
+def test_a_table_to_begin_with_is_accepted_as_it_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where no table fits and none can be inferred, the message's remedy is a file that works."""
+    state = {"x.emb.weight": torch.randn(30, 12), "x.norm": torch.ones(12)}
+    for b in range(2):
+        state[f"x.{b}.into.weight"] = torch.randn(50, 12)
+        state[f"x.{b}.taps"] = torch.randn(12, 3, 5)
+        state[f"x.{b}.back.weight"] = torch.randn(12, 33)
+    save_file(state, tmp_path / "m.safetensors")
+    source, table = str(tmp_path / "m.safetensors"), tmp_path / "t.yaml"
+    assert "--write-table FILE.yaml makes a start" in refused(capsys, "correlations", source)
+    text = refused(capsys, "correlations", source, "--write-table", str(table))
+    assert f"{table} now has a row for every tensor" in text
+    assert main(["spectra", source, "--axes", str(table)]) == 0
+    capsys.readouterr()
+    assert "no index set has two" in refused(capsys, "correlations", source, "--axes", str(table))
+    # What the message says: one name for axes over the same neurons.
+    text = table.read_text("utf-8")
+    rows = dict(line.strip().split(": ") for line in text.splitlines() if ": " in line[:40])
+    inputs = rows["x.{b}.into.weight"].split(" <- ")[1]
+    outputs = rows["x.{b}.back.weight"].split(" <- ")[0]
+    table.write_text(text.replace(inputs, "stream").replace(outputs, "stream"), "utf-8")
+    capsys.readouterr()
+    assert main(["correlations", source, "--axes", str(table)]) == 0
+    assert "stream" in capsys.readouterr().out
+    other = tmp_path / "other.yaml"
+    assert main(["spectra", source, "--write-table", str(other)]) == 0
+    assert "now has a row for every tensor" in capsys.readouterr().err
+    assert other.is_file()
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("family: x\ntensors:\n  y: stream\n", "utf-8")
+    again = tmp_path / "again.yaml"
+    refused(capsys, "correlations", source, "--axes", str(bad), "--write-table", str(again))
+    assert not again.exists()
+
+
 def test_one_bad_tensor_does_not_stop_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

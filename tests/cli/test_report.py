@@ -58,6 +58,18 @@ def test_one_and_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert soup.h1.get_text() == f"{first} and {second}"  # before, then after
     facts = [p.get_text().partition(":")[0] for p in soup.select(".facts")]
     assert facts == [str(first), str(second), f"{second} minus {first}"]
+    written = out.read_bytes()
+    arguments = ["report", str(second), "--out", str(out), "--block", "0", "--against"]
+    assert main([*arguments, str(first)]) == 0  # the same, as the other commands say it
+    assert out.read_bytes() == written
+    capsys.readouterr()
+    assert main([*arguments, str(first), "--key2", "x"]) == 2
+    assert "need a second path" in capsys.readouterr().err
+    assert main(["report", str(first), str(second), "--against", str(first)]) == 2
+    assert "two ways to name the other checkpoint" in capsys.readouterr().err
+    for command in ("report", "analyze", "spectra", "correlations"):
+        assert main([command, str(first), "--against-key", "x"]) == 2
+        assert "need --against BEFORE" in capsys.readouterr().err
     assert len(soup.select("article.card")) == 6
 
 

@@ -186,3 +186,58 @@ def test_bad_arguments_are_named() -> None:
         found.check_context(0)
     with pytest.raises(ValueError, match="count and batch_size must be positive, got 0, 3"):
         list(found.validation_batches(0, batch_size=3, context=4))
+
+
+@pytest.mark.parametrize("change", ["cut", "emptied", "changed"])
+def test_a_file_that_is_cut_or_changed_while_it_is_mapped_is_refused(change: str) -> None:
+    options = {"seed": 0, "batch_size": 4, "context": 8}
+    path = Path("mine.txt")
+    path.write_bytes(CONTENT * 100)
+    found = load_text(path.name)
+    found.batch(0, **options)
+    with open(path, "r+b") as file:
+        if change == "changed":
+            file.write(b"another start")
+        else:
+            file.truncate(5000 if change == "cut" else 0)
+    # Within one tick of the file system's clock the date may be the same.
+    assert found.origin is not None
+    os.utime(path, ns=(1, found.origin[3] + 1))
+    for use in (
+        lambda: found.batch(0, **options),
+        lambda: list(found.validation_batches(1, batch_size=2, context=8)),
+        found.check_unchanged,
+        lambda: pickle.loads(pickle.dumps(found)),
+    ):
+        with pytest.raises(DataError, match=r"mine\.txt (was changed|cannot be read)"):
+            use()
+
+
+def test_a_file_that_grew_is_the_text_it_was_but_for_other_processes() -> None:
+    path = Path("grows.txt")
+    path.write_bytes(CONTENT * 100)
+    found = load_text(path.name)
+    before = found.batch(0, seed=0, batch_size=4, context=8)
+    with open(path, "ab") as file:
+        file.write(b"more")
+    assert torch.equal(found.batch(0, seed=0, batch_size=4, context=8), before)
+    with pytest.raises(DataError, match="was changed while it was in use"):
+        pickle.loads(pickle.dumps(found))
+
+
+def test_a_file_that_is_touched_replaced_or_removed_stays_the_text_it_was() -> None:
+    options = {"seed": 0, "batch_size": 4, "context": 8}
+    path = Path("stays.txt")
+    path.write_bytes(CONTENT * 100)
+    found = load_text(path.name)
+    before = found.batch(0, **options)
+    os.utime(path, (1, 1))
+    assert torch.equal(found.batch(0, **options), before)
+    assert torch.equal(pickle.loads(pickle.dumps(found)).tokens, found.tokens)
+    Path("other.txt").write_bytes(b"x")
+    os.replace("other.txt", path)
+    assert torch.equal(found.batch(0, **options), before)
+    path.unlink()
+    assert torch.equal(found.batch(0, **options), before)
+    with pytest.raises(DataError, match="cannot be read"):
+        pickle.loads(pickle.dumps(found))

@@ -14,7 +14,7 @@ import pytest
 
 from rclib.__main__ import main
 from rclib.execution.redraw import figures_of
-from rclib.plots import drawing, panels, style
+from rclib.plots import drawing, panels, saving, style
 from rclib.study.results import load_results
 from rclib.study.session import cell_mark
 from rclib.study.study import Study
@@ -64,6 +64,30 @@ def test_a_changed_label_and_style_are_seen(project: Path, monkeypatch: pytest.M
     monkeypatch.setattr(panels, "shown", lambda name: f"new {name}")
     assert main(["redraw", "10", "--out", "labelled"]) == 0
     assert pictures(project / "labelled")["law.png"] != before["law.png"]
+
+
+def test_one_text_stands_in_place_of_another(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = pictures(project / "figures" / "paper" / "10_small")
+    assert main(["redraw", "10", "--text", "N=width", "--out", "new"]) == 0
+    assert pictures(project / "new")["law.png"] != before["law.png"]
+    # The same as if the function had written it.
+    kept = drawing.read_drawing(
+        (project / "figures" / "paper" / "10_small" / f"law.{drawing.SUFFIX}").read_bytes()
+    )
+    figure = kept.draw()
+    (panel,) = figure.axes
+    panel.set_xlabel("width")
+    assert saving.rendered(figure, kept.stamp)["png"] == pictures(project / "new")["law.png"]
+    capsys.readouterr()
+    assert main(["redraw", "10", "--text", "epoch=step", "--out", "other"]) == 1
+    said = capsys.readouterr().err
+    assert "no picture has the text 'epoch'; there are 'MF', 'N', 't', 'y'" in said
+    assert pictures(project / "other") == before
+    for wrong in ("epoch", "=step"):
+        assert main(["redraw", "10", "--text", wrong]) == 2
+        assert "must be OLD=NEW" in capsys.readouterr().err
 
 
 def test_what_was_not_kept_is_said_with_what_keeps_it(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from rclib.execution import reruns
 from rclib.experiments.spikes.teacher_runs import student_run
@@ -81,3 +83,51 @@ def test_what_cannot_be_compared(
     missing = [("rclib.experiments.spikes.teacher_runs.student_run", {**SMALL, "seed": 9})]
     with pytest.raises(RuntimeError, match="the runs ended with code 1 after 0 of them"):
         list(reruns.rerun(missing, ["test_loss"]))
+
+
+def _meta(**changes: str) -> Any:
+    def write(path: Path) -> None:
+        meta = {"config": "{}", "function": "rclib.experiments.spikes.teacher_runs.student_run"}
+        save_file({"a": np.ones(1)}, path, metadata=meta | {"data": ""} | changes)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: path.write_bytes(b""), "Error while deserializing header"),
+        (lambda path: path.write_bytes(path.read_bytes()[:40]), "deserializing header"),
+        (lambda path: os.mkfifo(path), "not a plain file"),
+        (lambda path: path.mkdir(), "not a plain file"),
+        (lambda path: path.symlink_to(path.name), "not a plain file"),
+        (lambda path: save_file({"a": np.ones(1)}, path), "not JSON|Expecting value"),
+        (_meta(config="[]"), "does not say what it was computed from"),
+        (_meta(config='{"d": NaN}'), "NaN"),
+        (_meta(config="[" * 100_000), "nested too deeply"),
+        (_meta(function="os.system"), "its function is 'os.system'"),
+        (_meta(function="os.student_run"), "its function is 'os.student_run'"),
+        (_meta(function="rclib/../os.student_run"), "its function is"),
+        (_meta(function="student_run"), "its function is 'student_run'"),
+    ],
+)
+def test_what_is_no_entry_is_named_and_left_out(
+    stored: list[dict[str, Any]], tmp_path: Path, damage: Any, reason: str
+) -> None:
+    entry = next((tmp_path / "student_run").glob("*.safetensors"))
+    bad = entry.with_name("00.safetensors")
+    if "deserializing" in reason:
+        bad.write_bytes(entry.read_bytes())
+    damage(bad)
+    with pytest.warns(UserWarning, match=reason) as caught:
+        runs, _ = reruns.stored_runs("student_run", {})
+    assert len(runs) == 3
+    assert str(bad) in str(caught[0].message)
+
+
+def test_an_entry_of_a_function_that_is_gone(stored: list[dict[str, Any]], tmp_path: Path) -> None:
+    _meta(function="rclib.gone.student_run")(tmp_path / "student_run" / "00.safetensors")
+    _meta(function="rclib.paths.student_run")(tmp_path / "student_run" / "01.safetensors")
+    with pytest.warns(UserWarning, match="is left out, no stored run: its function") as caught:
+        assert len(reruns.stored_runs("student_run", {})[0]) == 3
+    assert len(caught) == 2

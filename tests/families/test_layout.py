@@ -452,3 +452,17 @@ def test_repr_says_what_was_found() -> None:
         "<Layout gpt2: 2 tensors, 2 blocks, sets " + ", ".join(found.sets) + "; sizes "
         "stream 12, mlp 28/30>"
     )
+
+
+def test_sizes_come_in_the_order_of_the_tensors() -> None:
+    """Maps are drawn index by index: one seed draws the same in every process."""
+    state = {f"h.{b}.{n}.weight": torch.zeros(s) for b in range(8) for n, s in GPT2_BLOCK.items()}
+    state |= {"wte.weight": torch.zeros(30, 8), "wpe.weight": torch.zeros(9, 8)}
+    found = layout(state, {"model_type": "gpt2", "n_head": 2}, partial=True)
+    for index in ("head", "mlp"):
+        assert [i for i in found.sizes if i.startswith(index)] == [f"{index}.{b}" for b in range(8)]
+
+
+GPT2_BLOCK = {
+    "attn.c_attn": (8, 24), "attn.c_proj": (8, 8), "mlp.c_fc": (8, 32), "mlp.c_proj": (32, 8),
+}  # fmt: skip

@@ -191,3 +191,37 @@ def test_without_proc_the_machine_is_the_system(monkeypatch: pytest.MonkeyPatch)
     assert len(atomic._system()) == 8
     monkeypatch.undo()
     atomic._system.cache_clear()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "link to a device"])
+def test_pipes_and_devices_are_not_replaced(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "x"
+    os.mkfifo(tmp_path / "pipe")
+    if kind == "pipe":
+        os.rename(tmp_path / "pipe", place)
+    else:
+        place.symlink_to("pipe" if kind == "link to a pipe" else os.devnull)
+    before = {path: path.lstat().st_mode for path in tmp_path.iterdir()}
+
+    def one() -> None:
+        atomic.write_together({tmp_path / "y": b"y", place: b"x"})
+
+    def piece() -> None:
+        with atomic.writing(place) as part:
+            part.write(b"x")
+
+    for use in (one, piece):
+        with pytest.raises(OSError, match="a pipe or a device is there, no plain file") as caught:
+            use()
+        assert str(place) in str(caught.value)
+        assert {path: path.lstat().st_mode for path in tmp_path.iterdir()} == before
+
+
+def test_links_to_files_and_to_nothing_are_replaced_as_ever(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    for name, target in (("a", "file"), ("b", "nothing"), ("c", "c")):
+        (tmp_path / name).symlink_to(target)
+        atomic.write_atomically(tmp_path / name, b"new")
+        assert not (tmp_path / name).is_symlink()
+        assert (tmp_path / name).read_bytes() == b"new"
+    assert (tmp_path / "file").read_bytes() == b"old"

@@ -81,6 +81,27 @@ def test_arrays_and_frames_come_back_with_their_kinds() -> None:
     assert through(blocks).block.isna().tolist() == [False, True]
 
 
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([0, 1, 2], "i"),
+        ([0, None, 2], "f"),
+        ([0.5, float("nan")], "f"),
+        ([True, False], "b"),
+        (["a", None], "O"),
+        ([1, "a"], "O"),
+        ([None, None], "O"),
+        ([], "O"),
+    ],
+)
+def test_a_column_of_objects_is_written_again_as_it_was_read(values: list[Any], kind: str) -> None:
+    """Two tables put together leave numbers in a column of objects."""
+    frame = pd.DataFrame({"x": pd.Series(values, dtype=object), "y": range(len(values))})
+    packed = drawing._pack(frame)
+    assert packed["columns"][0]["kind"] == kind
+    assert drawing._pack(drawing._unpack(packed)) == packed
+
+
 def test_what_cannot_be_kept_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match="recorded: argument 'value': object cannot be kept"):
         recorded(object())

@@ -69,6 +69,8 @@ def test_few_sizes_are_named_themselves() -> None:
     _, panel = plt.subplots()
     parts.size_axis(panel, [48, 96, 192])
     assert [t.get_text() for t in panel.get_xticklabels()] == ["48", "96", "192"]
+    parts.size_axis(panel, [1024, 2048, 0.12345])  # whole numbers are not rounded
+    assert [t.get_text() for t in panel.get_xticklabels()] == ["0.123", "1024", "2048"]
     parts.size_axis(panel, list(range(1, 30)), "y")
     assert panel.get_yscale() == "log"
 
@@ -83,6 +85,34 @@ def test_a_level_has_its_name_where_no_line_runs() -> None:
     assert text.get_va() == "top"  # the curve runs just above the line there
     parts.level(panel, 2.0, "")
     assert len(panel.texts) == 1
+
+
+def test_a_level_has_its_name_where_no_error_bar_stands() -> None:
+    figure, panel = plt.subplots(figsize=(6, 2))
+    panel.errorbar([0.0, 5.0, 9.9], [1.0] * 3, yerr=0.8, fmt="o")
+    panel.set_ylim(0, 2)
+    parts.level(panel, 1.0, "law")
+    figure.canvas.draw()
+    box = panel.texts[0].get_window_extent()
+    bars = [panel.transData.transform((x, 1.1))[0] for x in (0.0, 5.0, 9.9)]
+    assert not [bar for bar in bars if box.x0 < bar < box.x1]
+
+
+def test_a_slope_is_named_beside_its_line_and_off_the_others() -> None:
+    figure, panel = plt.subplots(figsize=(4, 3))
+    sizes = np.array([50.0, 100.0, 500.0, 1000.0])
+    panel.plot(sizes, 1.1 * (sizes / 50) ** -0.5)
+    panel.set(xscale="log", yscale="log", ylim=(0.05, 2.0))
+    parts.guide(panel, list(sizes), 1.0, -0.5)
+    figure.canvas.draw()
+    box = panel.texts[0].get_window_extent()
+    for line in panel.lines:
+        x, y = np.log(line.get_xdata()), np.log(line.get_ydata())
+        fine = np.linspace(x[0], x[-1], 200)
+        points = panel.transData.transform(np.exp(np.stack([fine, np.interp(fine, x, y)], axis=1)))
+        assert not box.count_contains(points)
+    parts.guide(panel, [70.0], 0.5, -0.5)  # one size alone: no line to stand beside
+    assert len(panel.texts) == 2
 
 
 def test_a_name_in_a_full_panel_goes_to_a_corner() -> None:

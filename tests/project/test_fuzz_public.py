@@ -28,13 +28,13 @@ from rclib.nets import mlp as models
 from rclib.resizing import mlp
 from rclib.rowcolumn import axes, measure, transfer
 from rclib.spectral import exchangeable, power_law, random_matrix, spectra
-from rclib.study import claims
+from rclib.study import claims, interval
 from rclib.teacher import evaluation
 from rclib.teacher import problem as teacher
 from rclib.training import descent
 
 MODULES: tuple[ModuleType, ...] = (
-    *(axes, claims, descent, evaluation, exchangeable, init, measure, mlp, models),
+    *(axes, claims, descent, evaluation, exchangeable, init, interval, measure, mlp, models),
     *(parametrization, power_law, random_matrix, spectra, teacher, transfer),
 )
 few = settings(max_examples=40, derandomize=True, deadline=None, database=None)
@@ -83,7 +83,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "claims.above": (claims.above, {"low": 1.0}),
     "claims.below": (claims.below, {"high": 1.0}),
     "claims.between": (claims.between, {"low": 0.0, "high": 1.0}),
-    "claims.interval_of": (claims.interval_of, {"values": [1.0, 2.0, 4.0]}),
+    "interval.interval_of": (interval.interval_of, {"values": [1.0, 2.0, 4.0]}),
     "claims.Claims.declare": (
         lambda **given: claims.Claims().declare(**given),
         {

@@ -20,7 +20,7 @@ import tracemalloc
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -967,7 +967,12 @@ def test_stored_run_that_is_no_file_is_computed_again(tmp_path: Path, kind: str)
         path.symlink_to({"device": "/dev/zero", "loop": path}[kind])
     assert store.lookup(function, {}, root=tmp_path) is None
     assert store.seconds_spent(function, {}, root=tmp_path) == 0.0
-    store.keep(function, {}, arrays, key=key, seconds=1.0, root=tmp_path)
+    # A link in a circle is replaced; on a pipe or a device somebody else may wait.
+    aside = (
+        pytest.warns(UserWarning, match="a pipe or a device") if kind != "loop" else nullcontext()
+    )
+    with aside:
+        store.keep(function, {}, arrays, key=key, seconds=1.0, root=tmp_path)
     found = store.lookup(function, {}, root=tmp_path)
     assert found is not None
     np.testing.assert_array_equal(found["a"], arrays["a"])

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 from site_project import small_papers
 
+from rclib.__main__ import COMMANDS
+from rclib.cli import analyze as command_analyze
+from rclib.cli import correlations as command_correlations
+from rclib.cli import spectra as command_spectra
+from rclib.inspection.vocabulary import heading
 from rclib.reports import terms
 from rclib.study.papers import committed_runs, load_papers
 
@@ -28,13 +34,19 @@ def test_every_abbreviation_of_a_claim_is_explained(monkeypatch: pytest.MonkeyPa
     assert missing == {}, "explain them under `terms` in the paper's file of rclib/study/papers"
 
 
-def test_columns_of_the_commands_are_explained() -> None:
-    """Headers of the tables that the commands print, as docs/command_line.md shows them."""
+def test_the_guides_samples_have_the_words_of_the_commands() -> None:
+    """The tables of docs/command_line.md are headed as the commands head them today, and every
+    heading is explained."""
     text = (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8")
-    headers = [line for line in text.splitlines() if line.startswith("block  ")]
-    assert len(headers) >= 2
-    words = {w for line in headers for w in line.split()} - {"of", "and", "index", "set", "matrix"}
-    assert words - terms.explained(TEXT) - {"shape"} == set()
+    headers = [re.split("  +", x) for x in text.splitlines() if x.startswith("block  ")]
+    shown = (command_analyze.SHOWN, command_correlations.SHOWN, command_spectra.SHOWN)
+    sometimes = {"note"}  # a column without a value is not printed
+    for header, words in zip(headers, shown, strict=True):
+        assert header == [heading(word) for word in words if word not in sometimes]
+        for word in set(header) - {"shape", "pairs"}:
+            assert set(word.split()) <= terms.explained(TEXT), word
+    called = set(re.findall(r"^\| `python -m rclib (\w+)", text, re.MULTILINE))
+    assert called == set(COMMANDS)
 
 
 def test_abbreviations() -> None:

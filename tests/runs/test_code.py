@@ -345,7 +345,7 @@ def test_all_code_that_runs_is_in_the_digest(
         if not any((where, n) in reached for n in names)
     }
     assert not missing
-    assert len(ran) >= 5
+    assert any(function.__name__ in names for _, names in ran)  # the profiler saw it
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from site_project import (
 )
 
 from rclib import paths
+from rclib.plots.drawing import SUFFIX
 from rclib.site import build as builder
 from rclib.site import content, images, loading, notebook_page, pages
 from rclib.site.build import build
@@ -260,6 +262,7 @@ def test_every_picture_has_an_alternative_text_and_its_size(project: Path) -> No
 
 
 def test_figure_page_has_both_profiles_and_its_neighbours(project: Path) -> None:
+    (project / "figures" / "paper" / "11_a" / f"new_figure.{SUFFIX}").write_bytes(b"kept")
     build(project / "site", api=False)
     site = project / "site"
     page = soup(site / "figures" / "11_a" / "new_figure.html")
@@ -268,9 +271,10 @@ def test_figure_page_has_both_profiles_and_its_neighbours(project: Path) -> None
     downloads = [a["href"] for a in page.select(".downloads a")]
     assert downloads == [
         f"../../figures/{profile}/11_a/new_figure.{kind}"
-        for profile, kind in (("paper", "png"), ("paper", "pdf"), ("paper", "csv"))
+        for profile, kind in (("paper", k) for k in ("png", "pdf", "csv", SUFFIX))
     ]
-    for kind in ("png", "pdf", "csv"):
+    assert page.select_one(".redraw code").get_text() == "python -m rclib redraw 11_a"
+    for kind in ("png", "pdf", "csv", SUFFIX):
         name = f"figures/paper/11_a/new_figure.{kind}"
         assert (site / name).read_bytes() == (project / name).read_bytes()
     (other,) = (site / "figures" / "quick" / "11_a").glob("new_*")  # no vector, no data
@@ -288,6 +292,8 @@ def test_figure_page_has_both_profiles_and_its_neighbours(project: Path) -> None
         assert text in details, text
     assert "None" not in details
     last = soup(site / "figures" / "31_c" / "more_of_it.html")
+    assert not last.select(".redraw")  # what it shows was not kept
+    assert not [a for a in last.select(".downloads a") if SUFFIX in a["href"]]
     assert last.select_one("a[rel=next]") is None
 
 
@@ -370,6 +376,7 @@ def test_texts_are_pages_with_links_of_the_site(project: Path) -> None:
     (docs / "page.md").write_text(TEXT)
     (docs / "other.md").write_text("# Other\n")
     guide = "# The guide\n\n[2](page.md) [1](other.md)\n\n## More of it\n\n| a |\n|---|\n| b |\n"
+    guide += "\n## Wide\n\n| a | b | c |\n|---|---|---|\n| 1 | 2 | 3 |\n"
     (docs / "guide.md").write_text(guide)
     (project / "replication.md").write_text("# All\n\n## Main\n\n## Main\n")
     (project / "CONTRIBUTING.md").write_text("# Contributing\n\n[guide](docs/guide.md)\n")
@@ -391,6 +398,12 @@ def test_texts_are_pages_with_links_of_the_site(project: Path) -> None:
     (image,) = page.select("article img")
     assert image["src"] == "../figures/paper/11_a/new_figure.png"
     assert (image["width"], image["height"], image["loading"]) == ("300", "200", "lazy")
+    narrow, wide = soup(site / "docs" / "guide.html").select("article table")
+    assert not narrow.select("[data-label]")
+    # On a phone each cell stands below the name of its column.
+    assert [(c["data-label"], words(c)) for c in wide.select("td")] == [
+        ("a", "1"), ("b", "2"), ("c", "3"),
+    ]  # fmt: skip
     # In the order of the guide, which the head of every page leads to.
     footer = [words(a) for a in page.select("footer a")]
     assert footer == ["The guide", "A page", "Other", "All", "Contributing"]
@@ -678,6 +691,20 @@ def test_paper_of_a_claim() -> None:
     assert content.paper_of_claim("beyond the paper (theory)", "A", known) == "beyond"
     assert content.paper_of_claim("control for the claim above", "B", known) == "B"
     assert content.paper_of_claim("Another, source", "beyond", known) == "beyond"
+
+
+def test_the_site_counts_each_papers_claims_as_replication_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("RCLIB_OUT", raising=False)
+    gallery = loading.load_gallery()
+    found = Counter(claim.paper for claim in gallery.claims)
+    text = (ROOT / "replication.md").read_text(encoding="utf-8")
+    names = {paper.short: paper.id for paper in gallery.papers.papers}
+    names["Beyond the papers"] = content.BEYOND
+    rows = re.findall(r"^\| \[([^\]]+)\]\(#[^)]*\) \| (\d+) \|", text, re.MULTILINE)
+    assert {names[name]: int(count) for name, count in rows} == found
 
 
 def test_paper_of_a_notebook_is_the_one_whose_items_name_it_or_its_claims(project: Path) -> None:

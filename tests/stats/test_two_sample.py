@@ -138,6 +138,16 @@ def test_jackknife_of_a_mean_is_its_t_interval():
     assert ends == pytest.approx((values.mean(), low, high))
 
 
+def test_jackknife_at_another_level_is_that_t_interval():
+    values = np.random.default_rng(3).normal(size=7)
+    interval = jackknife(lambda kept: float(values[list(kept[0])].mean()), {0: 7}, level=0.01)
+    low, high = stats.t.interval(0.99, 6, values.mean(), stats.sem(values))
+    assert (interval.low, interval.high) == pytest.approx((low, high))
+    for wrong in (0, 1, -0.1):
+        with pytest.raises(ValueError, match="level must lie in"):
+            jackknife(lambda kept: 0.0, {0: 7}, level=wrong)
+
+
 def test_jackknife_of_a_difference_of_means_is_the_two_sample_t_interval():
     # Of equal sizes, where the pooled variance and the sum of variances are the same.
     x, y = np.random.default_rng(5).normal(size=(2, 6))

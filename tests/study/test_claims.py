@@ -13,7 +13,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from rclib.study.claims import (
     VERDICTS,
@@ -22,8 +21,8 @@ from rclib.study.claims import (
     above,
     below,
     between,
-    interval_of,
 )
+from rclib.study.interval import interval_of
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED, NOT_TESTABLE = VERDICTS
 
@@ -76,38 +75,6 @@ def test_wrong_criterion_is_named() -> None:
 def test_criterion_in_words() -> None:
     words = [str(c) for c in (above(0.9), below(2), between(-0.6, -0.4))]
     assert words == ["≥ 0.9", "≤ 2", "in [-0.6, -0.4]"]
-
-
-# --- intervals -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("n", [*range(2, 45), 60, 200, 5000])
-def test_interval_is_students_t(n: int) -> None:
-    values = np.random.default_rng(n).normal(3.0, 2.0, n)
-    ours = interval_of(values.tolist())
-    theirs = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
-    half = (theirs.high - theirs.low) / 2
-    # The table has three decimals.
-    assert ours == pytest.approx((values.mean(), theirs.low, theirs.high), abs=3e-4 * half)
-
-
-@pytest.mark.parametrize(
-    "values", [[1.0, 2.0, 4.0], (1, 2, 4), np.array([1.0, 2, 4], "f4"), pd.Series([1, 2, 4])]
-)
-def test_interval_of_any_sequence(values: Sequence[float]) -> None:
-    assert interval_of(values) == interval_of([1.0, 2.0, 4.0])
-
-
-def test_one_value_has_width_zero() -> None:
-    assert interval_of([0.25]) == (0.25, 0.25, 0.25)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"), [([], "empty"), ([1.0, math.nan], "nan"), ([math.inf], "inf")]
-)
-def test_values_without_an_interval_are_named(values: list[float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        interval_of(values)
 
 
 # --- measuring -----------------------------------------------------------------------------

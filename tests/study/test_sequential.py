@@ -214,6 +214,67 @@ def test_seeds_are_spent_where_a_claim_is_undecided() -> None:
         execution_looks.next_seeds(record, parameters | {"seeds": [7]}, names)
 
 
+def test_each_parameter_may_have_a_cap_of_its_own() -> None:
+    first, other = list(range(5)), list(range(100, 105))
+    rows = [under_rule(around(0.0, seeds), above(0.0), seeds=seeds) for seeds in (first, other)]
+    record = {"notebook": "10_x", "claims": rows}
+    parameters = {"seeds": first, "other_seeds": other, "plain_seeds": [7]}
+    names = list(parameters)
+    capped = parameters | {"n_most": {"seeds": 5, "other_seeds": 20}}
+    assert execution_looks.next_seeds(record, capped, names) == {
+        "other_seeds": list(range(100, 110))
+    }
+    for wrong, message in (
+        ({"plain": 5}, "n_most must name parameters that hold seeds, got 'plain'"),
+        ({"seeds": 2.5}, "n_most of seeds must be a positive integer"),
+        ({"seeds": 10}, "a claim with looks must have the seeds of a parameter, got \\[100, 101"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            execution_looks.next_seeds(record, parameters | {"n_most": wrong}, names)
+
+
+def test_an_estimate_is_followed_look_by_look(out: Path) -> None:
+    seeds = list(range(10, 30))
+    values = around(0.75, seeds)
+
+    def estimate(n: int, level: float) -> tuple[float, float, float]:
+        return interval([values[seed] for seed in seeds[:n]], level)
+
+    study = Study("10_x", title="t", parameters={"n_most": {"seeds": 40, "more": 20}}, paper="B")
+    for key, options in (
+        ("a", {"looks": LOOKS}),
+        ("plain", {}),
+        ("b", {"looks": LOOKS, "partial": True}),
+    ):
+        study.claims.declare(
+            key, item="F", statement="s", quantity="q", criterion=above(0), seeds=seeds, **options
+        )
+    assert study.claims.follow("a", estimate, note="n") == "reproduced"
+    expected = under_rule(values, above(0), seeds=seeds)
+    row = study.claims.claims["a"]
+    assert (row.value, row.low, row.look, row.repeats) == tuple(
+        expected[name] for name in ("value", "low", "look", "repeats")
+    )
+    assert row.note == "n"
+    for key in ("plain", "b"):
+        with pytest.raises(ValueError, match=f"claim '{key}' needs looks, and a value from every"):
+            study.claims.follow(key, estimate)
+        study.claims.measure(key, values)
+    with pytest.raises(ValueError, match="'a' is measured already"):
+        study.claims.follow("a", estimate)
+    assert read_results(study.close())["sequential"]["most"] == 40
+
+
+def test_what_is_no_estimate_is_refused() -> None:
+    claims = Claims(paper="B")
+    claims.declare(
+        "a", item="F", statement="s", quantity="q", criterion=above(0), seeds=[1], looks=LOOKS
+    )
+    with pytest.raises(ValueError, match=r"estimate of 'a' must be callable, got 0\.5"):
+        claims.follow("a", 0.5)  # type: ignore[arg-type]
+    assert claims.follow("a", lambda n, level: (2.0, 1.0, 3.0)) == "undecided"  # no look yet
+
+
 def test_totals_count_restatements_apart() -> None:
     def row(key: str, verdict: str, restates: str | None = None) -> dict[str, Any]:
         return {"notebook": "10_x", "key": key, "verdict": verdict, "restates": restates}

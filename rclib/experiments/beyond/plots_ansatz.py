@@ -5,23 +5,22 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from rclib.experiments.beyond.ansatz_test import PARTS, spectrum_rows
+from rclib.plots import parts
 from rclib.plots.drawing import redrawable
 from rclib.plots.panels import curves
-from rclib.plots.style import WIDTH, looks, shown
+from rclib.plots.style import WIDTH, colour, looks, ordered, shown
 
 __all__ = ["law_panels", "share_panels"]
 
 # Column -> title, axis label, and the power of N that the theory gives, by parametrisation.
 _PANELS: dict[str, tuple[str, str, dict[str, float]]] = {
     "sigma_1": ("kernel of the change", "σ₁ / N", {"MF": 0.0, "muP": 0.0}),
-    "interaction": ("interaction in W2", "share of variance", {"MF": 0.0, "muP": -1.0}),
+    "interaction": ("interaction in $W_2$", "share of variance", {"MF": 0.0, "muP": -1.0}),
     "own": ("own start in the change", "|coefficient|", {"MF": -1.0, "muP": -1.0}),
 }
 
@@ -45,11 +44,10 @@ def law_panels(frame: pd.DataFrame) -> Figure:
             for name, power in powers.items():
                 if name in set(sizes.parametrization):
                     _guide(panel, sizes[sizes.parametrization == name], column, power)
-            _decades(panel, fine=column == "sigma_1")
+            parts.log_axis(panel, "y")
             panel.set_ylabel(label)
-            panel.set_xscale("log", base=2)
-            panel.set_xticks(widths, [str(n) for n in widths], fontsize=6)
-            panel.xaxis.minorticks_off()
+            parts.size_axis(panel, widths)
+            panel.tick_params(axis="x", labelsize=6)
             if i == 0:
                 panel.set_title(title)
         _spectra(panels[i, 3], spectrum[spectrum.start == start])
@@ -80,14 +78,6 @@ def _names(panel: Axes, chosen: pd.DataFrame) -> None:
     panel.set_ylim(bottom=0.4 * panel.get_ylim()[0])
 
 
-def _decades(panel: Axes, *, fine: bool) -> None:
-    panel.set_yscale("log")
-    if fine:  # less than two decades: ticks at 1, 2 and 5
-        panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    panel.yaxis.set_minor_locator(NullLocator())
-
-
 def _guide(panel: Axes, chosen: pd.DataFrame, column: str, power: float) -> None:
     widths = np.array(sorted(chosen.width.unique()), dtype=float)
     level = chosen[chosen.width == widths[-1]][column].mean()
@@ -98,13 +88,13 @@ def _guide(panel: Axes, chosen: pd.DataFrame, column: str, power: float) -> None
 
 def _spectra(panel: Axes, spectrum: pd.DataFrame) -> None:
     widths = sorted(spectrum.width.unique())
-    for width, colour in zip(widths, sns.color_palette("viridis", len(widths)), strict=True):
+    for width, look in ordered(widths).items():
         mean = spectrum[spectrum.width == width].groupby("k").value.mean()
-        panel.plot(mean.index, mean, color=colour, marker="o", ms=2.5, lw=1.0, label=f"N = {width}")
-    _decades(panel, fine=True)
+        panel.plot(mean.index, mean, ms=2.5, lw=1.0, label=f"N = {width:g}", **look)
+    parts.log_axis(panel, "y")
     panel.set_xticks(sorted(spectrum.k.unique()))
     panel.set_ylabel("σₖ / N")
-    panel.legend(fontsize=6, handlelength=1.2, labelspacing=0.25, borderpad=0.2)
+    panel.legend(fontsize=6, handlelength=2.0, labelspacing=0.25, borderpad=0.2)
 
 
 @redrawable
@@ -112,7 +102,7 @@ def share_panels(frame: pd.DataFrame) -> Figure:
     """Shares of the variance of W2 as bars, untrained (widest network) and trained at every width:
     one row a start, one column a parametrisation. frame : `measurements`."""
     starts, names = list(frame.start.unique()), list(frame.parametrization.unique())
-    widths, colours = sorted(frame.width.unique()), [*sns.color_palette("colorblind")[:3], "0.8"]
+    widths, colours = sorted(frame.width.unique()), [*(colour(i) for i in range(3)), "0.8"]
     figure, panels = plt.subplots(
         len(starts), len(names), figsize=(WIDTH, 1.8 * len(starts) + 0.4), squeeze=False,
         sharex=True, sharey=True,
@@ -122,10 +112,10 @@ def share_panels(frame: pd.DataFrame) -> Figure:
         trained = chosen.groupby("width")[list(PARTS)].mean()
         before = chosen[chosen.width == widths[-1]][[f"untrained_{part}" for part in PARTS]].mean()
         bottom = np.zeros(len(widths) + 1)
-        for part, colour, hatch in zip(PARTS, colours, ("", "//", "", ".."), strict=True):
+        for part, shade, hatch in zip(PARTS, colours, ("", "//", "", ".."), strict=True):
             heights = np.clip([before[f"untrained_{part}"], *trained[part]], 0.0, None)
             panels[i, j].bar(
-                range(len(heights)), heights, bottom=bottom, color=colour, hatch=hatch, lw=0,
+                range(len(heights)), heights, bottom=bottom, color=shade, hatch=hatch, lw=0,
                 edgecolor="white", label=part,
             )  # fmt: skip
             bottom += heights
@@ -137,5 +127,6 @@ def share_panels(frame: pd.DataFrame) -> Figure:
             panels[i, j].set_ylabel(f"share of variance\nstart: {start}")
         if i == len(starts) - 1:
             panels[i, j].set_xlabel("width N")
-    panels[0, -1].legend(loc="center right", frameon=True, framealpha=1.0, fontsize=6)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return figure

@@ -9,6 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from rclib.plots import parts
 from rclib.plots.drawing import redrawable
 from rclib.plots.style import MARKERS, WIDTH, looks, shown
 
@@ -70,7 +71,7 @@ def laws(noises: pd.DataFrame, distances: pd.DataFrame, fits: pd.DataFrame) -> F
         left.plot(mean.index, mean.measured, label=shown(arm), **{**look, "linestyle": ""})
         left.fill_between(mean.index, low, high, color=look["color"], alpha=0.15, lw=0)
     left.set(
-        xscale="log", yscale="log", xlabel="source width N", ylabel="M · |f(N→M) - f(N)|²",
+        xlabel="source width N", ylabel="M · |f(N→M) − f(N)|²",
         title="noise of a drawing (line: predicted)",
     )  # fmt: skip
     left.legend(fontsize=6)
@@ -78,14 +79,13 @@ def laws(noises: pd.DataFrame, distances: pd.DataFrame, fits: pd.DataFrame) -> F
         mean = distances[distances.arm == arm].groupby("N").distance.mean()
         middle.plot(mean.index, mean, label=shown(arm), **look)
     middle.set(
-        xscale="log", yscale="log", xlabel="width N", ylabel="|f(seed) - f(other seed)|²",
-        title="two seeds of one width",
-    )  # fmt: skip
+        xlabel="width N", ylabel="|f(seed) − f(other seed)|²", title="two seeds of one width"
+    )
     middle.legend(fontsize=6)
     for panel in (left, middle):
-        widths = sorted(noises.N.unique())
-        panel.set_xticks(widths, [f"{n:g}" for n in widths], fontsize=6)
-        panel.xaxis.minorticks_off()
+        parts.size_axis(panel, list(noises.N.unique()))
+        parts.log_axis(panel, "y")
+        panel.tick_params(axis="x", labelsize=6)
     epochs = sorted(fits.epoch.unique())
     for i, epoch in enumerate(epochs):
         part = fits[fits.epoch == epoch]
@@ -98,7 +98,7 @@ def laws(noises: pd.DataFrame, distances: pd.DataFrame, fits: pd.DataFrame) -> F
     right.set_xticks(
         range(fits.arm.nunique()), [shown(a) for a in dict.fromkeys(fits.arm)], fontsize=6
     )
-    right.axhline(0, color="0.3", lw=0.8, ls=":")
+    parts.level(right, 0.0, "none")
     right.set(ylabel="floor, percent of the progress", title="what no width removes")
     right.legend(fontsize=6)
     return figure

@@ -30,12 +30,14 @@ from rclib.experiments.mean_field.lm_records import (
     write_record,
 )
 from rclib.experiments.mean_field.lm_runs import Arrays, train_gpt
+from rclib.files.command import command
 from rclib.files.terminal import Parser, note, report
 from rclib.runs import store
 
 __all__ = ["main"]
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Write one record of Figure 4.5."""
     parser = Parser(

@@ -18,7 +18,7 @@ from rclib.plots import panels as shared
 from rclib.plots import parts
 from rclib.plots.drawing import redrawable
 from rclib.plots.panels import curves
-from rclib.plots.style import WIDTH, Look, looks, ordered, shown
+from rclib.plots.style import GREY, WIDTH, Look, looks, ordered, shown
 
 __all__ = [
     "changes",
@@ -176,7 +176,7 @@ def exponents_by_index(frame: pd.DataFrame, *, predicted: Mapping[str, float]) -
             )  # fmt: skip
         panel.set_ylim(value - reach, value + reach)
         panel.set_xlim(-0.6, len(indices) - 0.4)
-        parts.level(panel, value, f"predicted, {parts.number(value)}")
+        panel.axhline(value, color=GREY, lw=0.9, ls=":", zorder=1.5, label="predicted")
         panel.set_xticks(range(len(indices)), indices)
         panel.set_xlabel("index of the neurons")
         panel.set_title(name)

@@ -140,7 +140,7 @@ def ratios(frame: pd.DataFrame, panels: Mapping[str, str]) -> Figure:
         panel.yaxis.set_minor_formatter("")
         panel.set_title(title, fontsize=8)
         panel.set_xlabel("width N")
-        parts.level(panel, 1.0, "samples of one law", ls="-")
+        parts.level(panel, 1.0, "samples of one law", ls="-", name_it=panel is axes[0, -1])
     axes[0, 0].set_ylabel("between seeds / independent draws")
     handles: list[Any] = list(shown.values())
     figure.legend(handles, list(shown), loc="outside upper center", ncols=4)

@@ -33,6 +33,7 @@ __all__ = [
     "correlation_table",
     "installed",
     "opened",
+    "over_seeds",
     "shares_above",
     "state_of",
     "stream_ratios",
@@ -124,6 +125,17 @@ def _correlations(
     table.insert(0, "state", state)
     table.insert(0, "model", PACKAGED[name].title)
     return table
+
+
+def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """What a figure shows of `correlation_table`: model, state, block, set, then value (median over
+    the seeds), low, high (their range) and chance."""
+    by = table.groupby(["model", "state", "block", "set"], sort=False)
+    found = by.agg(
+        value=("value", "median"), low=("value", "min"), high=("value", "max"),
+        chance=("chance", "first"),
+    )  # fmt: skip
+    return found.reset_index()
 
 
 def structure_table(names: Sequence[str], *, seed: int) -> pd.DataFrame:

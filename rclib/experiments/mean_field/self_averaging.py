@@ -41,6 +41,7 @@ __all__ = [
     "gpt_groups",
     "mlp_groups",
     "over_independent",
+    "slope_at",
     "slope_interval",
     "table_of",
     "train_arms",
@@ -72,6 +73,26 @@ def slope_interval(groups: Groups, widths: Sequence[int]) -> Interval:
     """Log-log slope of the mean distance inside a width against the width, mean over blocks, with
     its jackknife interval over seeds. ValueError for fewer than two widths or three seeds."""
     return jackknife(_slope_of(groups, widths), _sizes(groups, widths, 3))
+
+
+def slope_at(
+    groups: Groups, widths: Sequence[int]
+) -> Callable[[int, float], tuple[float, float, float]]:
+    """The same slope for a claim under the sequential rule: (n, level) -> value, low and high from
+    the first n seeds of every width (`rclib.study.claims.Claims.follow`). Raises ValueError as
+    `slope_interval`, and where a width lacks a seed, as after a run that diverged: which seeds are
+    the first n would not be known."""
+    statistic, sizes = _slope_of(groups, widths), _sizes(groups, widths, 3)
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"every width needs the same seeds, got {sizes} of them")
+
+    def estimate(n: int, level: float) -> tuple[float, float, float]:
+        if n > min(sizes.values()):
+            raise ValueError(f"every width needs {n} seeds, got {sizes}")
+        found = jackknife(statistic, dict.fromkeys(sizes, n), level=level)
+        return found.value, found.low, found.high
+
+    return estimate
 
 
 def fresh_slope(
@@ -186,13 +207,27 @@ def gpt_groups(
 
 
 def train_arms(
-    data: TextData, *, widths: Sequence[int], seeds: Sequence[int], steps: int, **options: Any
+    data: TextData,
+    *,
+    widths: Sequence[int],
+    seeds: Mapping[str, Sequence[int]] | Sequence[int],
+    steps: int,
+    **options: Any,
 ) -> Trained:
-    """Language models under MF for every arm of `ARMS`; options : of `lm_configuration`."""
+    """Language models under MF for every arm of `ARMS`; options : of `lm_configuration`.
+
+    seeds : the same for all arms, or those of each arm that is trained, by its name.
+    Raises ValueError for an unknown arm.
+    """
+    chosen = seeds if isinstance(seeds, Mapping) else dict.fromkeys(ARMS, seeds)
+    unknown = [arm for arm in chosen if arm not in ARMS]
+    if unknown:
+        raise ValueError(f"arms must be some of {list(ARMS)}, got {unknown}")
     configs = {}
-    for arm, change in ARMS.items():
+    for arm, own in chosen.items():
+        change = ARMS[arm]
         for width in widths:
-            for seed in seeds:
+            for seed in own:
                 settings = {"start": "paper", "data_seed": 0, **options, **change}
                 configs[arm, width, seed] = lm_configuration(
                     width=width, steps=steps, seed=start_seed(width, seed), eval_steps=[steps],

@@ -96,6 +96,13 @@ def test_tables_find_the_planted_structure_and_the_controls_lose_it(minilm: Any)
         assert shares.mean() < 0.2
     with pytest.raises(ValueError, match="has no blocks of 'smollm2'"):
         pretrained.stream_ratios(table, "smollm2")
+    kept = pretrained.over_seeds(table).set_index(["state", "block", "set"])
+    assert len(kept) == len(table.groupby(["state", "block", "set"]))
+    of = table[(table.state == "own initialisation") & (table.block == 1) & (table.set == "heads")]
+    one = kept.loc["own initialisation", 1, "heads"]
+    assert (one.value, one.low, one.high) == (of.value.median(), of.value.min(), of.value.max())
+    assert one.low < one.value < one.high
+    assert one.chance == of.chance.iloc[0]
 
     structure = pretrained.structure_table(["minilm"], seed=0)
     assert len(structure) == 3 * 2 * 6

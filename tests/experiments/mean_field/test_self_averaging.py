@@ -81,6 +81,26 @@ def test_fresh_seeds_give_the_value_and_all_the_spread() -> None:
     assert (judged.high - judged.low) / (every.high - every.low) == pytest.approx(3**0.5)
 
 
+def test_slope_of_the_first_seeds_is_that_of_these_alone() -> None:
+    found = groups_of(1.0)
+    first = [{n: group[n][:4] for n in WIDTHS} for group in found]
+    estimate = self_averaging.slope_at(found, WIDTHS)
+    of_four = self_averaging.slope_interval(first, WIDTHS)
+    assert estimate(4, 0.05) == pytest.approx((of_four.value, of_four.low, of_four.high))
+    value, low, high = estimate(4, 0.01)
+    assert low < of_four.low < value < of_four.high < high
+    with pytest.raises(ValueError, match=r"every width needs 7 seeds, got \{64: 6, 128: 6"):
+        estimate(7, 0.05)
+    found[0][128].pop()
+    with pytest.raises(ValueError, match=r"every width needs the same seeds, got \{64: 6, 128: 5"):
+        self_averaging.slope_at(found, WIDTHS)
+
+
+def test_an_unknown_arm_is_named() -> None:
+    with pytest.raises(ValueError, match=r"arms must be some of .*'SGD'.*, got \['sgd'\]"):
+        self_averaging.train_arms(load_text(), widths=[16], seeds={"sgd": [0]}, steps=2)
+
+
 def test_too_few_seeds_are_refused() -> None:
     found = groups_of(0.0, seeds=2)
     with pytest.raises(ValueError, match=r"needs 3 seeds or more, got \{64: 2"):

@@ -29,13 +29,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Precision", "numerical_rank", "precision", "same_value"]
+__all__ = ["Precision", "entries_eps", "numerical_rank", "precision", "same_value"]
 
 Floats = NDArray[np.float64]
 FEW = 8  # singular values that independent entries may put below the bound by chance
@@ -59,21 +60,33 @@ class Precision:
         return self.eps * self.rms * (math.sqrt(h) + math.sqrt(d))
 
 
-def precision(matrix: Tensor) -> Precision:
-    """Of a matrix as it is stored.
+def entries_eps(matrix: Any) -> float | None:
+    """Relative spacing of the entries of a tensor or an array by their type; None for float64,
+    whole numbers and lists, which are taken as exact."""
+    kind = getattr(matrix, "dtype", None)
+    if isinstance(kind, torch.dtype):
+        narrow = kind.is_floating_point and kind != torch.float64
+        return float(torch.finfo(kind).eps) if narrow else None
+    if isinstance(kind, np.dtype) and kind.kind == "f" and kind.itemsize < 8:
+        return float(np.finfo(kind).eps)
+    return None
+
+
+def precision(matrix: Tensor, *, eps: float | None = None) -> Precision:
+    """Of a matrix as it is stored, or known up to a relative `eps` of each entry.
 
     Entries of float32 or float64 that are all numbers of a narrower type were rounded to that
     and are no more precise.
     """
     found = matrix.dtype
-    if found in (torch.float32, torch.float64) and matrix.numel():
+    if eps is None and found in (torch.float32, torch.float64) and matrix.numel():
         for narrow in (torch.bfloat16, torch.float16, torch.float32):
             if narrow != found and bool((matrix.to(narrow).to(found) == matrix).all()):
                 found = narrow
                 break
     h, d = (int(n) for n in matrix.shape)
     rms = float(torch.linalg.vector_norm(matrix.double())) / math.sqrt(max(1, h * d))
-    return Precision(float(torch.finfo(found).eps), rms, (h, d))
+    return Precision(float(torch.finfo(found).eps) if eps is None else eps, rms, (h, d))
 
 
 def numerical_rank(values: Floats, matrix: Tensor | None, known: Precision) -> int:

@@ -1,0 +1,1 @@
+"""Dynamics of learning: notebooks 6x."""

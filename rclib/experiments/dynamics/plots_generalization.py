@@ -1,0 +1,116 @@
+"""Panels of notebook 61: test error over time, against the ratio of samples to inputs and width."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from rclib.plots import parts
+from rclib.plots.drawing import redrawable
+from rclib.plots.style import GREY, WIDTH, colour, ordered
+
+__all__ = ["generalization_panels", "span_panels"]
+
+
+@redrawable
+def generalization_panels(
+    curves: pd.DataFrame, late: pd.DataFrame, simulated: pd.DataFrame, students: pd.DataFrame
+) -> Figure:
+    """Test error over time with its closed form; against the ratio of samples to inputs; of ReLU
+    students against the number of parameters.
+
+    curves : alpha, t, simulated, error, theory, best (time of the least error). late : alpha, what,
+    error. simulated : alpha, what, error (mean over draws). students : start, ratio, final, best.
+    """
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(WIDTH, 2.7), layout="constrained")
+    shades = ordered(sorted(curves.alpha.unique()))
+    for alpha, group in curves.groupby("alpha"):
+        shade = shades[alpha]["color"]
+        left.plot(group.t, group.theory, color=shade, lw=1.2, label=f"α = {alpha:g}")
+        thin = group.iloc[::3]
+        left.errorbar(thin.t, thin.simulated, thin.error, fmt="o", color=shade, ms=2.5, lw=0.8)
+        left.plot(group.best.iloc[0], group.theory.min(), "*", color=shade, ms=8, mec="white")
+    left.set_xscale("log")
+    left.set_xlabel("time t (in τ)")
+    left.set_ylabel("test error over noise")
+    left.set_title("theory (lines) and draws")
+    parts.direct_labels(left)
+    for k, (what, group) in enumerate(late.groupby("what", sort=False)):
+        middle.plot(group.alpha, group.error, color=colour(k), lw=1.2, label=what)
+        dots = simulated[simulated.what == what]
+        middle.plot(dots.alpha, dots.error, "o", color=colour(k), ms=3)
+    parts.log_axis(middle, "x")
+    middle.set_xlabel("samples over inputs, α")
+    middle.set_ylabel("test error over noise")
+    middle.set_title("overtraining peaks at α = 1")
+    middle.legend(fontsize=6, loc="lower left")
+    _students(right, students)
+    parts.letters(figure)
+    return figure
+
+
+def _students(panel: Axes, students: pd.DataFrame) -> None:
+    handles = []
+    for k, (start, group) in enumerate(students.groupby("start", sort=False)):
+        for column, dash in (("final", "-"), ("best", "--")):
+            over = group.groupby("ratio")[column]
+            mean, error = over.mean(), 1.96 * over.std() / np.sqrt(over.count())
+            panel.plot(mean.index, mean, ls=dash, color=colour(k), marker="o", ms=2.5, lw=1.2)
+            panel.fill_between(mean.index, mean - error, mean + error, color=colour(k), alpha=0.15)
+        handles.append(Line2D([], [], color=colour(k), label=str(start)))
+    handles += [
+        Line2D([], [], color=GREY, ls=ls, label=t) for t, ls in (("end", "-"), ("best", "--"))
+    ]
+    parts.log_axis(panel, "x")
+    parts.log_axis(panel, "y")
+    parts.moment(panel, 1.0, "parameters = samples")
+    panel.set_xlabel("parameters over samples")
+    panel.set_ylabel("test error over signal")
+    panel.set_title("ReLU students")
+    panel.set_ylim(bottom=0.45 * panel.get_ylim()[0])
+    panel.legend(handles=handles, fontsize=6, ncols=2, loc="lower center")
+
+
+@redrawable
+def span_panels(bulk: pd.DataFrame, span: pd.DataFrame) -> Figure:
+    """Where noise enters over time, for each ratio of samples to inputs, and what gradient descent
+    and Adam write outside the span of the inputs.
+
+    bulk : alpha, at, density and one column a time. span : optimiser, outside.
+    """
+    alphas = sorted(bulk.alpha.unique())
+    times = [name for name in bulk.columns if name.startswith("t = ")]
+    figure, panels = plt.subplots(
+        1, len(alphas) + 1, figsize=(WIDTH, 2.4), layout="constrained",
+        width_ratios=[1.0] * len(alphas) + [0.7],
+    )  # fmt: skip
+    for panel, alpha in zip(panels, alphas, strict=False):
+        group = bulk[bulk.alpha == alpha]
+        panel.fill_between(group["at"], group.density, color="0.8", lw=0)
+        twin = panel.twinx()
+        for k, name in enumerate(times):
+            twin.plot(group["at"], group[name], color=colour(k), lw=1.2, label=name)
+        twin.set_yscale("log")
+        twin.set_ylim(0.03, 300)
+        twin.tick_params(labelright=alpha == alphas[-1])
+        panel.set_ylim(0, min(1.0, 1.2 * float(group.density.max())))
+        panel.set_xlim(0, 6)
+        panel.set_xlabel("eigenvalue λ of XᵀX")
+        panel.set_title(f"α = {alpha:g}")
+    panels[0].set_ylabel("density ρ (grey)")
+    twin.set_ylabel("weight (1 − e^(−λt))² / λ")
+    twin.legend(fontsize=6, loc="upper right")
+    last = panels[-1]
+    for k, (_, group) in enumerate(span.groupby("optimiser", sort=False)):
+        shift = np.linspace(-0.15, 0.15, len(group)) if len(group) > 1 else [0.0]
+        last.plot(k + np.asarray(shift), group.outside, "o", ms=3, color=colour(k))
+    last.set_xticks([0, 1], ["GD", "Adam"])
+    last.set_xlim(-0.5, 1.5)
+    parts.log_axis(last, "y")
+    last.set_ylabel("share of ΔW outside")
+    last.set_title("span of the inputs")
+    return figure

@@ -1,0 +1,99 @@
+"""Panels of notebook 64: regret against data, bound and width; weights of functions."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from rclib.plots import parts
+from rclib.plots.drawing import redrawable
+from rclib.plots.style import GREY, WIDTH, colour, looks
+
+__all__ = ["chain_panels", "regret_panels"]
+
+
+@redrawable
+def regret_panels(
+    growth: pd.DataFrame, targets: pd.DataFrame, ranks: pd.DataFrame, widths: pd.DataFrame
+) -> Figure:
+    """Regret against the number of labels, against its bound, and weights against rank and width.
+
+    growth : prior, target, n, regret, jensen (the net prior and the uniform one). targets : regret,
+    jensen. ranks : prior, rank, weight. widths : hidden, target, weight.
+    """
+    figure, ((left, right), (low_left, low_right)) = plt.subplots(
+        2, 2, figsize=(WIDTH, 4.8), layout="constrained"
+    )
+    nets = growth[growth.prior != "uniform"]
+    for k, (target, group) in enumerate(nets.groupby("target", sort=False)):
+        mean = group.groupby("n")[["regret", "jensen"]].mean()
+        left.plot(mean.index, mean.regret, "o-", ms=3, lw=1.2, color=colour(k), label=str(target))
+        left.plot(mean.index, mean.jensen, ls="--", lw=0.8, color=colour(k))
+    flat = growth[growth.prior == "uniform"].groupby("n").regret.mean()
+    left.plot(flat.index, flat, ls=":", color=GREY, lw=1.4, label="uniform prior")
+    left.set_xscale("log", base=2)
+    left.set_xlabel("labels n")
+    left.set_ylabel("regret R (nats)")
+    left.set_title("regret (solid) and bound (dashed)")
+    parts.direct_labels(left)
+    right.plot(targets.jensen, targets.regret, "o", ms=3, color=colour(0))
+    top = 1.05 * float(targets.jensen.max())
+    right.plot([0, top], [0, top], ls=":", color=GREY, lw=1.0)
+    parts.write_into(right, "dotted: regret = bound")
+    right.set_xlabel("bound −ln Σ w e^(−nD) (nats)")
+    right.set_ylabel("regret (nats)")
+    right.set_title("many targets: the bound is nearly tight")
+    look = looks(list(ranks.prior.unique()))
+    for name, group in ranks.groupby("prior", sort=False):
+        own = look[str(name)]
+        low_left.plot(
+            group["rank"], group.weight, color=own["color"], ls=own["linestyle"], label=name
+        )
+    parts.log_axis(low_left, "x")
+    parts.log_axis(low_left, "y")
+    low_left.set_xlabel("rank of the function")
+    low_left.set_ylabel("weight w")
+    low_left.set_title("few functions own the mass")
+    low_left.legend(fontsize=6)
+    for k, (target, group) in enumerate(widths.groupby("target", sort=False)):
+        mean = group.groupby("hidden").weight.mean()
+        low_right.plot(mean.index, mean, "o-", ms=3, lw=1.2, color=colour(k), label=str(target))
+    low_right.set_xscale("log", base=2)
+    low_right.set_xlabel("hidden units")
+    low_right.set_ylabel("−ln w (nats)")
+    low_right.set_title("everything N(0, 1): width and weight")
+    parts.direct_labels(low_right)
+    parts.letters(figure)
+    return figure
+
+
+@redrawable
+def chain_panels(chains: pd.DataFrame) -> Figure:
+    """Log-loss over the truth's of Langevin chains and of descent, averaged and single, against the
+    exact mixture. chains : target, seed, truth, exact, langevin, ascent and both with `_one`."""
+    names = {
+        "exact": "exact mixture",
+        "langevin": "Langevin, averaged",
+        "langevin_one": "Langevin, single",
+        "ascent": "no noise, averaged",
+        "ascent_one": "no noise, single",
+    }
+    kinds = list(chains.target.unique())
+    figure, panels = plt.subplots(
+        1, len(kinds), figsize=(WIDTH, 2.3), layout="constrained", squeeze=False, sharey=True
+    )
+    for panel, kind in zip(panels[0], kinds, strict=True):
+        group = chains[chains.target == kind]
+        for k, column in enumerate(names):
+            loss = group[column] - group.truth
+            mean, error = loss.mean(), 1.96 * loss.std() / np.sqrt(len(loss))
+            panel.errorbar(mean, k, xerr=error, fmt="o", color=colour(k), ms=4, lw=1.2)
+            panel.plot(loss, np.full(len(loss), k), ".", color=colour(k), ms=2, alpha=0.5)
+        panel.set_yticks(range(len(names)), list(names.values()))
+        panel.set_xlabel("log-loss over that of the truth (nats)")
+        panel.set_title(f"truth: {kind}")
+    panels[0, 0].invert_yaxis()
+    parts.letters(figure)
+    return figure

@@ -1,0 +1,174 @@
+"""dynamics.generalization_dynamics: closed forms and runs of linear and ReLU students."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import quad
+from scipy.optimize import minimize_scalar
+from sklearn.linear_model import Ridge
+
+from rclib.experiments.dynamics import generalization_dynamics as experiment
+from rclib.experiments.dynamics import generalization_runs as runs
+from rclib.experiments.dynamics import generalization_theory as theory
+from rclib.experiments.dynamics import plots_generalization as plots
+
+LINEAR: dict[str, Any] = {"n": 30, "snr": 3.0, "inr": 0.5, "noise": 1.0, "permuted": False}
+STUDENT: dict[str, Any] = {"n": 5, "samples": 12, "teacher": 4, "rate": 0.01, "steps": 20}
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    yield
+    plt.close("all")
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 2.5])
+def test_the_law_and_the_limits_of_the_closed_form(alpha: float) -> None:
+    """∫ρ is one with the atom and ∫λρ is α; start and end of both errors."""
+    atom = theory.input_law(alpha).atom
+    assert theory.expectation(np.ones_like, alpha) + atom == pytest.approx(1.0, abs=1e-6)
+    assert theory.expectation(lambda at: at, alpha) == pytest.approx(alpha, rel=1e-9)
+    given = {"alpha": alpha, "snr": 4.0, "inr": 0.5}
+    assert theory.generalization_error(0.0, **given) == pytest.approx(5.5, abs=1e-5)
+    assert theory.training_error(0.0, **given) == pytest.approx(5.5, abs=1e-5)
+    end = theory.final_error(**given)
+    if alpha == 1:  # without bound, like √t
+        late = theory.generalization_error([1e2, 4e2], **given)
+        assert end == np.inf
+        assert (late[1] - 1) / (late[0] - 1) == pytest.approx(2.0, rel=0.05)
+    else:
+        assert theory.generalization_error(1e4, **given) == pytest.approx(end, rel=1e-6)
+        left = max(0.0, 1.0 - 1.0 / alpha)
+        assert theory.training_error(1e4, **given) == pytest.approx(left, abs=1e-6)
+
+
+def test_quadrature_and_best_times_against_scipy() -> None:
+    law = theory.input_law(2.0)
+    by_quad, _ = quad(
+        lambda at: float(law.density(at)) * np.expm1(-3.0 * at) ** 2 / at, law.lower, law.upper
+    )
+    bulk = theory.generalization_error(3.0, alpha=2.0, snr=1.0) - 1.0
+    falling, _ = quad(lambda at: float(law.density(at)) * np.exp(-6.0 * at), law.lower, law.upper)
+    assert bulk == pytest.approx(by_quad + falling, rel=1e-6)
+    at, snr, inr = 0.7, 5.0, 0.2
+    found = minimize_scalar(
+        lambda t: (snr + inr) * np.exp(-2 * at * t) + np.expm1(-at * t) ** 2 / at,
+        bounds=(0, 50), method="bounded", options={"xatol": 1e-9},
+    )  # fmt: skip
+    assert theory.direction_time(at, snr=snr, inr=inr) == pytest.approx(found.x, rel=1e-5)
+    # At that time a direction has shrunk as by the best ridge.
+    shrunk = -np.expm1(-at * theory.direction_time(at, snr=snr))
+    assert shrunk == pytest.approx(at * snr / (1 + at * snr))
+    time, least = theory.best_time(alpha=1.0, snr=5.0)
+    around = theory.generalization_error([0.9 * time, 1.1 * time], alpha=1.0, snr=5.0)
+    assert (around > least).all()
+    assert 1.0 < least / theory.ridge_error(alpha=1.0, snr=5.0) < 1.03
+    with pytest.raises(ValueError, match="alpha must be positive"):
+        theory.input_law(0.0)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.5])
+def test_the_curves_are_those_of_gradient_descent(alpha: float) -> None:
+    """Explicit steps of a small rate, and scikit-learn's ridge, on the same draw."""
+    times = [0.0, 0.5, 5.0]
+    run = runs.linear_curves(None, seed=4, alphas=[alpha], times=times, **LINEAR)
+    random = np.random.default_rng([4, round(1000 * alpha), 30])
+    samples = round(alpha * 30)
+    x = random.standard_normal((samples, 30)) / np.sqrt(30)
+    teacher = np.sqrt(3.0) * random.standard_normal(30)
+    y = x @ teacher + random.standard_normal(samples)
+    w = np.sqrt(0.5) * random.standard_normal(30)
+    rate = 1e-4
+    for step in range(50_001):
+        if step in (0, 5_000, 50_000):
+            k = times.index(step * rate)
+            expected = 1.0 + np.square(w - teacher).sum() / 30
+            assert run["test"][0, k] == pytest.approx(expected, rel=1e-3)
+            assert run["train"][0, k] == pytest.approx(np.square(y - x @ w).mean(), rel=2e-3)
+        w = w + rate * x.T @ (y - x @ w)
+    ridge = Ridge(alpha=1 / 3.0, fit_intercept=False).fit(x, y).coef_
+    assert run["ridge"][0] == pytest.approx(1.0 + np.square(ridge - teacher).sum() / 30)
+
+
+def test_students_train_as_torch_does() -> None:
+    """ReLU students by both optimisers, against torch's own."""
+    for name, rate in (("gd", 0.05), ("adam", 0.01)):
+        given = STUDENT | {"rate": rate, "optimiser": name}
+        run = runs.relu_student(None, seed=1, width=3, start=0.7, every=20, **given)
+        drawing = np.random.default_rng([1, 1])
+        a, b = drawing.standard_normal((4, 5)) / np.sqrt(5), drawing.standard_normal(4)
+        x, x_test = drawing.standard_normal((12, 5)), drawing.standard_normal((2000, 5))
+        y_test = np.maximum(x_test @ a.T, 0) @ b
+        scale = y_test.std()
+        y = np.maximum(x @ a.T, 0) @ b / scale + drawing.standard_normal(12)
+        random = np.random.default_rng([1, 2, 3])
+        first = torch.from_numpy(0.7 * random.standard_normal((3, 5)) / np.sqrt(5)).requires_grad_()
+        last = torch.from_numpy(0.7 * random.standard_normal(3) / np.sqrt(3)).requires_grad_()
+        inputs, labels = torch.from_numpy(x), torch.from_numpy(y - y.mean())
+        kind = torch.optim.SGD if name == "gd" else torch.optim.Adam
+        optimiser = kind([first, last], lr=rate)  # type: ignore[operator]
+        for _ in range(20):
+            optimiser.zero_grad()
+            (0.5 * (torch.relu(inputs @ first.T) @ last - labels).square().mean()).backward()
+            optimiser.step()
+        with torch.no_grad():
+            guess = (torch.relu(torch.from_numpy(x_test) @ first.T) @ last).numpy() + y.mean()
+        assert run["test"][-1] == pytest.approx(np.square(guess - y_test / scale).mean(), rel=1e-6)
+    with pytest.raises(ValueError, match="optimiser must be one of"):
+        runs.relu_student(
+            None, seed=1, width=3, start=0.7, every=20, **STUDENT | {"optimiser": "lion"}
+        )
+
+
+def test_gradient_descent_stays_in_the_span_and_adam_does_not() -> None:
+    shared = {"width": 20, "n": 16, "samples": 10, "steps": 200}
+    frame = experiment.span_frame([0, 1], {"gd": 0.05, "adam": 0.01}, **shared)
+    by = frame.groupby("optimiser")
+    assert by.outside.max()["gd"] < 1e-12 < 0.05 < by.outside.min()["adam"]
+    assert by.beyond.max()["gd"] < 1e-20 < by.beyond.min()["adam"]
+    assert plots.span_panels(experiment.bulk_weights([0.5, 2.0], [1.0, 10.0]), frame).axes
+
+
+def test_frames_measures_and_figure() -> None:
+    times = [0.0, 0.1, 1.0, 10.0, 1e6]
+    plain = {"alphas": [0.5, 2.0], **LINEAR, "inr": 0.0}
+    del plain["n"]
+    arms = {"zero": plain, "started": plain | {"inr": 2.0, "alphas": [0.5]}}
+    frame = experiment.linear_frame(range(30), arms, times=times, n=30)
+    early = frame[frame.t <= 10]
+    over = experiment.over_theory(early, "zero", snr=3.0, inr=0.0)
+    assert over.mean() == pytest.approx(1.0, abs=0.05)
+    table = experiment.theory_table(early, "zero", snr=3.0, inr=0.0, times=[0.1, 10.0])
+    assert len(table) == 4
+    assert table.inside.mean() >= 0.75
+    excess = experiment.frozen_excess(frame, ("started", "zero"), alpha=0.5, late=1e6, inr=2.0)
+    assert excess.mean() == pytest.approx(1.0, abs=0.35)
+    assert (experiment.overtraining(frame, "zero", late=10.0) >= 1).to_numpy().all()
+    stops = experiment.stopping(early, "zero", snr=3.0)
+    assert stops.ratio.mean() == pytest.approx(1.0, abs=0.1)
+    students = experiment.relu_frame(
+        [0, 1],
+        widths=[2, 4],
+        starts={"small": 0.3, "large": 3.0},
+        every=5,
+        optimiser="gd",
+        **STUDENT,
+    )
+    assert set(students.ratio) == {1.0, 2.0}
+    assert (students.best <= students.final).all()
+    ratio = experiment.student_ratio(students, ("large", 4), ("small", 4))
+    assert list(ratio.index) == [0, 1]
+    curves = experiment.shown_curves(early, "zero", [0.5, 2.0], snr=3.0)
+    late = experiment.theory_frame([0.5, 2.0], snr=3.0, late=10.0)
+    drawn = experiment.simulated_frame(early, stops, "zero", late=10.0)
+    assert set(drawn.what) == set(late.what)
+    assert len(plots.generalization_panels(curves, late, drawn, students).axes) == 3
