@@ -166,7 +166,9 @@ def tickets(
     (S, R, 3): mean |θ0| of the survivors over that of the pruned, by matrix. moved (S, 3): mean
     |θ - θ0| of the dense training, of the last ticket's weights over that of the others.
     fine_tuned (S, 3), with the arm "continued": its networks at the end of pruning, as the
-    columns of "ticket". mask_W1 ... (S, out, in): the last ticket; end_W1 ...: trained.
+    columns of "ticket". varies (S, d): inputs that are not their median in over 2 percent of the
+    images. mask_W1 ... (S, out, in): the last ticket; ticket_W1 ...: trained; dense_W1 ...: the
+    trained dense networks.
     """
     seeds = [int(member["seed"]) for member in group]
     options = {"rate": rate, "batch_size": batch_size, "steps": steps, "every": every}
@@ -184,8 +186,11 @@ def tickets(
             {name: dense.end.tensors[name] - start.tensors[name] for name in WEIGHTS}, last.masks
         ),
     }
+    spread = (task.x != task.x.median(0).values).double().mean(0)
+    out["varies"] = (spread > 0.02).expand(len(seeds), -1)
     out |= {f"mask_{name}": last.masks[name] for name in WEIGHTS}
-    out |= {f"end_{name}": last.end.tensors[name] for name in WEIGHTS}
+    for which, each in (("ticket", last), ("dense", dense)):
+        out |= {f"{which}_{name}": each.end.tensors[name] for name in WEIGHTS}
     fresh = glorot_starts([drawn_elsewhere(seed, 1) for seed in seeds], sizes)
     others = _Others(task, start, fresh, found)
     if "continued" in arms:
