@@ -17,6 +17,7 @@ from torch.nn.functional import avg_pool2d, cross_entropy
 
 from rclib.checks.arguments import choice
 from rclib.data.images import Dataset
+from rclib.nets.conv import ConvNet
 from rclib.nets.init import Init
 from rclib.nets.masks import (
     Masks,
@@ -34,45 +35,61 @@ from rclib.training.pruning import Round, iterative_pruning
 from rclib.training.stacked import epoch_batches, train_stack
 from rclib.training.validation import BestSoFar, accuracy
 
-__all__ = ["ARMS", "COLUMNS", "TINY", "WEIGHTS", "drawn_elsewhere", "glorot_starts", "tickets"]
+__all__ = ["ARMS", "COLUMNS", "TINY", "drawn_elsewhere", "starts_of", "tickets", "weights_of"]
 
 # reinit: the ticket's mask, a fresh start. shuffled: its counts at random places. one_shot: the
 # largest weights of the trained dense network. start_mask: the largest at iteration 0. signs: the
 # ticket's mask, a fresh start's sizes with the signs of θ0. resampled: values drawn from the
 # survivors' at the start. continued: the mask found without resetting (Strategy 2).
 ARMS = ("reinit", "shuffled", "one_shot", "start_mask", "signs", "resampled", "continued")
-WEIGHTS = ("W1", "W2", "W3")
 COLUMNS = ("accuracy", "stopped_accuracy", "stopped_at")
 TINY: dict[str, dict[str, Any]] = {
     "tickets": {
         "group": [{"seed": 0}, {"seed": 3}], "pool": 1, "n_train": 60, "n_validation": 20,
-        "widths": [12, 8], "rate": 1e-3, "batch_size": 30, "steps": 4, "every": 2, "rounds": 2,
-        "shares": [0.5, 0.25], "arms": {arm: [2] for arm in ARMS},
+        "network": {"widths": [12, 8]}, "rate": 1e-3, "batch_size": 30, "steps": 4, "every": 2,
+        "rounds": 2,
+        "shares": {"full": 0.5, "output": 0.25}, "arms": {arm: [2] for arm in ARMS},
     },
 }  # fmt: skip
 
 Trained = tuple[Stack, Tensor]  # networks at the end, and (S, 3) `COLUMNS`
 
 
-def glorot_starts(seeds: Sequence[int], sizes: Sequence[int]) -> Stack:
-    """ReLU networks of the sizes (inputs, ..., classes), one a seed: weights N(0, 2 / (fan-in +
-    fan-out)), biases 0."""
-    d, *widths, classes = sizes
+def starts_of(network: Mapping[str, Any], seeds: Sequence[int], inputs: int, classes: int) -> Stack:
+    """ReLU networks at their start, one a seed: weights N(0, 2 / (fan-in + fan-out)), biases 0.
+
+    network : "widths" of the hidden layers, and for a convolutional one "channels", by
+    `rclib.nets.conv.ConvNet` on colour images.
+    """
+    widths = list(network["widths"])
+    if "channels" in network:
+        side, channels = round((inputs / 3) ** 0.5), list(network["channels"])
+        return stack(
+            [
+                ConvNet(side=side, channels=channels, widths=widths, classes=classes, seed=seed)
+                for seed in seeds
+            ]
+        )
     found = stack(
         [
             MLP(
-                d, widths, classes, depth=len(sizes) - 1, parametrization="SP", activation="relu",
-                init=Init("gaussian"), bias="constant", bias_init=Init(mean=0.0), seed=seed,
+                inputs, widths, classes, depth=len(widths) + 1, parametrization="SP", seed=seed,
+                activation="relu", init=Init("gaussian"), bias="constant", bias_init=Init(mean=0.0),
             )
             for seed in seeds
         ]
     )  # fmt: skip
     tensors = dict(found.tensors)
-    for name in [name for name in tensors if name[0] == "W"]:
+    for name in weights_of(found):
         fan_out, fan_in = tensors[name].shape[1:]
         # The network's own law has variance 1 / fan-in.
         tensors[name] = tensors[name] * (2.0 * fan_in / (fan_in + fan_out)) ** 0.5
     return replace(found, tensors=tensors)
+
+
+def weights_of(networks: Stack) -> list[str]:
+    """Names of the tensors that are pruned: all but the biases, the output's last."""
+    return [name for name in networks.tensors if name[0] != "B"]
 
 
 def drawn_elsewhere(seed: int, what: int) -> int:
@@ -145,37 +162,44 @@ def tickets(
     pool: int,
     n_train: int,
     n_validation: int,
-    widths: Sequence[int],
+    network: Mapping[str, Any],
     rate: float,
     batch_size: int,
     steps: int,
     every: int,
     rounds: int,
-    shares: Sequence[float],
+    shares: Mapping[str, float],
     arms: Mapping[str, Sequence[int]],
 ) -> Arrays:
     """Stored run of a group of seeds: R = `rounds` prunings, and `arms` at some of the rounds.
 
     pool : side of the squares of pixels that are averaged. n_train, n_validation : images, another
-    split for every seed. shares : of the surviving weights dropped in a round, by hidden matrices
-    and by the last one. every : steps between two looks at the validation loss. arms : name of
-    `ARMS` -> rounds at which it is trained, from 1 to R.
+    split for every seed. network : see `starts_of`. shares : of the surviving weights dropped in a
+    round, by kind: "full", "output", and "convolution" where there are some. every : steps between
+    two looks at the validation loss. arms : name of `ARMS` -> rounds at which it is trained, from 1
+    to R.
 
     A row a seed. ticket (S, R + 1, 3) and every arm (S, its rounds, 3): test accuracy at the end,
     at the smallest validation loss, and its step. left (S, R + 1): share of the weights. sizes
-    (S, R, 3): mean |θ0| of the survivors over that of the pruned, by matrix. moved (S, 3): mean
+    (S, R, M): mean |θ0| of the survivors over that of the pruned, by tensor. moved (S, M): mean
     |θ - θ0| of the dense training, of the last ticket's weights over that of the others.
     fine_tuned (S, 3), with the arm "continued": its networks at the end of pruning, as the
     columns of "ticket". varies (S, d): inputs that are not their median in over 2 percent of the
-    images. mask_W1 ... (S, out, in): the last ticket; ticket_W1 ...: trained; dense_W1 ...: the
+    images. mask_W1 ... (S, ...): the last ticket; ticket_W1 ...: trained; dense_W1 ...: the
     trained dense networks.
     """
     seeds = [int(member["seed"]) for member in group]
     options = {"rate": rate, "batch_size": batch_size, "steps": steps, "every": every}
     task = _task(data, seeds, pool, n_train, n_validation, options)
-    sizes = [task.x.shape[1], *widths, data.n_classes]
-    start = glorot_starts(seeds, sizes)
-    by_name = {name: shares[1] if name == WEIGHTS[-1] else shares[0] for name in WEIGHTS}
+    start, fresh = (
+        starts_of(network, each, task.x.shape[1], data.n_classes)
+        for each in (seeds, [drawn_elsewhere(seed, 1) for seed in seeds])
+    )
+    names = weights_of(start)
+    by_name = {
+        name: shares["convolution" if name[0] == "K" else "full" if name != names[-1] else "output"]
+        for name in names
+    }
     found = iterative_pruning(start, task.train, rounds=rounds, shares=by_name)
     last, dense = found[-1], found[0]
     out = {
@@ -183,15 +207,14 @@ def tickets(
         "left": torch.stack([share_left(each.masks) for each in found], dim=1),
         "sizes": torch.stack([_ratios(start.tensors, each.masks) for each in found[1:]], dim=1),
         "moved": _ratios(
-            {name: dense.end.tensors[name] - start.tensors[name] for name in WEIGHTS}, last.masks
+            {name: dense.end.tensors[name] - start.tensors[name] for name in names}, last.masks
         ),
     }
     spread = (task.x != task.x.median(0).values).double().mean(0)
     out["varies"] = (spread > 0.02).expand(len(seeds), -1)
-    out |= {f"mask_{name}": last.masks[name] for name in WEIGHTS}
+    out |= {f"mask_{name}": last.masks[name] for name in names}
     for which, each in (("ticket", last), ("dense", dense)):
-        out |= {f"{which}_{name}": each.end.tensors[name] for name in WEIGHTS}
-    fresh = glorot_starts([drawn_elsewhere(seed, 1) for seed in seeds], sizes)
+        out |= {f"{which}_{name}": each.end.tensors[name] for name in names}
     others = _Others(task, start, fresh, found)
     if "continued" in arms:
         out["fine_tuned"] = others.prune_on(by_name)
@@ -207,9 +230,9 @@ def tickets(
 
 
 def _ratios(values: Mapping[str, Tensor], masks: Masks) -> Tensor:
-    """Mean |value| of the kept entries over that of the others, (S, 3)."""
+    """Mean |value| of the kept entries over that of the others, (S, masks)."""
     rows = []
-    for name in WEIGHTS:
+    for name in masks:
         size, kept = values[name].abs().double().flatten(1), masks[name].flatten(1)
         inside = (size * kept).sum(1) / kept.sum(1)
         rows.append(inside / ((size * ~kept).sum(1) / (~kept).sum(1)))
@@ -254,7 +277,7 @@ class _Others:
         if arm == "continued":
             return self.continued[number].masks, tensors
         if arm == "signs":
-            signed = with_signs(self.fresh.tensors, {name: tensors[name] for name in WEIGHTS})
+            signed = with_signs(self.fresh.tensors, {name: tensors[name] for name in masks})
             return masks, {**tensors, **signed}
         drawn = resampled(tensors, masks, [drawn_elsewhere(seed, 3) for seed in seeds])
         return masks, {**tensors, **drawn}
@@ -262,7 +285,7 @@ class _Others:
     def train(self, arms: Sequence[str], number: int) -> list[Tensor]:
         """`COLUMNS` (S, 3) of every arm at a round, trained as one stack."""
         made = [self.made(arm, number) for arm in arms]
-        masks = {name: torch.cat([mask[name] for mask, _ in made]) for name in WEIGHTS}
+        masks = {name: torch.cat([mask[name] for mask, _ in made]) for name in made[0][0]}
         tensors = {
             name: torch.cat([values[name] for _, values in made]) for name in self.start.tensors
         }

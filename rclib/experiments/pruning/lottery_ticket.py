@@ -19,9 +19,8 @@ from torch import Tensor
 from rclib.data.images import Dataset
 from rclib.experiments.pruning.lottery_runs import (
     COLUMNS,
-    WEIGHTS,
     drawn_elsewhere,
-    glorot_starts,
+    starts_of,
     tickets,
 )
 from rclib.nets.masks import largest, shuffled
@@ -37,6 +36,7 @@ __all__ = [
     "MASKS",
     "accuracy_frame",
     "by_seed",
+    "convolutional",
     "degree_frame",
     "dispersion_frame",
     "gap",
@@ -50,6 +50,7 @@ __all__ = [
 ]
 
 MASKS = ("learned", "iteration 0", "shuffled")
+WEIGHTS = ("W1", "W2", "W3")  # of a fully connected network; the frames of masks are about these
 Runs = Mapping[int, Arrays]
 
 
@@ -60,6 +61,16 @@ def sweep_tickets(data: Dataset, seeds: Sequence[int], *, group: int, **shared: 
         tickets, configs, data=data, members=["seed"], group=group, description="trials"
     )
     return dict(zip(map(int, seeds), found, strict=True))
+
+
+def convolutional(
+    data: Dataset, seeds: Sequence[int], plan: Mapping[str, Any] | None, **shared: Any
+) -> pd.DataFrame | None:
+    """`accuracy_frame` of trials with another network; None without a plan, which holds what
+    `tickets` takes beside `shared`, and "group"."""
+    if plan is None:
+        return None
+    return accuracy_frame(sweep_tickets(data, seeds, **plan, **shared), plan["arms"])
 
 
 def accuracy_frame(runs: Runs, arms: Mapping[str, Sequence[int]]) -> pd.DataFrame:
@@ -100,14 +111,19 @@ def survivor_frame(runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["seed", "matrix", "size", "moved"])
 
 
+def _start(seed: int, masks: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """θ0 of a trial with masks (1, out, in) of these shapes."""
+    inputs, (*widths, classes) = masks["W1"].shape[2], (masks[name].shape[1] for name in WEIGHTS)
+    return starts_of({"widths": widths}, [seed], inputs, classes).tensors
+
+
 def masks_of(seed: int, run: Arrays) -> dict[str, dict[str, Tensor]]:
     """Masks with the last ticket's counts in every matrix: kind of `MASKS` -> name -> (out, in)
     bool; inputs that hardly vary are left out of the first matrix."""
     learned = {name: torch.from_numpy(run[f"mask_{name}"])[None] for name in WEIGHTS}
-    sizes = [learned["W1"].shape[2], *(learned[name].shape[1] for name in WEIGHTS)]
     found = {
         "learned": learned,
-        "iteration 0": largest(glorot_starts([seed], sizes).tensors, like=learned),
+        "iteration 0": largest(_start(seed, learned), like=learned),
         "shuffled": shuffled(learned, [drawn_elsewhere(seed, 2)]),
     }
     varies = torch.from_numpy(run["varies"])
@@ -152,11 +168,15 @@ def dispersion_frame(runs: Runs) -> pd.DataFrame:
 
 
 def _centred(mask: Tensor, *, degrees: bool) -> np.ndarray:
-    """A mask minus its share of ones, or minus what its row and column sums alone would give."""
+    """A mask minus its share of ones; or (`degrees`) minus what its row and column sums would give
+    at random, each entry in units of its own standard deviation then, without empty rows."""
     values = mask.double().numpy()
     if not degrees:
         return np.asarray(values - values.mean())
-    return np.asarray(values - np.outer(values.sum(1), values.sum(0)) / values.sum())
+    values = values[values.sum(1) > 0][:, values.sum(0) > 0]
+    expected = np.outer(values.sum(1), values.sum(0)) / values.sum()
+    expected = np.minimum(expected, 0.99)
+    return np.asarray((values - expected) / np.sqrt(expected * (1 - expected)))
 
 
 def spike_frame(runs: Runs) -> pd.DataFrame:
@@ -200,8 +220,7 @@ def shown_starts(runs: Runs, bins: int) -> pd.DataFrame:
     counts: dict[tuple[str, str], np.ndarray] = {}
     for seed, run in runs.items():
         masks = {name: torch.from_numpy(run[f"mask_{name}"])[None] for name in WEIGHTS}
-        sizes = [masks["W1"].shape[2], *(masks[name].shape[1] for name in WEIGHTS)]
-        start = glorot_starts([seed], sizes).tensors
+        start = _start(seed, masks)
         early = largest(start, like=masks)
         for name in WEIGHTS:
             scaled = start[name] / (2.0 / sum(start[name].shape[1:])) ** 0.5

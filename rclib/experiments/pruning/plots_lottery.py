@@ -39,10 +39,10 @@ def _left_axis(panel: Panel) -> None:
     panel.set_xlabel("weights left (%)")
 
 
-def _curves(panel: Panel, shown: pd.DataFrame) -> None:
+def _curves(panel: Panel, shown: pd.DataFrame, title: str) -> None:
     dense = shown[(shown.arm == "ticket") & (shown["round"] == 0)].iloc[0]
     panel.axhspan(dense.low, dense.high, color=GREY, alpha=0.2, lw=0)
-    for k, arm in enumerate(CURVES):
+    for k, arm in [(k, arm) for k, arm in enumerate(CURVES) if arm in set(shown.arm)]:
         one = shown[shown.arm == arm].sort_values("round")
         if arm != "ticket":  # a dense network has nothing to shuffle
             first = dense.to_frame().T.astype({"left": float})
@@ -55,7 +55,7 @@ def _curves(panel: Panel, shown: pd.DataFrame) -> None:
     _left_axis(panel)
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}"))
     panel.set_ylabel("test accuracy (%)")
-    panel.set_title("the curves part")
+    panel.set_title(title)
     panel.legend(fontsize=6, loc="lower left")
     parts.write_into(panel, "grey: dense network", near=float(dense.low))
 
@@ -125,7 +125,7 @@ def ticket_panels(
     figure, ((left, right), (low_left, low_right)) = plt.subplots(
         2, 2, figsize=(WIDTH, 4.9), layout="constrained"
     )
-    _curves(left, shown)
+    _curves(left, shown, "the curves part")
     _arms(right, shown, points)
     _starts(low_left, starts)
     _degrees(low_right, degrees)
@@ -134,13 +134,19 @@ def ticket_panels(
 
 
 @redrawable
-def mask_panels(stops: pd.DataFrame, spectra: dict[str, pd.DataFrame]) -> Figure:
-    """Step of the smallest validation loss against the share of weights left, and eigenvalues of
-    masks against the law of sparse matrices.
+def mask_panels(
+    stops: pd.DataFrame, spectra: dict[str, pd.DataFrame], conv: pd.DataFrame | None = None
+) -> Figure:
+    """Step of the smallest validation loss against the share of weights left, eigenvalues of masks
+    against the law of sparse matrices, accuracy of convolutional networks.
 
-    stops : arm, left, mean, low, high. spectra : matrix -> mask, kind, value, density.
+    stops, conv : arm, round, left, mean, low, high. spectra : matrix -> mask, kind, value, density.
     """
-    figure, panels = plt.subplots(1, 1 + len(spectra), figsize=(WIDTH, 2.5), layout="constrained")
+    rows, count = (1, 1 + len(spectra)) if conv is None else (2, 2)
+    figure, grid = plt.subplots(
+        rows, count, figsize=(WIDTH, 2.5 * rows), layout="constrained", squeeze=False
+    )
+    panels = list(grid.flat)
     for k, arm in enumerate(CURVES):
         one = stops[stops.arm == arm].sort_values("left")
         panels[0].errorbar(
@@ -151,7 +157,9 @@ def mask_panels(stops: pd.DataFrame, spectra: dict[str, pd.DataFrame]) -> Figure
     panels[0].set_ylabel("step")
     panels[0].set_title("smallest validation loss")
     panels[0].legend(fontsize=6)
-    for panel, (name, frame) in zip(panels[1:], spectra.items(), strict=True):
+    if conv is not None:
+        _curves(panels[-1], conv, "convolutional networks")
+    for panel, (name, frame) in zip(panels[1:], spectra.items(), strict=False):
         values = frame[frame.kind == "eigenvalue"]
         edges = np.linspace(0.0, max(1.3, float(values.value.max())), 40)
         for k, (kind, own) in enumerate(values.groupby("mask", sort=False)):
