@@ -89,7 +89,7 @@ def _starts(panel: Panel, starts: pd.DataFrame) -> None:
     panel.set_xlabel("starting value / its standard deviation")
     panel.set_ylabel("density")
     panel.set_title("survivors start large")
-    panel.legend(fontsize=6, loc="upper left")
+    panel.legend(fontsize=5.5, loc="upper center")
 
 
 def _degrees(panel: Panel, degrees: pd.DataFrame) -> None:
@@ -126,6 +126,7 @@ def ticket_panels(
         2, 2, figsize=(WIDTH, 4.9), layout="constrained"
     )
     _curves(left, shown, "the curves part")
+    parts.moment(left, 0.211, "fresh starts fall (paper, MNIST)")
     _arms(right, shown, points)
     _starts(low_left, starts)
     _degrees(low_right, degrees)
