@@ -143,12 +143,12 @@ def degree_frame(runs: Runs) -> pd.DataFrame:
                 {name: mask.double() for name, mask in masks.items()},
                 mlp_axes(len(WEIGHTS), bias=False),
             )
-            for place, index in enumerate(("h1", "h2")):
-                found = correlations({index: vectors[index]}).matrix
+            for index in ("h1", "h2"):
+                pair = vectors[index]  # of the matrix that leads to the units, and the next one
                 # A layer whose units all have as many weights has no correlation.
-                value = float(found[0, 1]) if len(found) == 2 else 0.0
+                varies = all(float(vector.std()) > 0 for vector in pair.values())
+                value = float(correlations({index: pair}).matrix[0, 1]) if varies else 0.0
                 rows.append((seed, kind, index, value))
-                assert [f"{WEIGHTS[place]}.C", f"{WEIGHTS[place + 1]}.R"] == list(vectors[index])
     return pd.DataFrame(rows, columns=["seed", "mask", "index", "correlation"])
 
 

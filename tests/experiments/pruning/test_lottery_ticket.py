@@ -187,6 +187,14 @@ def test_ratios_and_degrees_by_another_route(found: dict[int, Arrays]) -> None:
             assert spread.loc[(seed, kind, "W1"), "outgoing"] == pytest.approx(expected)
 
 
+def test_units_that_all_keep_as_much_have_no_correlation(found: dict[int, Arrays]) -> None:
+    run = copy.deepcopy(found[3])
+    run["mask_W1"][:] = True
+    frame = experiment.degree_frame({3: run}).set_index(["mask", "index"]).correlation
+    assert frame["learned", "h1"] == frame["shuffled", "h1"] == 0.0
+    assert frame["learned", "h2"] != 0.0
+
+
 def test_a_convolutional_trial() -> None:
     """Every kind of tensor is pruned at its own rate, and zeros stay."""
     generator = torch.Generator().manual_seed(0)
@@ -269,6 +277,9 @@ def test_frames_and_figures() -> None:
     assert low > high  # pruning goes to the right
     spectra = {name: experiment.shown_spectrum(trials, name, 30) for name in ("W1", "W2")}
     assert len(plots.mask_panels(experiment.shown(frame, "stopped_at"), spectra).axes) == 3
+    plan = {**given, "network": {"widths": [8]}, "arms": {"reinit": [1]}, "group": 1}
+    assert len(experiment.convolutional(load("digits"), [3], plan)) == ROUNDS + 2
+    assert experiment.convolutional(load("digits"), [3], None) is None
     plain = {k: v for k, v in arms.items() if k != "continued"}
     without = {s: {k: v for k, v in t.items() if k != "fine_tuned"} for s, t in trials.items()}
     assert "fine_tuned" not in set(experiment.accuracy_frame(without, plain).arm)
