@@ -139,6 +139,11 @@ def _task(
     data: Dataset, seeds: Sequence[int], pool: int, n_train: int, n_validation: int,
     options: Mapping[str, Any],
 ) -> _Task:  # fmt: skip
+    if n_train + n_validation > len(data.y_train):
+        raise ValueError(
+            f"n_train and n_validation must be at most the {len(data.y_train)} images there are, "
+            f"got {n_train} and {n_validation}"
+        )
     x, x_test = (_pooled(part, pool) for part in (data.x_train, data.x_test))
     scale = float(x.std()) if pool > 1 else 1.0  # averages vary less than pixels
     orders = torch.stack(
@@ -187,7 +192,13 @@ def tickets(
     columns of "ticket". varies (S, d): inputs that are not their median in over 2 percent of the
     images. mask_W1 ... (S, ...): the last ticket; ticket_W1 ...: trained; dense_W1 ...: the
     trained dense networks.
+
+    Raises ValueError for an arm or a round that is not there and for more images than there are.
     """
+    for arm, at in arms.items():
+        choice("arms", arm, ARMS)
+        if not all(1 <= number <= rounds for number in at):
+            raise ValueError(f"arms[{arm!r}] must hold rounds from 1 to {rounds}, got {list(at)}")
     seeds = [int(member["seed"]) for member in group]
     options = {"rate": rate, "batch_size": batch_size, "steps": steps, "every": every}
     task = _task(data, seeds, pool, n_train, n_validation, options)
@@ -219,7 +230,6 @@ def tickets(
     if "continued" in arms:
         out["fine_tuned"] = others.prune_on(by_name)
     for arm, at in arms.items():
-        choice("arms", arm, ARMS)
         out[arm] = torch.empty(len(seeds), len(at), len(COLUMNS), dtype=torch.float64)
     for number in sorted({k for at in arms.values() for k in at}):
         names = [arm for arm, at in arms.items() if number in at]

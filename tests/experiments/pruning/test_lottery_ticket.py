@@ -138,8 +138,13 @@ def test_arms_have_the_tickets_counts_and_their_own_values() -> None:
     largest = others.made("start_mask", 2)[0]["W1"][0]
     size = start.tensors["W1"][0].abs()
     assert size[largest].min() >= size[~largest].max()
-    with pytest.raises(ValueError, match="arms must be one of"):
-        runs.tickets(data, group=[{"seed": 3}], **{**CONFIG, "arms": {"other": [1]}})
+    for changed, message in (
+        ({"arms": {"other": [1]}}, "arms must be one of"),
+        ({"arms": {"reinit": [3]}}, r"arms\['reinit'\] must hold rounds from 1 to 2, got \[3\]"),
+        ({"n_train": 1400}, "at most the 1437 images there are, got 1400 and 40"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            runs.tickets(data, group=[{"seed": 3}], **{**CONFIG, **changed})
 
 
 def test_colour_images_are_averaged_and_rescaled() -> None:
