@@ -47,8 +47,7 @@ TINY: dict[str, dict[str, Any]] = {
     "tickets": {
         "group": [{"seed": 0}, {"seed": 3}], "pool": 1, "n_train": 60, "n_validation": 20,
         "network": {"widths": [12, 8]}, "rate": 1e-3, "batch_size": 30, "steps": 4, "every": 2,
-        "rounds": 2,
-        "shares": {"full": 0.5, "output": 0.25}, "arms": {arm: [2] for arm in ARMS},
+        "rounds": 2, "shares": {"full": 0.5, "output": 0.25}, "arms": {arm: [2] for arm in ARMS},
     },
 }  # fmt: skip
 
@@ -146,16 +145,11 @@ def _task(
         )
     x, x_test = (_pooled(part, pool) for part in (data.x_train, data.x_test))
     scale = float(x.std()) if pool > 1 else 1.0  # averages vary less than pixels
-    orders = torch.stack(
-        [
-            torch.randperm(
-                len(x), generator=torch.Generator().manual_seed(drawn_elsewhere(seed, 0))
-            )[: n_train + n_validation]
-            for seed in seeds
-        ]
-    )
+    generators = [torch.Generator().manual_seed(drawn_elsewhere(seed, 0)) for seed in seeds]
+    orders = torch.stack([torch.randperm(len(x), generator=each) for each in generators])
+    held_out = orders[:, n_train : n_train + n_validation]
     return _Task(
-        tuple(seeds), x / scale, data.y_train, orders[:, :n_train], orders[:, n_train:],
+        tuple(seeds), x / scale, data.y_train, orders[:, :n_train], held_out,
         x_test / scale, data.y_test, options,
     )  # fmt: skip
 
