@@ -28,7 +28,7 @@ from rclib.rowcolumn.axes import mlp_axes
 from rclib.rowcolumn.measure import correlations, mean_vectors
 from rclib.runs.stacked import sweep_stacked
 from rclib.runs.store import Arrays
-from rclib.spectral.sparse import entry_cumulants, sparse_law
+from rclib.spectral.sparse import SparseLaw, entry_cumulants, sparse_law
 from rclib.spectral.spectra import esd
 from rclib.stats.sequential import interval
 
@@ -196,11 +196,15 @@ def spike_frame(runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["seed", "mask", "matrix", "spikes", "rest"])
 
 
-def _spikes(matrix: np.ndarray) -> int:
+def _law(matrix: np.ndarray) -> SparseLaw:
+    """The law of sparse matrices with as many rows, columns and such entries."""
     variance, cumulant = entry_cumulants(matrix)
     rows, columns = matrix.shape
-    law = sparse_law(rows=rows, columns=columns, variance=variance, cumulant=cumulant)
-    return law.beyond(esd(matrix))
+    return sparse_law(rows=rows, columns=columns, variance=variance, cumulant=cumulant)
+
+
+def _spikes(matrix: np.ndarray) -> int:
+    return _law(matrix).beyond(esd(matrix))
 
 
 def shown(frame: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -239,19 +243,27 @@ def shown_starts(runs: Runs, bins: int) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def shown_spectrum(runs: Runs, matrix: str, points: int) -> pd.DataFrame:
-    """Eigenvalues of the centred masks of all seeds over the edge of their sparse law: mask, kind
-    ("eigenvalue", "law"), value, density (of the law; NaN for eigenvalues)."""
-    frames = []
+def shown_spectrum(runs: Runs, matrix: str, bins: int) -> pd.DataFrame:
+    """Histogram of the eigenvalues of the centred masks of all seeds, over the edge of each one's
+    sparse law, and the law of one: what (of `MASKS`, or "law"), value (middle of the bin, or
+    place), width (of the bin; 0 for the law), density."""
+    found: dict[str, list[np.ndarray]] = {kind: [] for kind in MASKS}
     for seed, run in runs.items():
         for kind, masks in masks_of(seed, run).items():
             centred = _centred(masks[matrix], degrees=False)
-            variance, cumulant = entry_cumulants(centred)
-            rows, columns = centred.shape
-            law = sparse_law(rows=rows, columns=columns, variance=variance, cumulant=cumulant)
-            values = esd(centred) / law.upper
-            frames.append(pd.DataFrame({"mask": kind, "kind": "eigenvalue", "value": values}))
-    at = np.linspace(1e-3, 1.02, points)
+            law = _law(centred)
+            found[kind].append(esd(centred) / law.upper)
+    end = max(1.3, *(float(np.max(values)) for values in found.values()))
+    edges = np.linspace(0.0, end, bins + 1)
+    middle, width = 0.5 * (edges[1:] + edges[:-1]), float(edges[1])
+    frames = [
+        pd.DataFrame({
+            "what": kind, "value": middle, "width": width,
+            "density": np.histogram(np.concatenate(values), edges, density=True)[0],
+        })
+        for kind, values in found.items()
+    ]  # fmt: skip
+    at = np.linspace(1e-3, 1.02, 2 * bins)
     density = law.density(at * law.upper) * law.upper
-    frames.append(pd.DataFrame({"mask": "all", "kind": "law", "value": at, "density": density}))
+    frames.append(pd.DataFrame({"what": "law", "value": at, "width": 0.0, "density": density}))
     return pd.concat(frames, ignore_index=True)

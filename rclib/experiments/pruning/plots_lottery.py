@@ -141,7 +141,8 @@ def mask_panels(
     """Step of the smallest validation loss against the share of weights left, eigenvalues of masks
     against the law of sparse matrices, accuracy of convolutional networks.
 
-    stops, conv : arm, round, left, mean, low, high. spectra : matrix -> mask, kind, value, density.
+    stops, conv : arm, round, left, mean, low, high. spectra : matrix -> what, value, width,
+    density.
     """
     rows, count = (1, 1 + len(spectra)) if conv is None else (2, 2)
     figure, grid = plt.subplots(
@@ -161,12 +162,12 @@ def mask_panels(
     if conv is not None:
         _curves(panels[-1], conv, "convolutional networks")
     for panel, (name, frame) in zip(panels[1:], spectra.items(), strict=False):
-        values = frame[frame.kind == "eigenvalue"]
-        edges = np.linspace(0.0, max(1.3, float(values.value.max())), 40)
-        for k, (kind, own) in enumerate(values.groupby("mask", sort=False)):
-            density = np.histogram(own.value, edges)[0] / (len(own) * np.diff(edges))
-            panel.stairs(density, edges, color=colour(k), ls=DASHES[k], lw=1.2, label=str(kind))
-        law = frame[frame.kind == "law"]
+        for k, (what, own) in enumerate(frame[frame.what != "law"].groupby("what", sort=False)):
+            edges = np.append(
+                own.value - own.width / 2, own.value.iloc[-1] + own.width.iloc[-1] / 2
+            )
+            panel.stairs(own.density, edges, color=colour(k), ls=DASHES[k], lw=1.2, label=str(what))
+        law = frame[frame.what == "law"]
         panel.plot(law.value, law.density, color=GREY, lw=1.0, label="law of sparse matrices")
         panel.set_yscale("log")
         panel.set_ylim(bottom=5e-3)
