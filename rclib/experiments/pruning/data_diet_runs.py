@@ -32,7 +32,17 @@ from rclib.spectral.random_matrix import outliers
 from rclib.spectral.spectra import esd, stable_rank
 from rclib.training.stacked import epoch_orders, train_stack
 
-__all__ = ["SCORES", "TINY", "batches", "committee", "images", "needed", "retrained"]
+__all__ = [
+    "SCORES",
+    "TINY",
+    "batches",
+    "committee",
+    "committee_scores",
+    "images",
+    "needed",
+    "networks",
+    "retrained",
+]
 
 Order = Callable[[int], Tensor]
 SCORES = ("el2n", "grand", "forgetting", "norm", "random", "permuted")
@@ -68,7 +78,7 @@ def images(data: Dataset, pool: int) -> tuple[Tensor, Tensor]:
     return train, test
 
 
-def _networks(d: int, widths: Sequence[int], classes: int, seeds: Sequence[int]) -> Stack:
+def networks(d: int, widths: Sequence[int], classes: int, seeds: Sequence[int]) -> Stack:
     """ReLU networks from He's start: N(0, 2 / fan-in), biases at zero."""
     made = [
         MLP(
@@ -140,7 +150,7 @@ def committee(
         x, labels, epoch_orders(len(x), batch_size, seeds), [e * a_epoch for e in epochs]
     )
     train_stack(
-        _networks(x.shape[1], widths, data.n_classes, seeds),
+        networks(x.shape[1], widths, data.n_classes, seeds),
         batches(x, labels, watch.order),
         cross_entropy,
         steps=steps,
@@ -182,6 +192,11 @@ def needed(config: Mapping[str, Any]) -> list[tuple[store.Experiment, Mapping[st
     return [(committee, {"seed": s, "noise": config["noise"], **scoring}) for s in sorted(seeds)]
 
 
+def committee_scores(data: Dataset, seed: int, noise: float, scoring: Mapping[str, Any]) -> Arrays:
+    """The arrays of a stored committee, which is computed if it is not there."""
+    return store.fetch(committee, {"seed": seed, "noise": noise, **scoring}, data=data)
+
+
 def _subset(
     data: Dataset, x: Tensor, y: np.ndarray, member: Mapping[str, Any], config: Mapping[str, Any]
 ) -> np.ndarray:
@@ -194,8 +209,7 @@ def _subset(
         found = random.permutation(len(y)).astype(float)
     else:
         # Fetched where it is needed alone: a random subset must not wait for a committee.
-        ((function, one),) = needed({**config, **member})
-        run = store.fetch(function, one, data=data)
+        run = committee_scores(data, member["committee"], config["noise"], scoring)
         at = list(scoring["epochs"]).index(member["epoch"])
         scores = run[score] if score == "forgetting" else run[score][at]
         found = scores[: member["nets"]].astype(np.float64).mean(0)
@@ -221,8 +235,8 @@ def retrained(
 
     accuracy (S,) : on the test set. labels (S, K) : kept examples of each class. wrong (S,) : share
     of wrong labels among them. moved (S,) : norm of the change of the matrices. spikes (S,) :
-    eigenvalues of W1ᵀW1 outside the bulk of its start; top (S,) : the largest over that bulk's
-    edge; rank (S,) : stable rank of W1; rowcolumn (S,) : largest |correlation| over the first
+    eigenvalues of W1ᵀW1 above 1.02 times the edge of its start's bulk; top (S,) : the largest over
+    that edge; rank (S,) : stable rank of W1; rowcolumn (S,) : largest |correlation| over the first
     hidden layer of the means of rows of W1, columns of W2 and the bias.
     """
     x, x_test = images(data, scoring["pool"])
@@ -236,7 +250,7 @@ def retrained(
         labels.append(torch.from_numpy(given))
         wrong.append(float(at[places].mean()))
     seeds = [member["seed"] for member in group]
-    start = _networks(x.shape[1], scoring["widths"], classes, seeds)
+    start = networks(x.shape[1], scoring["widths"], classes, seeds)
     subsets, given_labels = torch.stack(kept), torch.stack(labels)
     order = epoch_orders(subsets.shape[1], scoring["batch_size"], seeds)
     end, _ = train_stack(
@@ -271,7 +285,7 @@ def _measured(start: Mapping[str, Tensor], end: Mapping[str, Tensor]) -> dict[st
     hidden = {"h1": mean_vectors(end, axes)["h1"]}
     return {
         "moved": math.sqrt(change),
-        "spikes": float(beyond.count),
+        "spikes": float((eigenvalues > 1.02 * beyond.edge).sum()),
         "top": float(eigenvalues[-1]) / beyond.edge,
         "rank": stable_rank(first),
         "rowcolumn": largest_correlation(correlations(hidden)).value,

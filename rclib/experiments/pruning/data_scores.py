@@ -141,8 +141,9 @@ def window(
     """Places of the examples whose scores stand from the share `offset` of the ascending order up
     to `offset + share`: the highest ones at offset = 1 - share, the lowest at 0.
 
-    scores : (n,). labels : (n,), to take the window within every class. Returns places in
-    ascending order. Equal scores stand in the order of their places. Raises ValueError for a share
+    scores : (n,). labels : (n,), to take the window within every class, as many examples in all
+    (by largest remainder). Returns round(share · n) places, ascending. Equal scores stand in the
+    order of their places. Raises ValueError for a share
     that is not in (0, 1], or a window that leaves [0, 1].
     """
     share, offset = number("share", share), number("offset", offset)
@@ -152,11 +153,19 @@ def window(
     if labels is not None:
         groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     kept = []
-    for group in groups:
-        size = round(share * len(group))
+    for group, size in zip(groups, _quotas([len(g) for g in groups], share), strict=True):
         first = min(round(offset * len(group)), len(group) - size)
         kept.append(group[np.argsort(scores[group], kind="stable")[first : first + size]])
     return np.sort(np.concatenate(kept))
+
+
+def _quotas(sizes: Sequence[int], share: float) -> list[int]:
+    """That share of every size, by largest remainder: in all round(share · their sum)."""
+    exact = share * np.array(sizes)
+    taken = np.floor(exact + 1e-9).astype(int)
+    left = round(share * sum(sizes)) - int(taken.sum())
+    taken[np.argsort(taken - exact, kind="stable")[:left]] += 1
+    return [int(size) for size in taken]
 
 
 def auc(scores: np.ndarray, positive: np.ndarray) -> float:
