@@ -150,8 +150,8 @@ def conv_frame(
     steps: int,
     **scoring: Any,
 ) -> pd.DataFrame:
-    """Convolutional networks on a share of the images: kind, share, noise, offset, seed, accuracy,
-    for "random", "EL2N" and "lowest EL2N"; all seeds have the scores of one committee."""
+    """Convolutional networks on a share of the images, as `data_diet.retrained_frame` has them, for
+    the kinds "random", "EL2N" and "lowest EL2N"; all seeds have the scores of one committee."""
     wanted = [("random", 0.0), ("EL2N", round(1.0 - share, 9)), ("lowest EL2N", 0.0)]
     scored = {"seed": committee_seed, **scoring}
     configs = [
@@ -168,8 +168,13 @@ def conv_frame(
         description="convolutional networks",
         needs=lambda config: [] if config["random"] else [(conv_committee, config["scoring"])],
     )
+    keys = [(kind, seed) for kind, _ in wanted for seed in seeds]
     rows = [
-        (kind, share, 0.0, np.nan, seed, float(run["accuracy"]))
-        for (kind, seed), run in zip([(k, s) for k, _ in wanted for s in seeds], runs, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=["kind", "share", "noise", "offset", "seed", "accuracy"])
+        (
+            kind, share, 0.0, np.nan, seed, float(run["accuracy"]), 0.0,
+            float(run["labels"].max() / run["labels"].mean()),
+        )
+        for (kind, seed), run in zip(keys, runs, strict=True)
+    ]  # fmt: skip
+    columns = ["kind", "share", "noise", "offset", "seed", "accuracy", "wrong", "unbalance"]
+    return pd.DataFrame(rows, columns=columns)
