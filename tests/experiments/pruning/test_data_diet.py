@@ -20,7 +20,13 @@ from rclib.experiments.pruning import data_diet_conv as conv
 from rclib.experiments.pruning import data_diet_dynamics as dynamics
 from rclib.experiments.pruning import data_diet_runs as runs
 from rclib.experiments.pruning import plots_data_diet as plots
-from rclib.experiments.pruning.data_scores import activations, wrong_labels
+from rclib.experiments.pruning.data_scores import (
+    activations,
+    auc,
+    el2n,
+    rank_correlation,
+    wrong_labels,
+)
 from rclib.nets.mlp import MLP
 from rclib.training.stacked import epoch_orders
 
@@ -306,3 +312,20 @@ def test_the_convolutional_network_is_torchs(data: Dataset) -> None:
     right = net(data.x_test.view(-1, 1, 8, 8)).argmax(1) == data.y_test
     assert float(retrained["accuracy"]) == pytest.approx(float(right.double().mean()))
     assert np.array_equal(retrained["labels"], np.bincount(y.numpy(), minlength=10))
+
+
+@pytest.mark.slow
+def test_cleanlab_ranks_wrong_labels_alike() -> None:
+    """Its quality of a label, the probability that the network gives it, is a peer of EL2N."""
+    peer = pytest.importorskip("cleanlab.rank")
+    digits = load("digits").subset(600, 50)
+    given, wrong = wrong_labels(digits.y_train.numpy(), 0.1, 10, 3)
+    y = torch.from_numpy(given)
+    net = plain(7)
+    list(trained(net, digits.x_train, y, 7, 150))
+    outputs = net(digits.x_train).detach()
+    quality = peer.get_label_quality_scores(given, outputs.softmax(1).double().numpy())
+    found = el2n(outputs, y).numpy()
+    assert rank_correlation(-found, quality) > 0.9
+    assert auc(found, wrong) > 0.8
+    assert abs(auc(found, wrong) - auc(-quality, wrong)) < 0.03
