@@ -1,0 +1,162 @@
+"""What of the laws of series 6 can be seen in the weights, on one axis of learning time.
+
+A law has its own clock: the learning time t* is the first at which what the law is about (`progress`
+of `laws_in_w_runs`) has gone half of the way from its start to its best. A measure of W has a
+half-time too, at which it has gone half of the way from its start to its end. Its ratio to t* says
+whether W shows the law while it happens (about one), long before it, or long after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from rclib.checks.arguments import choice
+from rclib.data.images import Dataset
+from rclib.experiments.dynamics import laws_in_w_runs as runs
+from rclib.experiments.dynamics.laws_in_w_runs import MEASURES
+from rclib.runs import sweep
+from rclib.runs.source import Source
+
+__all__ = ["NEVER", "SYSTEMS", "half_time", "half_times", "shown_times", "shuffled_left", "summary", "visible", "watch_frame"]
+
+Watch = Callable[..., Any]
+# name -> the stored run, and whether progress falls (an error) or rises (an accuracy).
+SYSTEMS: dict[str, tuple[Watch, bool]] = {
+    "60 modes": (runs.watch_modes, False),
+    "61 student": (runs.watch_student, True),
+    "62 grokking": (runs.watch_addition, False),
+    "63 batch norm": (runs.watch_normalised, False),
+    "64 Boolean": (runs.watch_boolean, True),
+    "65 fit": (runs.watch_fit, True),
+}
+WITH_IMAGES = ("63 batch norm", "65 fit")
+NEVER = 64.0  # stands for the ratio of a measure that does not change
+LEAST_SHARE = 0.05  # of ‖W‖² beyond the start's bulk; less is no change
+
+
+def watch_frame(
+    data: Dataset, seeds: Sequence[int], settings: Mapping[str, Mapping[str, Any]], *, moments: int
+) -> pd.DataFrame:
+    """All watched networks in long form: system, seed, t (steps), tau (t over the learning time),
+    progress (0 at the start, 1 at its best) and `MEASURES`, each also as shuffled_... and, the
+    same at every t, null_..._mean and null_..._sd.
+
+    settings : system -> arguments of its run besides seed and moments. Raises ValueError for an
+    unknown system and for a law that does not pass half of its way within the run.
+    """
+    frames = []
+    for system, own in settings.items():
+        function, falls = SYSTEMS[choice("system", system, tuple(SYSTEMS))]
+        source: Source | None = data if system in WITH_IMAGES else None
+        configs = [{"seed": seed, **own, "moments": moments} for seed in seeds]
+        found = sweep.run(function, configs, data=source, description=system)
+        for seed, run in zip(seeds, found, strict=True):
+            level = -run["progress"] if falls else run["progress"]
+            way = (level - level[0]) / (level.max() - level[0])
+            learned = half_time(run["times"], way, end=1.0)
+            names = [*MEASURES, *(f"shuffled_{name}" for name in MEASURES)]
+            frame = pd.DataFrame({name: run[name] for name in names})
+            for name in MEASURES:
+                frame[f"null_{name}_mean"], frame[f"null_{name}_sd"] = run[f"null_{name}"]
+            frame.insert(0, "progress", way)
+            frame.insert(0, "tau", run["times"] / learned)
+            frame.insert(0, "t", run["times"])
+            frame.insert(0, "seed", seed)
+            frame.insert(0, "system", system)
+            frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def half_time(times: ArrayLike, values: ArrayLike, *, end: float) -> float:
+    """First time at which values (T,) have gone half of the way from values[0] to `end`, by straight
+    lines between times (T,). Raises ValueError where they never do, or start there."""
+    t, v = np.asarray(times, dtype=float), np.asarray(values, dtype=float)
+    if t.shape != v.shape or t.ndim != 1 or len(t) < 2:
+        raise ValueError(f"times and values must be (T,), T ≥ 2, got {t.shape} and {v.shape}")
+    if not end != v[0]:
+        raise ValueError(f"end must differ from values[0], got {end}")
+    way = (v - v[0]) / (end - v[0])
+    over = np.flatnonzero(way >= 0.5)
+    if not len(over):
+        raise ValueError(f"values never go half of the way to {end}, the most is {way.max():.3g}")
+    i = int(over[0])
+    return float(t[i - 1] + (t[i] - t[i - 1]) * (0.5 - way[i - 1]) / (way[i] - way[i - 1]))
+
+
+def half_times(frame: pd.DataFrame, system: str, measure: str = "outside") -> pd.Series:
+    """Half-time of a measure over the law's, by seed; `NEVER` where the measure ends less than 5
+    standard deviations of chance (for "outside": `LEAST_SHARE`) from its start."""
+    found = {}
+    for seed, group in frame[frame.system == system].groupby("seed"):
+        change = group[measure].iloc[-1] - group[measure].iloc[0]
+        least = 5 * group[f"null_{measure}_sd"].iloc[0]
+        if measure == "outside":
+            least = LEAST_SHARE
+        found[seed] = (
+            half_time(group.tau, group[measure], end=group[measure].iloc[-1])
+            if abs(change) > least
+            else NEVER
+        )
+    return pd.Series(found, name="ratio").rename_axis("seed")
+
+
+def visible(frame: pd.DataFrame, systems: Sequence[str], measures: Sequence[str]) -> pd.DataFrame:
+    """Changes from start to end over the standard deviation that chance gives: system, seed,
+    measure, change. Raises ValueError for a measure that chance never moves in a system."""
+    rows = []
+    for (system, seed), group in frame[frame.system.isin(systems)].groupby(["system", "seed"]):
+        for name in measures:
+            sd = float(group[f"null_{name}_sd"].iloc[0])
+            if not sd > 0:
+                raise ValueError(f"chance does not move {name} in {system}, so its size says nothing")
+            change = abs(group[name].iloc[-1] - group[name].iloc[0]) / sd
+            rows.append((system, seed, name, float(change)))
+    return pd.DataFrame(rows, columns=["system", "seed", "measure", "change"])
+
+
+def shuffled_left(frame: pd.DataFrame, systems: Sequence[str]) -> pd.Series:
+    """Share of ‖W‖² beyond the bulk with shuffled entries over that of W itself, at the end, the
+    largest over the systems, by seed. Systems in which W has no such share give NaN and are left
+    out; Raises ValueError if all are."""
+    end = frame[frame.system.isin(systems)].groupby(["system", "seed"]).last().reset_index()
+    end = end[end.outside > LEAST_SHARE]
+    if end.empty:
+        raise ValueError(f"no system of {list(systems)} has a share beyond the bulk")
+    return (end.shuffled_outside / end.outside).groupby(end.seed).max().rename("left")
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """system, measure, start, end, null (mean of chance), null_sd, half (half-time over the law's,
+    median over seeds; `NEVER` where nothing changed)."""
+    rows = []
+    for system, group in frame.groupby("system", sort=False):
+        first, last = (group.groupby("seed").nth(i) for i in (0, -1))
+        for name in MEASURES:
+            if not group[name].notna().all():
+                continue
+            half = half_times(frame, str(system), name).median()
+            null = group[f"null_{name}_mean"].mean(), group[f"null_{name}_sd"].mean()
+            rows.append((system, name, first[name].mean(), last[name].mean(), *null, half))
+    return pd.DataFrame(
+        rows, columns=["system", "measure", "start", "end", "null", "null_sd", "half"]
+    )
+
+
+def shown_times(frame: pd.DataFrame) -> pd.DataFrame:
+    """What the figure shows: system, tau (mean over seeds) and progress and every measure as mean,
+    _low and _high (smallest and largest) over seeds at each step but the first. The stable rank is
+    divided by that of the same seed's start, and the start's α is taken off."""
+    first = frame.groupby(["system", "seed"], sort=False)[["stable_rank", "alpha"]].transform("first")
+    scaled = frame.assign(
+        stable_rank=frame.stable_rank / first.stable_rank, alpha=frame.alpha - first.alpha
+    )
+    names = ["progress", *MEASURES]
+    at = scaled[scaled.t > 0].groupby(["system", "t"], sort=False)
+    mean, low, high = at[["tau", *names]].mean(), at[names].min(), at[names].max()
+    both = mean.join(low.add_suffix("_low")).join(high.add_suffix("_high"))
+    return both.reset_index().drop(columns="t")
