@@ -1,9 +1,9 @@
 """What of the laws of series 6 can be seen in the weights, on one axis of learning time.
 
-A law has its own clock: the learning time t* is the first at which what the law is about (`progress`
-of `laws_in_w_runs`) has gone half of the way from its start to its best. A measure of W has a
-half-time too, at which it has gone half of the way from its start to its end. Its ratio to t* says
-whether W shows the law while it happens (about one), long before it, or long after it.
+A law has its own clock: the learning time t* is the first at which what the law is about
+(`progress` of `laws_in_w_runs`) has gone half of the way from its start to its best. A measure of W
+has a half-time too, at which it has gone half of the way from its start to its end. Its ratio to t*
+says whether W shows the law while it happens (about one), long before it, or long after it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,21 @@ from numpy.typing import ArrayLike
 from rclib.checks.arguments import choice
 from rclib.data.images import Dataset
 from rclib.experiments.dynamics import laws_in_w_runs as runs
-from rclib.experiments.dynamics.laws_in_w_runs import MEASURES
+from rclib.experiments.dynamics.laws_in_w_measures import MEASURES
 from rclib.runs import sweep
 from rclib.runs.source import Source
 
-__all__ = ["NEVER", "SYSTEMS", "half_time", "half_times", "shown_times", "shuffled_left", "summary", "visible", "watch_frame"]
+__all__ = [
+    "NEVER",
+    "SYSTEMS",
+    "half_time",
+    "half_times",
+    "shown_times",
+    "shuffled_left",
+    "summary",
+    "visible",
+    "watch_frame",
+]
 
 Watch = Callable[..., Any]
 # name -> the stored run, and whether progress falls (an error) or rises (an accuracy).
@@ -36,7 +46,7 @@ SYSTEMS: dict[str, tuple[Watch, bool]] = {
 }
 WITH_IMAGES = ("63 batch norm", "65 fit")
 NEVER = 64.0  # stands for the ratio of a measure that does not change
-LEAST_SHARE = 0.05  # of ‖W‖² beyond the start's bulk; less is no change
+LEAST_SHARE = 0.05  # of ‖W‖² beyond a bulk; less is no change
 
 
 def watch_frame(
@@ -73,8 +83,8 @@ def watch_frame(
 
 
 def half_time(times: ArrayLike, values: ArrayLike, *, end: float) -> float:
-    """First time at which values (T,) have gone half of the way from values[0] to `end`, by straight
-    lines between times (T,). Raises ValueError where they never do, or start there."""
+    """First time at which values (T,) have gone half of the way from values[0] to `end`, by
+    straight lines between times (T,). Raises ValueError where they never do, or start there."""
     t, v = np.asarray(times, dtype=float), np.asarray(values, dtype=float)
     if t.shape != v.shape or t.ndim != 1 or len(t) < 2:
         raise ValueError(f"times and values must be (T,), T ≥ 2, got {t.shape} and {v.shape}")
@@ -88,14 +98,14 @@ def half_time(times: ArrayLike, values: ArrayLike, *, end: float) -> float:
     return float(t[i - 1] + (t[i] - t[i - 1]) * (0.5 - way[i - 1]) / (way[i] - way[i - 1]))
 
 
-def half_times(frame: pd.DataFrame, system: str, measure: str = "outside") -> pd.Series:
+def half_times(frame: pd.DataFrame, system: str, measure: str = "spikes") -> pd.Series:
     """Half-time of a measure over the law's, by seed; `NEVER` where the measure ends less than 5
-    standard deviations of chance (for "outside": `LEAST_SHARE`) from its start."""
+    standard deviations of chance (for "spikes" and "outside": `LEAST_SHARE`) from its start."""
     found = {}
     for seed, group in frame[frame.system == system].groupby("seed"):
         change = group[measure].iloc[-1] - group[measure].iloc[0]
         least = 5 * group[f"null_{measure}_sd"].iloc[0]
-        if measure == "outside":
+        if measure in ("spikes", "outside"):
             least = LEAST_SHARE
         found[seed] = (
             half_time(group.tau, group[measure], end=group[measure].iloc[-1])
@@ -113,21 +123,24 @@ def visible(frame: pd.DataFrame, systems: Sequence[str], measures: Sequence[str]
         for name in measures:
             sd = float(group[f"null_{name}_sd"].iloc[0])
             if not sd > 0:
-                raise ValueError(f"chance does not move {name} in {system}, so its size says nothing")
+                raise ValueError(
+                    f"chance does not move {name} in {system}, so its size says nothing"
+                )
             change = abs(group[name].iloc[-1] - group[name].iloc[0]) / sd
             rows.append((system, seed, name, float(change)))
     return pd.DataFrame(rows, columns=["system", "seed", "measure", "change"])
 
 
-def shuffled_left(frame: pd.DataFrame, systems: Sequence[str]) -> pd.Series:
-    """Share of ‖W‖² beyond the bulk with shuffled entries over that of W itself, at the end, the
-    largest over the systems, by seed. Systems in which W has no such share give NaN and are left
-    out; Raises ValueError if all are."""
+def shuffled_left(frame: pd.DataFrame, systems: Sequence[str], measure: str) -> pd.Series:
+    """A share of ‖W‖², "spikes" or "outside", with shuffled entries over that of W itself, at the
+    end, the largest over the systems, by seed. Systems in which W has no such share (`LEAST_SHARE`)
+    are left out; raises ValueError if all are."""
     end = frame[frame.system.isin(systems)].groupby(["system", "seed"]).last().reset_index()
-    end = end[end.outside > LEAST_SHARE]
+    end = end[end[choice("measure", measure, ("spikes", "outside"))] > LEAST_SHARE]
     if end.empty:
-        raise ValueError(f"no system of {list(systems)} has a share beyond the bulk")
-    return (end.shuffled_outside / end.outside).groupby(end.seed).max().rename("left")
+        raise ValueError(f"no system of {list(systems)} has {measure}")
+    left = end[f"shuffled_{measure}"] / end[measure]
+    return left.groupby(end.seed).max().rename("left")
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
@@ -151,7 +164,9 @@ def shown_times(frame: pd.DataFrame) -> pd.DataFrame:
     """What the figure shows: system, tau (mean over seeds) and progress and every measure as mean,
     _low and _high (smallest and largest) over seeds at each step but the first. The stable rank is
     divided by that of the same seed's start, and the start's α is taken off."""
-    first = frame.groupby(["system", "seed"], sort=False)[["stable_rank", "alpha"]].transform("first")
+    first = frame.groupby(["system", "seed"], sort=False)[["stable_rank", "alpha"]].transform(
+        "first"
+    )
     scaled = frame.assign(
         stable_rank=frame.stable_rank / first.stable_rank, alpha=frame.alpha - first.alpha
     )

@@ -1,19 +1,13 @@
 """Stored runs of notebook 66: one network of each notebook of the series, watched while it learns.
 
-Every run trains one network as its notebook does and looks at its first matrix W at `moments` steps
-that are equally far apart on a logarithmic axis (step 0 besides). What it returns is
-
-    times (T,)      steps done
-    progress (T,)   what the law is about: a test accuracy, an error, the strength of the modes
-    one (T,) array for each of `MEASURES`, and the same for W with shuffled entries: "shuffled_..."
-
-and, to say what chance is, `null_...`: mean and standard deviation of each measure over matrices of
-independent Gaussian entries with the shape and the variance of the start, (2,).
+Every run trains one network as its notebook does and gives what `laws_in_w_measures.record` says of
+its first matrix, with progress (T,) as its own docstring names it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,6 +18,7 @@ from torch import Tensor, nn
 from rclib.data.images import Dataset
 from rclib.experiments.dynamics.deep_linear_chains import orthogonal
 from rclib.experiments.dynamics.generalization_runs import _stepper, _two_layers
+from rclib.experiments.dynamics.laws_in_w_measures import moments_of, record
 from rclib.experiments.dynamics.universality_runs import (
     SIGNS,
     _descend,
@@ -33,19 +28,13 @@ from rclib.experiments.dynamics.universality_runs import (
     bits_of,
 )
 from rclib.nets.stack import Stack, stack
-from rclib.rowcolumn.measure import row_column_share
 from rclib.runs.source import Source
 from rclib.runs.store import Arrays
-from rclib.spectral.power_law import power_law
-from rclib.spectral.random_matrix import outliers
-from rclib.spectral.spectra import esd, stable_rank
 from rclib.training.stacked import epoch_batches, train_stack
 
 __all__ = [
-    "MEASURES",
     "TINY",
     "SquareNet",
-    "measured",
     "watch_addition",
     "watch_boolean",
     "watch_fit",
@@ -54,9 +43,6 @@ __all__ = [
     "watch_student",
 ]
 
-MEASURES = ("outside", "stable_rank", "alpha", "means", "energies")
-NULL_DRAWS = 49
-LEAST_TAIL = 10  # `power_law` takes no fewer
 TINY: dict[str, dict[str, Any]] = {
     "watch_modes": {
         "seed": 0, "task": [2.0, 1.0], "width": 4, "size": 0.1, "rate": 0.05, "steps": 6,
@@ -84,54 +70,6 @@ TINY: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def measured(w: np.ndarray, *, variance: float) -> dict[str, float]:
-    """`MEASURES` of a matrix W (h, d) whose start had independent entries of `variance`.
-
-    outside : share of ‖W‖² in eigenvalues of WᵀW beyond the edge of that start. stable_rank :
-    ‖W‖² over the largest. alpha : Hill's exponent of the upper half, NaN for fewer than
-    `LEAST_TAIL` positive eigenvalues. means, energies : share of the variance of W, and of its
-    squares, that row and column means explain, less that of independent entries.
-    """
-    values = esd(w)
-    beyond = outliers(values, rows=w.shape[0], variance=variance).values
-    tail = np.count_nonzero(values > 0) >= LEAST_TAIL
-    plain, squares = (row_column_share(torch.from_numpy(a)) for a in (w, w * w))
-    return {
-        "outside": float(beyond.sum() / values.sum()),
-        "stable_rank": stable_rank(values),
-        "alpha": power_law(values).alpha if tail else np.nan,
-        "means": plain.value - plain.chance,
-        "energies": squares.value - squares.chance,
-    }
-
-
-def _moments(steps: int, moments: int) -> list[int]:
-    found = np.geomspace(1, steps, moments).round().astype(int)
-    return sorted({0, *map(int, found)})
-
-
-def _record(
-    seed: int, times: Sequence[int], progress: Sequence[float], found: Sequence[np.ndarray],
-    variance: float,
-) -> Arrays:  # fmt: skip
-    """The run from matrices (..., h, d) at every time; those of several networks are averaged."""
-    random = np.random.default_rng([seed, 66])
-    each = [w.reshape(-1, *w.shape[-2:]).astype(float) for w in found]
-    mixed = [random.permuted(w.reshape(len(w), -1), axis=1).reshape(w.shape) for w in each]
-    draws = variance**0.5 * random.standard_normal((NULL_DRAWS, *each[0].shape[-2:]))
-    out = {"times": np.array(times), "progress": np.array(progress, dtype=float)}
-    for prefix, matrices in (("", each), ("shuffled_", mixed), ("null_", [draws])):
-        tables = [[measured(w, variance=variance) for w in some] for some in matrices]
-        for name in MEASURES:
-            at = np.array([np.mean([one[name] for one in table]) for table in tables])
-            if prefix == "null_":
-                alone = np.array([one[name] for one in tables[0]])
-                # The mean over several networks is as much steadier.
-                at = np.array([alone.mean(), alone.std(ddof=1) / len(each[0]) ** 0.5])
-            out[prefix + name] = at
-    return out
-
-
 def watch_modes(
     data: Source | None, *, seed: int, task: Sequence[float], width: int, size: float, rate: float,
     steps: int, moments: int,
@@ -142,7 +80,7 @@ def watch_modes(
     left, right = (orthogonal(random, width)[:, : len(task)] for _ in range(2))
     target = (left * np.array(task)) @ right.T
     first, second = (size * random.standard_normal((width, width)) for _ in range(2))
-    at, found, progress = _moments(steps, moments), [], []
+    at, found, progress = moments_of(steps, moments), [], []
     for step in range(steps + 1):
         whole = second @ first
         if step in at:
@@ -150,7 +88,7 @@ def watch_modes(
             progress.append(np.einsum("ij,ij->", left, whole @ right) / sum(task))
         error = rate * (target - whole)
         first, second = first + second.T @ error, second + error @ first.T
-    return _record(seed, at, progress, found, size**2)
+    return record(seed, at, progress, found, size**2)
 
 
 def watch_student(
@@ -173,7 +111,7 @@ def watch_student(
         start * random.standard_normal(width) / np.sqrt(width),
     ]
     step = _stepper(optimiser, rate)
-    at, found, progress, train = _moments(steps, moments), [], [], []
+    at, found, progress, train = moments_of(steps, moments), [], [], []
     for k in range(steps + 1):
         gradients, loss = _two_layers(x, y - mean, weights)
         if k in at:
@@ -182,7 +120,7 @@ def watch_student(
             progress.append(float(np.square(guess - y_test).mean()))
             train.append(loss)
         weights = step(weights, gradients)
-    run = _record(seed, at, np.array(progress) / progress[0], found, start**2 / n)
+    run = record(seed, at, np.array(progress) / progress[0], found, start**2 / n)
     return run | {"train": np.array(train)}
 
 
@@ -195,7 +133,8 @@ class SquareNet(nn.Module):
         self.last = nn.Linear(width, modulus, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.first(x).square())
+        out: Tensor = self.last(self.first(x).square())
+        return out
 
 
 def watch_addition(
@@ -206,7 +145,9 @@ def watch_addition(
     error of outputs that are centred over classes, Adam with the decay inside the gradient.
     progress : test accuracy; `train` (T,) : training accuracy."""
     generator = torch.Generator().manual_seed(seed)
-    first, second = (g.flatten() for g in torch.meshgrid(*[torch.arange(modulus)] * 2, indexing="ij"))
+    first, second = (
+        g.flatten() for g in torch.meshgrid(*[torch.arange(modulus)] * 2, indexing="ij")
+    )
     eye = torch.eye(modulus)
     x, label = torch.cat([eye[first], eye[second]], 1), (first + second) % modulus
     order = torch.randperm(len(x), generator=generator)
@@ -223,7 +164,7 @@ def watch_addition(
     def accuracy(of: Stack, where: Tensor) -> Tensor:
         return (of(x[where]).argmax(-1) == label[where]).float().mean(1)
 
-    at = _moments(steps, moments)
+    at = moments_of(steps, moments)
     _, kept = train_stack(
         start, lambda step: (x[seen], label[seen]), loss, steps=steps, lr=rate, optimizer="adam",
         weight_decay=decay, own="", at=at,
@@ -253,7 +194,7 @@ def watch_normalised(
     def accuracy(of: Stack, places: slice) -> Tensor:
         return (of(x[places]).argmax(-1) == y[places]).float().mean(1)
 
-    at = _moments(steps, moments)
+    at = moments_of(steps, moments)
     _, kept = train_stack(
         start, epoch_batches(x[:n], y[:n], batch_size=batch_size, seeds=[seed]),
         nn.functional.cross_entropy, steps=steps, lr=rate, optimizer="momentum", weight_decay=5e-4,
@@ -277,16 +218,18 @@ def watch_boolean(
     truth = delta + (1.0 - 2.0 * delta) * bits_of([target])[0].astype(float)
     x = random.integers(0, len(SIGNS), n)
     y = random.random(n) < truth[x]
-    counts = [np.bincount(x[y == v], minlength=len(SIGNS)).astype(float) for v in (True, False)]
+    ones, zeros = (
+        np.bincount(x[y == v], minlength=len(SIGNS)).astype(float) for v in (True, False)
+    )
     state = [w.astype(float) for w in _networks(random, hidden, chains, scaled=True)]
-    at, found, progress = _moments(steps, moments), [], []
+    at, found, progress = moments_of(steps, moments), [], []
     for k, moment in enumerate(at):
         done = at[k - 1] if k else 0
-        state = _descend(random, state, *counts, rate, moment - done, noisy=True)
+        state = _descend(random, state, ones, zeros, rate, moment - done, noisy=True)
         found.append(state[0])
         predicted = expit(3.0 * _outputs(tuple(state))).mean(0)
         progress.append(_loss(predicted, truth) - _loss(truth, truth))
-    return _record(seed, at, np.array(progress) / progress[0], found, 0.25)
+    return record(seed, at, np.array(progress) / progress[0], found, 0.25)
 
 
 def watch_fit(
@@ -298,11 +241,11 @@ def watch_fit(
     x, y = _split(data, seed, n + m)
     sizes = [x.shape[1], *[width] * depth]
     layers: list[nn.Module] = []
-    for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+    for a, b in pairwise(sizes):
         layers += [nn.Linear(a, b), nn.ReLU()]
     deep = nn.Sequential(*layers, nn.Linear(width, data.n_classes))
     hot = torch.eye(data.n_classes)[y]
-    at = _moments(steps, moments)
+    at = moments_of(steps, moments)
     _, kept = train_stack(
         stack([_drawn(deep, seed)]), lambda step: (x[:n], hot[:n]), nn.functional.mse_loss,
         steps=steps, lr=rate, optimizer="adam", own="", at=at,
@@ -336,5 +279,5 @@ def _of_stack(
     seed: int, at: Sequence[int], kept: dict[str, Tensor], progress: str, *, variance: float
 ) -> Arrays:
     matrices = [w[0].double().numpy() for w in kept["w"]]
-    run = _record(seed, at, kept[progress][:, 0].tolist(), matrices, variance)
+    run = record(seed, at, kept[progress][:, 0].tolist(), matrices, variance)
     return run | {"train": kept["train"][:, 0].double().numpy()}

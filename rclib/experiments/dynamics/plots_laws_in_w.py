@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,13 +11,13 @@ from matplotlib.figure import Figure
 
 from rclib.plots import parts
 from rclib.plots.drawing import redrawable
-from rclib.plots.style import GREY, WIDTH, looks
+from rclib.plots.style import GREY, WIDTH, Look, looks
 
 __all__ = ["time_panels"]
 
 PANELS = {
     "progress": "way of the law, start to best",
-    "outside": "share of ‖W‖² beyond the start's bulk",
+    "spikes": "share of ‖W‖² in spikes",
     "stable_rank": "stable rank over the start's",
     "energies": "rows and columns in W², beyond chance",
     "means": "rows and columns in W, beyond chance",
@@ -47,7 +49,7 @@ def time_panels(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _lines(panel: Axes, frame: pd.DataFrame, name: str, look: dict[object, dict[str, object]]) -> None:
+def _lines(panel: Axes, frame: pd.DataFrame, name: str, look: Mapping[str, Look]) -> None:
     for system, group in frame.groupby("system", sort=False):
         if not group[name].notna().all():
             continue
