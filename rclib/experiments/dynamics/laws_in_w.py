@@ -27,6 +27,7 @@ __all__ = [
     "SYSTEMS",
     "half_time",
     "half_times",
+    "left_at_end",
     "shown_times",
     "shuffled_left",
     "summary",
@@ -98,21 +99,32 @@ def half_time(times: ArrayLike, values: ArrayLike, *, end: float) -> float:
     return float(t[i - 1] + (t[i] - t[i - 1]) * (0.5 - way[i - 1]) / (way[i] - way[i - 1]))
 
 
-def half_times(frame: pd.DataFrame, system: str, measure: str = "spikes") -> pd.Series:
-    """Half-time of a measure over the law's, by seed; `NEVER` where the measure ends less than 5
-    standard deviations of chance (for "spikes" and "outside": `LEAST_SHARE`) from its start."""
+def half_times(
+    frame: pd.DataFrame, system: str, measure: str = "spikes", *, to: str = "end"
+) -> pd.Series:
+    """Half-time of a measure over the law's, by seed, on its way to the end or ("most") to its
+    largest value; `NEVER` where that is less than 5 standard deviations of chance (for "spikes" and
+    "outside": `LEAST_SHARE`) from its start."""
+    choice("to", to, ("end", "most"))
     found = {}
     for seed, group in frame[frame.system == system].groupby("seed"):
-        change = group[measure].iloc[-1] - group[measure].iloc[0]
+        goal = group[measure].iloc[-1] if to == "end" else group[measure].max()
         least = 5 * group[f"null_{measure}_sd"].iloc[0]
         if measure in ("spikes", "outside"):
             least = LEAST_SHARE
-        found[seed] = (
-            half_time(group.tau, group[measure], end=group[measure].iloc[-1])
-            if abs(change) > least
-            else NEVER
-        )
+        moved = abs(goal - group[measure].iloc[0]) > least
+        found[seed] = half_time(group.tau, group[measure], end=goal) if moved else NEVER
     return pd.Series(found, name="ratio").rename_axis("seed")
+
+
+def left_at_end(frame: pd.DataFrame, system: str) -> pd.Series:
+    """Share of ‖W‖² in spikes at the end over the largest that it was, by seed. Raises ValueError
+    where it never reached `LEAST_SHARE`."""
+    group = frame[frame.system == system].groupby("seed").spikes
+    most = group.max()
+    if not (most > LEAST_SHARE).all():
+        raise ValueError(f"{system} has no spikes to lose, the largest share is {most.min():.3g}")
+    return (group.last() / most).rename("left")
 
 
 def visible(frame: pd.DataFrame, systems: Sequence[str], measures: Sequence[str]) -> pd.DataFrame:

@@ -16,11 +16,11 @@ from rclib.plots.style import GREY, WIDTH, Look, looks
 __all__ = ["time_panels"]
 
 PANELS = {
-    "progress": "way of the law, start to best",
+    "progress": "way of the law",
     "spikes": "share of ‖W‖² in spikes",
     "stable_rank": "stable rank over the start's",
-    "energies": "rows and columns in W², beyond chance",
-    "means": "rows and columns in W, beyond chance",
+    "energies": "rows and columns, W²",
+    "means": "rows and columns, W",
     "alpha": "α (Hill) minus the start's",
 }
 
