@@ -183,7 +183,7 @@ def test_wrong_questions_are_refused() -> None:
 
 
 def test_frame_and_figure_of_small_runs() -> None:
-    settings = {
+    settings: dict[str, dict[str, Any]] = {
         "60 modes": {"task": [4.0], "width": 12, "size": 0.02, "rate": 0.02, "steps": 300},
         "64 Boolean": {
             "target": 2**16 - 2, "n": 64, "delta": 0.1, "hidden": 4, "chains": 4, "rate": 2e-3,
@@ -195,5 +195,5 @@ def test_frame_and_figure_of_small_runs() -> None:
     assert law.progress.min() == 0.0
     assert law.progress.max() == 1.0
     figure = plots.time_panels(experiment.shown_times(frame))
-    lines = [len([x for x in panel.lines if len(x.get_xdata()) > 2]) for panel in figure.axes]
+    lines = [len([x for x in panel.lines if np.size(x.get_xdata()) > 2]) for panel in figure.axes]
     assert lines == [2, 2, 2, 2, 2, 1]  # no α for matrices of four columns
