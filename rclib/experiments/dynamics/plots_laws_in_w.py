@@ -41,6 +41,8 @@ def time_panels(frame: pd.DataFrame) -> Figure:
         panel.set_ylabel(label)
         parts.log_axis(panel, "x")
         panel.axvline(1.0, ls=":", lw=0.9, color=GREY)
+    # A test error that rises far over its start would press the others together.
+    panels[0, 0].set_ylim(max(-1.1, panels[0, 0].get_ylim()[0]), 1.1)
     for panel in panels[-1]:
         panel.set_xlabel("time over the law's own learning time")
     handles, labels = panels[0, 0].get_legend_handles_labels()
