@@ -8,7 +8,7 @@ says whether W shows the law while it happens (about one), long before it, or lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from rclib.data.images import Dataset
 from rclib.experiments.dynamics import laws_in_w_runs as runs
 from rclib.experiments.dynamics.laws_in_w_measures import MEASURES
 from rclib.runs import sweep
-from rclib.runs.source import Source
+from rclib.runs.store import Arrays
 
 __all__ = [
     "NEVER",
@@ -35,17 +35,8 @@ __all__ = [
     "watch_frame",
 ]
 
-Watch = Callable[..., Any]
-# name -> the stored run, and whether progress falls (an error) or rises (an accuracy).
-SYSTEMS: dict[str, tuple[Watch, bool]] = {
-    "60 modes": (runs.watch_modes, False),
-    "61 student": (runs.watch_student, True),
-    "62 grokking": (runs.watch_addition, False),
-    "63 batch norm": (runs.watch_normalised, False),
-    "64 Boolean": (runs.watch_boolean, True),
-    "65 fit": (runs.watch_fit, True),
-}
-WITH_IMAGES = ("63 batch norm", "65 fit")
+SYSTEMS = ("60 modes", "61 student", "62 grokking", "63 batch norm", "64 Boolean", "65 fit")
+FALLING = ("61 student", "64 Boolean", "65 fit")  # progress is an error there
 NEVER = 64.0  # stands for the ratio of a measure that does not change
 LEAST_SHARE = 0.05  # of ‖W‖² beyond a bulk; less is no change
 
@@ -62,12 +53,10 @@ def watch_frame(
     """
     frames = []
     for system, own in settings.items():
-        function, falls = SYSTEMS[choice("system", system, tuple(SYSTEMS))]
-        source: Source | None = data if system in WITH_IMAGES else None
         configs = [{"seed": seed, **own, "moments": moments} for seed in seeds]
-        found = sweep.run(function, configs, data=source, description=system)
+        found = _watched(choice("system", system, SYSTEMS), data, configs)
         for seed, run in zip(seeds, found, strict=True):
-            level = -run["progress"] if falls else run["progress"]
+            level = -run["progress"] if system in FALLING else run["progress"]
             way = (level - level[0]) / (level.max() - level[0])
             learned = half_time(run["times"], way, end=1.0)
             names = [*MEASURES, *(f"shuffled_{name}" for name in MEASURES)]
@@ -81,6 +70,22 @@ def watch_frame(
             frame.insert(0, "system", system)
             frames.append(frame)
     return pd.concat(frames, ignore_index=True)
+
+
+def _watched(system: str, data: Dataset, configs: Sequence[Mapping[str, Any]]) -> list[Arrays]:
+    match system:
+        case "60 modes":
+            return sweep.run(runs.watch_modes, configs, description=system)
+        case "61 student":
+            return sweep.run(runs.watch_student, configs, description=system)
+        case "62 grokking":
+            return sweep.run(runs.watch_addition, configs, description=system)
+        case "63 batch norm":
+            return sweep.run(runs.watch_normalised, configs, data=data, description=system)
+        case "64 Boolean":
+            return sweep.run(runs.watch_boolean, configs, description=system)
+        case _:
+            return sweep.run(runs.watch_fit, configs, data=data, description=system)
 
 
 def half_time(times: ArrayLike, values: ArrayLike, *, end: float) -> float:
