@@ -299,6 +299,7 @@ MANY = {
     "61_generalization_dynamics": 10,
     "64_universality_lens": 11,
     "65_inductive_bias": 9,
+    "66_laws_in_w": 12,
 }
 
 
