@@ -31,6 +31,8 @@ __all__ = [
     "extremes",
     "gain",
     "link_gap",
+    "link_kinds",
+    "over_random",
     "retrained_frame",
     "score_frame",
     "shown_gains",
@@ -225,6 +227,21 @@ def link_gap(frame: pd.DataFrame, column: str, share: float) -> pd.Series:
     lowest, by seed."""
     high, low = (_chosen(frame, kind, share, 0.0, None) for kind in ("EL2N", "lowest EL2N"))
     return (high[column] - low[column]).rename(column)
+
+
+def over_random(frame: pd.DataFrame) -> pd.DataFrame:
+    """Values of `data_diet_dynamics.velocity_frame` over those of random examples, by seed and
+    epoch: seed, epoch, group, value, for the other groups."""
+    table = frame.pivot_table(index=["seed", "epoch"], columns="group", values="value")
+    ratio = table.drop(columns="random").div(table["random"], axis=0)
+    return ratio.stack().rename("value").reset_index()
+
+
+def link_kinds(link: pd.DataFrame) -> pd.Series:
+    """What a figure calls the arms whose weights are looked at."""
+    names = {"EL2N": "highest EL2N"}
+    wrong = link.noise.map(lambda noise: f", {noise:.0%} wrong" if noise else "")
+    return link.kind.replace(names) + wrong
 
 
 def shown_gains(frame: pd.DataFrame) -> pd.DataFrame:

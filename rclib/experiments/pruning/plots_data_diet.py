@@ -44,9 +44,17 @@ def diet_panels(
     norm. pictures : "lowest" and "highest" -> (n, side, side).
     """
     figure = plt.figure(figsize=(WIDTH, 3.5), layout="constrained")
-    grid = figure.add_gridspec(2, 3, height_ratios=[1.0, 0.16])
+    grid = figure.add_gridspec(2, 3, height_ratios=[1.0, 0.25])
     left, middle, right = (figure.add_subplot(grid[0, k]) for k in range(3))
+    left.set_yscale("symlog", linthresh=0.03)  # effects of 0.01 and of 0.4
+    left.set_yticks([-0.3, -0.1, -0.03, 0.0, 0.03], ["−0.3", "−0.1", "−0.03", "0", "0.03"])
+    left.minorticks_off()
     _gain_lines(left, gains, [*SHOWN])
+    handles = left.get_legend_handles_labels()
+    left.get_legend().remove()
+    names = figure.add_subplot(grid[1, 0])
+    names.set_axis_off()
+    names.legend(*handles, fontsize=6, ncols=2, loc="center")
     left.set_title("kept by a score")
     for k, (column, name) in enumerate(CURVES.items()):
         over = scores.groupby("epoch")[column]
@@ -62,7 +70,7 @@ def diet_panels(
     _windows(right, gains)
     right.set_title("a window of the order")
     for k, name in enumerate(("lowest", "highest")):
-        strip = figure.add_subplot(grid[1, k])
+        strip = figure.add_subplot(grid[1, 1 + k])
         strip.imshow(np.concatenate(list(pictures[name]), axis=1), cmap="gray_r")
         strip.set_xlabel(f"{name} EL2N", fontsize=7)
         strip.set_xticks([])
@@ -101,6 +109,7 @@ def _windows(panel: Axes, gains: pd.DataFrame) -> None:
     if len(shown):
         width = float(shown.share.iloc[0])
         panel.set_xlabel(f"left out below, then {width:.0%} kept")
+    if shown.noise.nunique() > 1:
         panel.legend(fontsize=6, loc="lower center")
     panel.set_ylabel("accuracy over random subset")
     parts.level(panel, 0.0, "random subset")
@@ -144,33 +153,38 @@ def inside_panels(velocity: pd.DataFrame, barriers: pd.DataFrame, link: pd.DataF
     """Easy and hard examples while a network trains, and what half of the data writes into the
     first matrix.
 
-    velocity, barriers : seed, epoch, group, value. link : kind, seed, top, moved.
+    velocity : seed, epoch, group, value, over that of random examples. barriers : the same columns.
+    link : kind, seed, top, moved.
     """
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(WIDTH, 2.6), layout="constrained")
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(WIDTH, 2.7), layout="constrained")
     for panel, frame in ((left, velocity), (middle, barriers)):
-        for k, (group, rows) in enumerate(frame.groupby("group", sort=False)):
-            over = rows.groupby("epoch").value
+        for k, group in enumerate(("lowest", "random", "highest")):
+            over = frame[frame.group == group].groupby("epoch").value
             mean, error = over.mean(), 1.96 * over.std() / np.sqrt(over.count())
-            panel.errorbar(
-                mean.index, mean, error, color=colour(k), ls=DASHES[k], marker=MARKERS[k], ms=3,
-                lw=1.2, elinewidth=0.8, label=f"{group} EL2N" if group != "random" else "random",
-            )  # fmt: skip
+            if len(mean):
+                panel.errorbar(
+                    mean.index, mean, error, color=colour(k), ls=DASHES[k], marker=MARKERS[k],
+                    ms=3, lw=1.2, elinewidth=0.8,
+                    label=group if group == "random" else f"{group} EL2N",
+                )  # fmt: skip
         panel.legend(fontsize=6, loc="best")
+        parts.few_ticks(panel)
+    parts.level(left, 1.0, "random examples")
     left.set_xlabel("epoch")
-    left.set_ylabel("kernel velocity per epoch")
+    left.set_ylabel("kernel velocity over random")
     left.set_title("the tangent kernel turns")
-    parts.log_axis(left, "y")
     middle.set_xlabel("epoch at which children part")
     middle.set_ylabel("error barrier")
     middle.set_title("children of one network")
-    kinds = list(dict.fromkeys(link.kind))
-    for k, kind in enumerate(kinds):
+    for k, kind in enumerate(dict.fromkeys(link.kind)):
         rows = link[link.kind == kind]
-        right.plot(rows.moved, rows.top, MARKERS[k], color=colour(k), ms=3.5, alpha=0.8, label=kind)
+        right.plot(rows.moved, rows.top, MARKERS[k], color=colour(k), ms=3, alpha=0.7, label=kind)
+    low, high = float(link.top.min()), float(link.top.max())
+    right.set_ylim(low - 0.05 * (high - low), high + 0.45 * (high - low))
     right.set_xlabel("norm of the change of the weights")
-    right.set_ylabel(r"largest eigenvalue of $W_1^\top W_1$ / edge")
+    right.set_ylabel(r"top eigenvalue of $W_1^\top W_1$ / edge")
     right.set_title("half of the data")
-    right.legend(fontsize=6, loc="best")
+    right.legend(fontsize=6, loc="upper left", ncols=2, columnspacing=0.8, handletextpad=0.2)
     parts.level(right, 1.0, "edge of the start's bulk")
     parts.letters(figure)
     return figure

@@ -216,8 +216,15 @@ def test_children_share_what_was_before_they_parted(data: Dataset) -> None:
     by_hand = shown[shown.seed == 1].groupby("group").value.mean()
     assert float(one[1]) == pytest.approx(by_hand["highest"] - by_hand["lowest"])
     assert list(dynamics.hardest_minus_easiest(barriers, epoch=1).index) == [0, 1]
+    relative = experiment.over_random(shown)
+    at = shown[(shown.seed == 1) & (shown.epoch == 2)].set_index("group").value
+    found = relative[(relative.seed == 1) & (relative.epoch == 2)].set_index("group").value
+    assert float(found["highest"]) == pytest.approx(at["highest"] / at["random"])
+    assert set(found.index) == {"lowest", "highest"}
     link = pd.DataFrame({"kind": ["EL2N", "random"], "moved": [1.0, 2.0], "top": [1.1, 1.0]})
-    assert len(plots.inside_panels(shown, barriers, link).axes) == 3
+    link["kind"] = experiment.link_kinds(link.assign(noise=[0.0, 0.2]))
+    assert link.kind.tolist() == ["highest EL2N", "random, 20% wrong"]
+    assert len(plots.inside_panels(relative, barriers, link).axes) == 3
 
 
 def test_frames_and_figures(data: Dataset) -> None:
