@@ -15,6 +15,7 @@ run.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -212,7 +213,8 @@ def open_checkpoint(
     revision : branch, tag or commit, for a Hugging Face id only.
     key : which set of weights, where a file of torch.save holds several.
     Raises CheckpointError (one line) for anything that cannot be read, ValueError for a revision
-    of anything but a Hugging Face id, or a key of anything but a pickle.
+    of anything but a Hugging Face id, or a key of anything but a pickle, TypeError for a source
+    that is none of these.
     """
     config: Mapping[str, Any] | None = None
     if isinstance(source, nn.Module):
@@ -220,6 +222,11 @@ def open_checkpoint(
         config = config_of(source)
     elif isinstance(source, Mapping):
         title, state = "state dict", dict(source)
+    elif not isinstance(source, (str, os.PathLike)):
+        raise TypeError(
+            "source must be a path, a Hugging Face id, a module or a mapping of tensors by name, "
+            f"got {type(source).__name__}"
+        )
     else:
         try:
             return _from_path(os.fspath(source), revision, key)
@@ -230,6 +237,24 @@ def open_checkpoint(
             raise ValueError(f"{argument} must be None for a {title}, got {value!r}")
     readers, left_out, notes = combined([MemoryReader(only_tensors(state, title))], config)
     return Checkpoint(title, readers, config, left_out=left_out, notes=notes)
+
+
+@contextlib.contextmanager
+def opened(
+    source: Any, *, revision: str | None = None, key: str | None = None
+) -> Iterator[Checkpoint]:
+    """A checkpoint as it is; what else `open_checkpoint` takes, open while this lasts.
+
+    Raises as `open_checkpoint`, and ValueError for a revision or key of an open checkpoint.
+    """
+    if not isinstance(source, Checkpoint):
+        with open_checkpoint(source, revision=revision, key=key) as found:
+            yield found
+        return
+    for argument, value in (("revision", revision), ("key", key)):
+        if value is not None:
+            raise ValueError(f"{argument} must be None for an open checkpoint, got {value!r}")
+    yield source
 
 
 def _from_path(source: str, revision: str | None, key: str | None) -> Checkpoint:
