@@ -143,8 +143,8 @@ def given_sizes(texts: Sequence[str]) -> dict[str, int]:
     sizes = {}
     for text in texts:
         index, _, number = text.partition("=")
-        if not index or not number.isdecimal() or int(number) < 1:
-            raise ValueError(f"--size needs INDEX=NUMBER, such as head=12, got {text!r}")
+        if not index or not number.isdecimal() or len(number) > 12 or int(number) < 1:
+            raise ValueError(f"--size needs INDEX=NUMBER, such as head=12, got {text[:80]!r}")
         sizes[index] = int(number)
     return sizes
 

@@ -8,6 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 
+from rclib.files.cut_short import named
 from rclib.files.interrupt import pressed
 from rclib.files.terminal import note, printable, to_nowhere
 
@@ -33,7 +34,7 @@ def guarded(work: Callable[[], int]) -> int:
     """
     stopped = [False]
     try:
-        with warnings.catch_warnings(), pressed() as stopped:
+        with warnings.catch_warnings(), pressed() as stopped, named(_cut):
             if not sys.warnoptions:  # torch's and numpy's are for programmers
                 warnings.simplefilter("ignore")
             status = work()
@@ -54,6 +55,13 @@ def guarded(work: Callable[[], int]) -> int:
         note(f"error: {_line(error)}")
         to_nowhere()
         return 2
+
+
+def _cut() -> str:
+    """Which file is shorter than it was, of those that are read."""
+    module = sys.modules.get("rclib.checkpoints.tensor_file")
+    files = sorted(str(f.path) for f in (module.opened if module else ()) if f.change())
+    return printable(f"{', '.join(files) or 'a file'}: was cut short while it was read")
 
 
 def _interrupted() -> int:

@@ -92,7 +92,7 @@ def test_the_known_levels_are_those_of_the_rule() -> None:
         ("looked", {"level": 0.05}, "level 0.05 is not that of look 1"),
         ("looked", {"level": 0.0105151}, "is not that of look 1"),
         ("looked", {"looks": [40, 20, 10, 5]}, "must grow"),
-        ("looked", {"looks": []}, "must be a list of numbers"),
+        ("looked", {"looks": []}, "look 1 is none of"),
         ("looked", {"looks": [5, 9], "level": 0.2}, "level 0.2 is not that of look 1"),
         ("looked", {"declared_seeds": 10}, "needs a list of seeds"),
         ("open", {"look": 1, "repeats": 5, "level": 0.00972836}, "stopped at look 1 .* undecided"),
