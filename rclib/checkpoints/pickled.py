@@ -194,10 +194,10 @@ class _PickleFile(TensorFile):
         if tensor.storage.key not in places:
             raise Refused(f"the entries of tensor {brief_line(name)} are not in the file")
         start, length = places[tensor.storage.key]
-        held = tensor.storage.count * _itemsize(tensor.storage.dtype or "uint8")
-        if (first + span) * itemsize > min(length, held):
+        length = min(length, tensor.storage.count * _itemsize(tensor.storage.dtype or "uint8"))
+        if (first + span) * itemsize > length:
             raise Refused(
-                f"tensor {brief_line(name)} reaches beyond the {min(length, held)} bytes of its storage"
+                f"tensor {brief_line(name)} reaches beyond the {length} bytes of its storage"
             )
         info = TensorInfo(shape, tensor.dtype, count * itemsize)
         if count > max(span, MAX_REPEATED):

@@ -70,11 +70,20 @@ def _interrupted() -> int:
     return 130
 
 
+# What says so in torch and in the system's loader, which maps gigabytes of torch.
+_NO_MEMORY = (
+    "allocate memory",
+    "DefaultCPUAllocator",
+    "failed to map segment",
+    "can't start new thread",
+)
+
+
 def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, (ValueError, OSError)):  # CheckpointError and FamilyError are ValueErrors
         return text or type(error).__name__
-    if isinstance(error, MemoryError) or "allocate memory" in text or "DefaultCPUAllocator" in text:
+    if isinstance(error, MemoryError) or any(said in text for said in _NO_MEMORY):
         return f"not enough memory ({text[:200] or type(error).__name__})"
     return (
         f"unexpected {type(error).__name__}: {text[:300]} (RCLIB_TRACEBACK=1 shows where; please "

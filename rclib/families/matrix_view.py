@@ -110,5 +110,8 @@ def as_matrices(checkpoint: Checkpoint, views: Mapping[str, MatrixView]) -> Chec
     """The tensors of `views` as a checkpoint of matrices and vectors; reads from the other one."""
     shapes = {name: view.shape for name, view in views.items()}
     return Checkpoint(
-        checkpoint.source, [_Reshaped(checkpoint, shapes)], checkpoint.config, files=checkpoint.files
+        checkpoint.source,
+        [_Reshaped(checkpoint, shapes)],
+        checkpoint.config,
+        files=checkpoint.files,
     )

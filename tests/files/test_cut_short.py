@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from rclib.checkpoints.opening import CheckpointError, open_checkpoint
 from rclib.checkpoints.tensor_file import TensorFile, opened
 from rclib.cli.output import guarded
+from rclib.families.layout import layout
 from rclib.files import cut_short
 from rclib.inspection.change import Change
 from rclib.resizing.folder import resize_folder
@@ -99,10 +101,15 @@ def changed(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["cut", "longer", "written"])
 def test_a_file_that_changes_while_it_is_read_is_named_at_the_end(weights: Path, how: str) -> None:
-    with pytest.raises(CheckpointError, match="while it was read: what was read is of no one"):
-        with open_checkpoint(weights) as checkpoint:
+    checkpoint = open_checkpoint(weights)
+
+    def use() -> None:
+        with checkpoint:
             assert checkpoint.tensor("b.weight").shape == (8, 8)
             changed(weights, how)
+
+    with pytest.raises(CheckpointError, match="while it was read: what was read is of no one"):
+        use()
     assert checkpoint.files[0]._file._handle < 0
 
 
@@ -114,9 +121,13 @@ def test_a_file_that_is_replaced_is_read_on(weights: Path) -> None:
 
 
 def test_an_error_in_the_block_is_the_one_that_is_raised(weights: Path) -> None:
-    with pytest.raises(KeyError), open_checkpoint(weights):
-        changed(weights, "longer")
-        raise KeyError("own")
+    def use() -> None:
+        with open_checkpoint(weights):
+            changed(weights, "longer")
+            raise KeyError("own")
+
+    with pytest.raises(KeyError):
+        use()
 
 
 def test_both_of_a_change_are_looked_at(weights: Path, tmp_path: Path) -> None:
@@ -139,25 +150,45 @@ def test_closed_and_vanished_files_have_not_changed(weights: Path) -> None:
     assert file.change() == ""
 
 
+def llama(folder: Path) -> Path:
+    """A Llama of one block, 16 wide."""
+    n, m, vocabulary = 16, 24, 32
+    shapes = {
+        "model.embed_tokens.weight": (vocabulary, n),
+        "lm_head.weight": (vocabulary, n),
+        "model.norm.weight": (n,),
+        "model.layers.0.input_layernorm.weight": (n,),
+        "model.layers.0.post_attention_layernorm.weight": (n,),
+        **{f"model.layers.0.self_attn.{p}_proj.weight": (n, n) for p in "qkvo"},
+        **{f"model.layers.0.mlp.{p}_proj.weight": (m, n) for p in ("gate", "up")},
+        "model.layers.0.mlp.down_proj.weight": (n, m),
+    }
+    folder.mkdir()
+    save_file({k: torch.randn(s) for k, s in shapes.items()}, folder / "model.safetensors")
+    config = {
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": n,
+        "num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": m,
+        "num_hidden_layers": 1, "vocab_size": vocabulary,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
 def test_no_resized_model_of_a_source_that_changes(tmp_path: Path) -> None:
-    from rclib.families.layout import layout
-    from rclib.nets.gpt import GPT
+    source = llama(tmp_path / "source")
+    count: list[int] = []
 
-    path = tmp_path / "m.safetensors"
-    gpt = GPT(16, blocks=1, parametrization="SP", vocabulary=32, context=8)
-    save_file({k: v.detach().contiguous() for k, v in gpt.state_dict().items()}, path)
-    with open_checkpoint(path) as checkpoint:
-        found = layout(checkpoint.tensors, {"n_head": 2})
-        count: list[int] = []
+    def progress(done: int) -> None:
+        if not count:
+            os.utime(source / "model.safetensors", ns=(1, 1))
+        count.append(done)
 
-        def progress(done: int) -> None:
-            if not count:
-                os.utime(path, ns=(1, 1))
-            count.append(done)
-
+    with open_checkpoint(source) as checkpoint:
+        found = layout(checkpoint.tensors, checkpoint.config)
         with pytest.raises(CheckpointError, match="written to while it was read"):
             resize_folder(checkpoint, found, tmp_path / "out", width=32, progress=progress)
         checkpoint.close()
+    assert count
     assert not (tmp_path / "out").exists()
 
 
