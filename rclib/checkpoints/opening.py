@@ -58,7 +58,7 @@ class Checkpoint:
     tensors : {name: TensorInfo} in file order, known without reading data.
     left_out : {name: reason} of what the source holds and cannot be read, as "is sparse".
     notes : lines for the user on what was chosen where there was a choice.
-    folder : what its files lie in, None for one in memory.
+    folder : what its files lie in, None for one in memory; files : their readers.
     """
 
     def __init__(
@@ -70,7 +70,9 @@ class Checkpoint:
         left_out: Mapping[str, str] | None = None,
         notes: Sequence[str] = (),
         folder: Path | None = None,
+        files: Sequence[FileReader] = (),
     ) -> None:
+        self.files = tuple(files)
         self.source = printable(source)
         self.folder = folder
         self.config = config
@@ -180,6 +182,15 @@ class Checkpoint:
             flat = self.entries(name, first * width, last * width, buffer)
             yield first, flat.view(last - first, *info.shape[1:])
 
+    def check_unchanged(self) -> None:
+        """Raise CheckpointError for a file that was written to since it was opened.
+
+        Numbers from it may belong to no one state of the model. Asked at the end of a `with` block.
+        """
+        if not self._closed:
+            for file in self.files:
+                file.check_unchanged()
+
     def close(self) -> None:
         """Close all files; tensors that were handed out stay valid."""
         self._closed = True
@@ -195,7 +206,11 @@ class Checkpoint:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            if kind is None:
+                self.check_unchanged()
+        finally:
+            self.close()
 
 
 def open_checkpoint(
@@ -308,10 +323,11 @@ def _opened_path(source: str, path: Path, key: str | None) -> Checkpoint:
         _check_names(source, readers)
         readers = _without_empty(source, readers, left_out)
         config, more = _about(folder, files)
-        readers, parts, made = combined(readers, config)
+        readers, parts, made = combined(readers, config, source)
         notes += [*more, *made]
         gone = left_out | parts
-        return Checkpoint(source, readers, config, left_out=gone, notes=notes, folder=folder)
+        about: dict[str, Any] = {"left_out": gone, "notes": notes, "folder": folder}
+        return Checkpoint(source, readers, config, **about, files=files)
     except BaseException:
         for reader in files:
             reader.close()
@@ -343,6 +359,8 @@ def _about(folder: Path, readers: list[FileReader]) -> tuple[Mapping[str, Any] |
     for name in CONFIGS:
         if (folder / name).is_file():
             return read_config(folder / name), notes
+        if os.path.lexists(folder / name):
+            notes.append(f"{name} is no plain file and was not read")
     return said, notes
 
 
