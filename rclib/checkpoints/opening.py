@@ -42,7 +42,7 @@ from rclib.checkpoints.shards import indexed, weight_files
 from rclib.checkpoints.state_dicts import TOP
 from rclib.checkpoints.tensor_file import TensorInfo, brief_line
 
-__all__ = ["Checkpoint", "CheckpointError", "TensorInfo", "open_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointError", "TensorInfo", "open_checkpoint", "opened"]
 
 CHUNK = 16 << 20
 # The model's sizes beside its weights; params.json is Meta's.
