@@ -1,0 +1,295 @@
+"""Three stages of grokking: the top layer fits, units climb energies one by one, units interact.
+
+Tian (arXiv 2509.21519). What is looked at:
+
+    energies    maxima from random starts on groups, Abelian and not, against their closed form, with
+                the printed values beside; with one class alone; with a share of the pairs
+    networks    on modular addition: times of fitting and of grokking, with and without decay and
+                from a zero top layer, on a random table; what hidden units have become
+    data        the number of pairs from which networks generalise, and from which energies keep
+                their maxima
+
+The runs are those of `grokking_energies` and `grokking_networks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rclib.experiments.dynamics.grokking_energies import covered, kept_maxima, maxima, one_class
+from rclib.experiments.dynamics.grokking_networks import (
+    GROKKED,
+    MEASURES,
+    recorded_steps,
+    train_networks,
+)
+from rclib.runs import sweep
+from rclib.runs.stacked import sweep_stacked
+from rclib.stats.slopes import slope
+
+__all__ = [
+    "at_moment",
+    "cover_frame",
+    "course",
+    "crossing",
+    "data_frame",
+    "end_of",
+    "energy_frame",
+    "exponents",
+    "hit_share",
+    "kept_frame",
+    "largest_deviation",
+    "network_frame",
+    "one_class_frame",
+    "ratio_of_times",
+    "shown_weights",
+    "time_slopes",
+    "times",
+]
+
+PLAIN = {"decay": 2e-4, "zero": False, "labels": "group"}
+MEMBERS = ["seed", "decay", "zero", "labels"]
+FITTED = 0.99  # of the pairs that were trained on
+
+
+def energy_frame(
+    seeds: Sequence[int], groups: Sequence[str], *, units: int, steps: int
+) -> pd.DataFrame:
+    """Units after ascent: group (a random table of the first group is named "random"), size, seed,
+    energy, predicted, purity, mirror."""
+    tables = [*((group, False) for group in groups), (groups[0], True)]
+    configs = [
+        {"seed": s, "group": g, "units": units, "steps": steps, "random_table": r}
+        for g, r in tables for s in seeds
+    ]  # fmt: skip
+    names = ["energy", "predicted", "purity", "mirror"]
+    return pd.concat(
+        [
+            pd.DataFrame({name: run[name] for name in names}).assign(
+                group="random" if c["random_table"] else c["group"], seed=c["seed"],
+                size=len(run["energy"]) and _order(c["group"]),
+            )
+            for c, run in zip(configs, sweep.run(maxima, configs, description="maxima"), strict=True)
+        ],
+        ignore_index=True,
+    )  # fmt: skip
+
+
+def _order(group: str) -> int:
+    from rclib.experiments.dynamics.grokking_theory import group_table
+
+    return len(group_table(group))
+
+
+def hit_share(frame: pd.DataFrame, groups: Sequence[str], *, factor: float = 1.0) -> pd.Series:
+    """Share of units whose energy is within 1 percent of `factor` times the predicted one and that
+    have 99 percent of their norm in one component; least over the groups, by seed."""
+    chosen = frame[frame.group.isin(groups)]
+    hit = (chosen.energy / (factor * chosen.predicted) - 1).abs() < 0.01
+    share = (hit & (chosen.purity > 0.99)).groupby([chosen.seed, chosen.group]).mean()
+    return share.groupby("seed").min().rename("share")
+
+
+def one_class_frame(seeds: Sequence[int], *, m: int, units: int, steps: int) -> pd.DataFrame:
+    """Units that see one class: activation, seed, share (of the likeliest pair), cosine (with the
+    probabilities of the pairs), the least over the units."""
+    configs = [
+        {"seed": s, "m": m, "units": units, "steps": steps, "activation": a}
+        for a in ("square", "relu") for s in seeds
+    ]  # fmt: skip
+    runs = sweep.run(one_class, configs, description="one class")
+    return pd.DataFrame([
+        (c["activation"], c["seed"], float(run["share"].min()), float(run["cosine"].min()))
+        for c, run in zip(configs, runs, strict=True)
+    ], columns=["activation", "seed", "share", "cosine"])  # fmt: skip
+
+
+def cover_frame(seeds: Sequence[int], *, m: int, units: int, steps: int) -> pd.DataFrame:
+    """Frequencies that a few units find together, by rule of ascent: seed, gradient, muon."""
+    rules = ("gradient", "muon")
+    configs = [
+        {"seed": s, "m": m, "units": units, "steps": steps, "rule": r} for r in rules for s in seeds
+    ]
+    found = sweep.run(covered, configs, description="frequencies found")
+    counts = np.array([float(run["count"]) for run in found]).reshape(len(rules), -1)
+    return pd.DataFrame({"seed": list(seeds), **dict(zip(rules, counts, strict=True))})
+
+
+def kept_frame(
+    seeds: Sequence[int], sizes: Sequence[int], *, shares: Sequence[float], units: int, steps: int
+) -> pd.DataFrame:
+    """Units that started at a frequency, after ascent on a share of the pairs: m, seed, share,
+    value (mean share of their norm that is still there)."""
+    configs = [
+        {"seed": s, "m": m, "shares": list(shares), "units": units, "steps": steps}
+        for m in sizes for s in seeds
+    ]  # fmt: skip
+    runs = sweep.run(kept_maxima, configs, cost=lambda c: float(c["m"]), description="kept maxima")
+    return pd.concat(
+        [
+            pd.DataFrame({"m": c["m"], "seed": c["seed"], "share": shares,
+                          "value": run["purity"].mean(1)})
+            for c, run in zip(configs, runs, strict=True)
+        ],
+        ignore_index=True,
+    )  # fmt: skip
+
+
+def network_frame(
+    seeds: Sequence[int], arms: Mapping[str, Mapping[str, Any]], **shared: Any
+) -> pd.DataFrame:
+    """Networks in long form: arm, seed, step and `MEASURES`, to the step at which each stopped.
+
+    arms : name -> what differs from `PLAIN`, and from the settings `shared` of `train_networks`.
+    """
+    configs = _configs(seeds, arms, shared)
+    runs = sweep_stacked(
+        train_networks, [c for _, c in configs], members=MEMBERS, description="networks",
+        cost=lambda c: float(c["steps"] * c["width"] * c["m"]),
+    )  # fmt: skip
+    frames = []
+    for (arm, c), run in zip(configs, runs, strict=True):
+        steps = recorded_steps(c["steps"], c["every"])
+        frame = pd.DataFrame({"arm": arm, "seed": c["seed"], "step": steps})
+        frame = frame.assign(**{name: run[name] for name in MEASURES})
+        reached = frame.step[frame.test >= GROKKED]
+        if c["after"] > 0 and len(reached):
+            frame = frame[frame.step <= max(c["after"] * reached.iloc[0], reached.iloc[0])]
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _configs(
+    seeds: Sequence[int], arms: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any]
+) -> list[tuple[str, dict[str, Any]]]:
+    return [(arm, {**shared, **PLAIN, **more, "seed": s}) for arm, more in arms.items() for s in seeds]
+
+
+def times(frame: pd.DataFrame) -> pd.DataFrame:
+    """Steps of fitting (99 percent of the training pairs) and grokking (95 percent of the others),
+    between recorded steps linearly: one row an arm and seed, NaN where it did not happen."""
+    rows = []
+    for (arm, seed), group in frame.groupby(["arm", "seed"], sort=False):
+        fitted = crossing(group.step, group.train, FITTED)
+        rows.append((arm, seed, fitted, crossing(group.step, group.test, GROKKED)))
+    return pd.DataFrame(rows, columns=["arm", "seed", "fitted", "grokked"])
+
+
+def crossing(x: Any, y: Any, level: float) -> float:
+    """Where y first reaches a level, between two x linearly; the first x if it begins there, NaN if
+    it never does."""
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    above = np.flatnonzero(y >= level)
+    if not len(above):
+        return float("nan")
+    i = int(above[0])
+    if i == 0:
+        return float(x[0])
+    return float(x[i - 1] + (x[i] - x[i - 1]) * (level - y[i - 1]) / (y[i] - y[i - 1]))
+
+
+def _of(frame: pd.DataFrame, arm: str, column: str, *, at_most: float) -> pd.Series:
+    """A column of `times` by seed; what did not happen counts as if at the end, `at_most`."""
+    return frame[frame.arm == arm].set_index("seed")[column].fillna(at_most)
+
+
+def ratio_of_times(
+    frame: pd.DataFrame, over: tuple[str, str], under: tuple[str, str], *, at_most: float
+) -> pd.Series:
+    """One (arm, column) of `times` over another, by seed; at_most : the steps of the runs."""
+    ratio = _of(frame, *over, at_most=at_most) / _of(frame, *under, at_most=at_most)
+    return ratio.rename("ratio")
+
+
+def time_slopes(frame: pd.DataFrame, decays: Mapping[str, float], *, at_most: float) -> pd.Series:
+    """Log-log slope of the step of grokking against the decay, by seed. decays : arm -> η. A run
+    that did not grok counts with η `at_most` = 2e-4 times `at_most` steps, as its cap did."""
+    table = pd.DataFrame({
+        arm: _of(frame, arm, "grokked", at_most=at_most * 2e-4 / decay)
+        for arm, decay in decays.items()
+    })  # fmt: skip
+    return table.apply(lambda row: slope(list(decays.values()), list(row)), axis=1).rename("slope")
+
+
+def at_moment(frame: pd.DataFrame, arm: str, column: str, share: float) -> pd.Series:
+    """A measure between fitting and grokking, by seed: at the recorded step nearest to
+    fitted^(1 - share) grokked^share."""
+    chosen, found = frame[frame.arm == arm], {}
+    for row in times(chosen).itertuples():
+        group = chosen[chosen.seed == row.seed]
+        wanted = row.fitted ** (1 - share) * row.grokked**share
+        near = int((np.log(group.step + 1) - np.log(wanted + 1)).abs().to_numpy().argmin())
+        found[row.seed] = float(group[column].iloc[near])
+    return pd.Series(found, name=column).rename_axis("seed")
+
+
+def end_of(frame: pd.DataFrame, arm: str, column: str, how: str = "last") -> pd.Series:
+    """Last ("last"), largest ("max") or first ("first") value of a measure, by seed."""
+    over = frame[frame.arm == arm].groupby("seed")[column]
+    return over.agg(how)
+
+
+def course(frame: pd.DataFrame, arms: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """Mean, least and largest over the seeds that still run: arm, step, measure, mean, low, high."""
+    chosen = frame[frame.arm.isin(arms)].melt(["arm", "step"], list(columns), var_name="measure")
+    over = chosen.groupby(["arm", "measure", "step"], sort=False).value
+    return over.agg(mean="mean", low="min", high="max").reset_index()
+
+
+def data_frame(
+    seeds: Sequence[int], sizes: Sequence[int], *, loads: Sequence[float], **shared: Any
+) -> pd.DataFrame:
+    """Networks on n = load · m ln m pairs: m, seed, load, share, value (test accuracy at the end)."""
+    arms = {
+        f"{m} {load}": {"m": m, "share": round(load * np.log(m) / m, 6)}
+        for m in sizes for load in loads if load * np.log(m) / m < 0.95
+    }  # fmt: skip
+    frame = network_frame(seeds, arms, **shared)
+    end = frame.groupby(["arm", "seed"], sort=False).test.last().rename("value").reset_index()
+    parts = end.arm.str.split(" ", expand=True)
+    end = end.assign(m=parts[0].astype(int), load=parts[1].astype(float))
+    end["share"] = end.load * np.log(end.m) / end.m
+    return end.drop(columns="arm")
+
+
+def _critical(frame: pd.DataFrame) -> pd.DataFrame:
+    """Share of the pairs at which the value reaches one half: one row a seed, one column a size."""
+    found = {
+        (seed, m): crossing(group.share, group.value, 0.5)
+        for (seed, m), group in frame.sort_values("share").groupby(["seed", "m"])
+    }
+    return pd.Series(found).rename_axis(["seed", "m"]).unstack("m")
+
+
+def largest_deviation(frame: pd.DataFrame) -> pd.Series:
+    """Critical n over m ln m: the size that is furthest from the mean over sizes, by seed."""
+    table = _critical(frame)
+    load = table * (table.columns / np.log(table.columns.to_numpy(dtype=float)))
+    return (load.div(load.mean(axis=1), axis=0) - 1).abs().max(axis=1).rename("deviation")
+
+
+def exponents(frame: pd.DataFrame) -> pd.Series:
+    """Log-log slope of the critical n over m against m, by seed: 1 for a fixed share of all pairs,
+    about 0.4 for m ln m at these sizes."""
+    table = _critical(frame)
+    sizes = table.columns.to_numpy(dtype=float)
+    return table.apply(
+        lambda row: slope(list(sizes), list(sizes * row.to_numpy())), axis=1
+    ).rename("exponent")  # fmt: skip
+
+
+def shown_weights(seed: int, **shared: Any) -> dict[str, np.ndarray]:
+    """|FFT| of both blocks of W at the start and the end, (m // 2 + 1, K): units sorted by their
+    strongest frequency at the end."""
+    [(_, config)] = _configs([seed], {"": {}}, shared)
+    [run] = sweep_stacked(train_networks, [config], members=MEMBERS)
+    hats = {}
+    for name in ("first", "last"):
+        blocks = run[name].reshape(2, config["m"], -1)
+        hats[name] = np.sqrt(np.square(np.abs(np.fft.rfft(blocks, axis=1, norm="ortho"))).sum(0))
+    order = np.lexsort((-hats["last"].max(0), hats["last"].argmax(0)))
+    return {name: hat[:, order] / hat.max(0)[order] for name, hat in hats.items()}
