@@ -1,4 +1,4 @@
-"""Stored runs of notebook 62: maxima of the energies of hidden units, for all pairs and for some."""
+"""Stored runs of notebook 62: maxima of the energies of units, for all pairs and for some."""
 
 from __future__ import annotations
 
@@ -103,9 +103,7 @@ def kept_maxima(
     return {"purity": np.array(found)}
 
 
-def covered(
-    data: Source | None, *, seed: int, m: int, units: int, steps: int, rule: str
-) -> Arrays:
+def covered(data: Source | None, *, seed: int, m: int, units: int, steps: int, rule: str) -> Arrays:
     """Stored run: how many of the (m - 1) / 2 frequencies `units` units find together. rule : of
     `grokking_theory.ascend`. count, purity (mean share of a unit's strongest): ()."""
     x, labels = theory.inputs_of(theory.group_table(f"Z{m}"))

@@ -2,9 +2,9 @@
 
 Tian (arXiv 2509.21519). What is looked at:
 
-    energies    maxima from random starts on groups, Abelian and not, against their closed form, with
-                the printed values beside; with one class alone; with a share of the pairs
-    networks    on modular addition: times of fitting and of grokking, with and without decay and
+    energies    maxima from random starts on groups, Abelian and not, against their closed form,
+                with the printed values beside; with one class alone; with a share of the pairs
+    networks    on modular addition: times of fitting and of grokking, with and without decay,
                 from a zero top layer, on a random table; what hidden units have become
     data        the number of pairs from which networks generalise, and from which energies keep
                 their maxima
@@ -27,14 +27,16 @@ from rclib.experiments.dynamics.grokking_networks import (
     recorded_steps,
     train_networks,
 )
+from rclib.experiments.dynamics.grokking_theory import group_table
 from rclib.runs import sweep
 from rclib.runs.stacked import sweep_stacked
 from rclib.stats.slopes import slope
 
 __all__ = [
     "at_moment",
-    "cover_frame",
     "course",
+    "cover_frame",
+    "critical_shares",
     "crossing",
     "data_frame",
     "end_of",
@@ -43,6 +45,7 @@ __all__ = [
     "hit_share",
     "kept_frame",
     "largest_deviation",
+    "level_frame",
     "network_frame",
     "one_class_frame",
     "ratio_of_times",
@@ -66,23 +69,28 @@ def energy_frame(
         {"seed": s, "group": g, "units": units, "steps": steps, "random_table": r}
         for g, r in tables for s in seeds
     ]  # fmt: skip
+    runs = sweep.run(maxima, configs, description="maxima")
     names = ["energy", "predicted", "purity", "mirror"]
     return pd.concat(
         [
             pd.DataFrame({name: run[name] for name in names}).assign(
                 group="random" if c["random_table"] else c["group"], seed=c["seed"],
-                size=len(run["energy"]) and _order(c["group"]),
+                size=len(group_table(str(c["group"]))),
             )
-            for c, run in zip(configs, sweep.run(maxima, configs, description="maxima"), strict=True)
+            for c, run in zip(configs, runs, strict=True)
         ],
         ignore_index=True,
     )  # fmt: skip
 
 
-def _order(group: str) -> int:
-    from rclib.experiments.dynamics.grokking_theory import group_table
-
-    return len(group_table(group))
+def level_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """Energies over the group's size, to two digits: group, level, share of the units, predicted
+    (mean of theirs, over the size)."""
+    found = frame.assign(level=(frame.energy / frame["size"]).round(2))
+    found["predicted"] = frame.predicted / frame["size"]
+    over = found.groupby(["group", "level"], sort=False)
+    table = over.predicted.agg(predicted="mean", count="count").reset_index()
+    return table.assign(share=table["count"] / table.groupby("group")["count"].transform("sum"))
 
 
 def hit_share(frame: pd.DataFrame, groups: Sequence[str], *, factor: float = 1.0) -> pd.Series:
@@ -166,7 +174,9 @@ def network_frame(
 def _configs(
     seeds: Sequence[int], arms: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any]
 ) -> list[tuple[str, dict[str, Any]]]:
-    return [(arm, {**shared, **PLAIN, **more, "seed": s}) for arm, more in arms.items() for s in seeds]
+    return [
+        (arm, {**shared, **PLAIN, **more, "seed": s}) for arm, more in arms.items() for s in seeds
+    ]
 
 
 def times(frame: pd.DataFrame) -> pd.DataFrame:
@@ -206,8 +216,8 @@ def ratio_of_times(
 
 
 def time_slopes(frame: pd.DataFrame, decays: Mapping[str, float], *, at_most: float) -> pd.Series:
-    """Log-log slope of the step of grokking against the decay, by seed. decays : arm -> η. A run
-    that did not grok counts with η `at_most` = 2e-4 times `at_most` steps, as its cap did."""
+    """Log-log slope of the step of grokking against the decay, by seed. decays : arm -> η. One that
+    did not grok counts as if at `at_most` · 2e-4 / η, where its run ended."""
     table = pd.DataFrame({
         arm: _of(frame, arm, "grokked", at_most=at_most * 2e-4 / decay)
         for arm, decay in decays.items()
@@ -234,7 +244,7 @@ def end_of(frame: pd.DataFrame, arm: str, column: str, how: str = "last") -> pd.
 
 
 def course(frame: pd.DataFrame, arms: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
-    """Mean, least and largest over the seeds that still run: arm, step, measure, mean, low, high."""
+    """Over the seeds that still run: arm, step, measure, mean, low, high (least and largest)."""
     chosen = frame[frame.arm.isin(arms)].melt(["arm", "step"], list(columns), var_name="measure")
     over = chosen.groupby(["arm", "measure", "step"], sort=False).value
     return over.agg(mean="mean", low="min", high="max").reset_index()
@@ -243,7 +253,7 @@ def course(frame: pd.DataFrame, arms: Sequence[str], columns: Sequence[str]) -> 
 def data_frame(
     seeds: Sequence[int], sizes: Sequence[int], *, loads: Sequence[float], **shared: Any
 ) -> pd.DataFrame:
-    """Networks on n = load · m ln m pairs: m, seed, load, share, value (test accuracy at the end)."""
+    """Networks on n = load · m ln m pairs: m, seed, load, share, value (last test accuracy)."""
     arms = {
         f"{m} {load}": {"m": m, "share": round(load * np.log(m) / m, 6)}
         for m in sizes for load in loads if load * np.log(m) / m < 0.95
@@ -256,8 +266,9 @@ def data_frame(
     return end.drop(columns="arm")
 
 
-def _critical(frame: pd.DataFrame) -> pd.DataFrame:
-    """Share of the pairs at which the value reaches one half: one row a seed, one column a size."""
+def critical_shares(frame: pd.DataFrame) -> pd.DataFrame:
+    """Share of the pairs at which the value reaches one half: one row a seed, one column a size;
+    NaN where it never does."""
     found = {
         (seed, m): crossing(group.share, group.value, 0.5)
         for (seed, m), group in frame.sort_values("share").groupby(["seed", "m"])
@@ -267,7 +278,7 @@ def _critical(frame: pd.DataFrame) -> pd.DataFrame:
 
 def largest_deviation(frame: pd.DataFrame) -> pd.Series:
     """Critical n over m ln m: the size that is furthest from the mean over sizes, by seed."""
-    table = _critical(frame)
+    table = critical_shares(frame)
     load = table * (table.columns / np.log(table.columns.to_numpy(dtype=float)))
     return (load.div(load.mean(axis=1), axis=0) - 1).abs().max(axis=1).rename("deviation")
 
@@ -275,11 +286,10 @@ def largest_deviation(frame: pd.DataFrame) -> pd.Series:
 def exponents(frame: pd.DataFrame) -> pd.Series:
     """Log-log slope of the critical n over m against m, by seed: 1 for a fixed share of all pairs,
     about 0.4 for m ln m at these sizes."""
-    table = _critical(frame)
-    sizes = table.columns.to_numpy(dtype=float)
-    return table.apply(
-        lambda row: slope(list(sizes), list(sizes * row.to_numpy())), axis=1
-    ).rename("exponent")  # fmt: skip
+    needed = critical_shares(frame)
+    needed = needed * needed.columns
+    found = needed.apply(lambda row: slope(list(row.dropna().index), list(row.dropna())), axis=1)
+    return found.rename("exponent")
 
 
 def shown_weights(seed: int, **shared: Any) -> dict[str, np.ndarray]:

@@ -194,22 +194,23 @@ def of_features(
     The loss is the mean over samples, so `decay` η is a ridge penalty of η n / 2.
     """
     before = (x @ tensors["W"]).numpy()
-    y, v = (one.numpy().astype(float) for one in (y, tensors["V"]))
+    labels, v = (one.numpy().astype(float) for one in (y, tensors["V"]))
     v = v - v.mean(1, keepdims=True)
     features = (before * before).astype(float)
     centred = features - features.mean(0)
+    targets = labels - labels.mean(0)
     gram = centred.T @ centred
     diagonal, k = float(np.trace(gram)), len(gram)
-    sent = (y - features @ v) @ v.T
+    sent = (labels - features @ v) @ v.T
     ridge = np.zeros_like(sent)
     if decay > 0:
         penalty = decay * len(x) / 2.0
-        best = np.linalg.solve(features.T @ features + penalty * np.eye(k), features.T @ y)
-        ridge = (y - features @ best) @ best.T
+        best = np.linalg.solve(features.T @ features + penalty * np.eye(k), features.T @ labels)
+        ridge = (labels - features @ best) @ best.T
     return (
         (float(np.abs(gram).sum()) - diagonal) / (k - 1) / diagonal,
-        float(np.linalg.norm(sent) / np.linalg.norm(y)),
-        _cosine(sent - sent.mean(0), (y - y.mean(0)) @ ((y - y.mean(0)).T @ centred)),
+        float(np.linalg.norm(sent) / np.linalg.norm(labels)),
+        _cosine(sent - sent.mean(0), targets @ (targets.T @ centred)),
         _cosine(sent, ridge),
     )
 

@@ -76,8 +76,7 @@ def _one_table(name: str, part: str) -> Table:
         signs = np.arange(8) // 4
         first, second = np.ix_(np.arange(8) % 4, np.arange(8) % 4)
         return np.asarray(
-            unit[first, second]
-            + 4 * ((sign[first, second] + signs[:, None] + signs[None]) % 2)
+            unit[first, second] + 4 * ((sign[first, second] + signs[:, None] + signs[None]) % 2)
         )
     if part == "S3":
         kind, digits = "D", "3"
