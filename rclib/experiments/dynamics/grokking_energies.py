@@ -1,4 +1,7 @@
-"""Stored runs of notebook 62: maxima of the energies of units, for all pairs and for some."""
+"""Maxima of the energies of hidden units: from all pairs of a group, from one class, from some.
+
+Notebook 62; the energies are those of `grokking_theory`. Stored runs first, then frames of them.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,26 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from rclib.experiments.dynamics import grokking_theory as theory
+from rclib.runs import sweep
 from rclib.runs.source import Source
 from rclib.runs.store import Arrays
 
-__all__ = ["TINY", "covered", "kept_maxima", "maxima", "one_class"]
+__all__ = [
+    "TINY",
+    "cover_frame",
+    "covered",
+    "energy_frame",
+    "hit_share",
+    "kept_frame",
+    "kept_maxima",
+    "level_frame",
+    "maxima",
+    "one_class",
+    "one_class_frame",
+]
 
 TINY: dict[str, dict[str, Any]] = {
     "maxima": {"seed": 0, "group": "Z3", "units": 4, "steps": 3, "random_table": False},
@@ -118,3 +135,91 @@ def covered(data: Source | None, *, seed: int, m: int, units: int, steps: int, r
         "count": np.array(len(np.unique(strongest))),
         "purity": share[:, 1:].max(1).mean(),
     }
+
+
+def energy_frame(
+    seeds: Sequence[int], groups: Sequence[str], *, units: int, steps: int
+) -> pd.DataFrame:
+    """Units after ascent: group (a random table of the first group is named "random"), size, seed,
+    energy, predicted, purity, mirror."""
+    tables = [*((group, False) for group in groups), (groups[0], True)]
+    configs = [
+        {"seed": s, "group": g, "units": units, "steps": steps, "random_table": r}
+        for g, r in tables for s in seeds
+    ]  # fmt: skip
+    runs = sweep.run(maxima, configs, description="maxima")
+    names = ["energy", "predicted", "purity", "mirror"]
+    return pd.concat(
+        [
+            pd.DataFrame({name: run[name] for name in names}).assign(
+                group="random" if c["random_table"] else c["group"], seed=c["seed"],
+                size=len(theory.group_table(str(c["group"]))),
+            )
+            for c, run in zip(configs, runs, strict=True)
+        ],
+        ignore_index=True,
+    )  # fmt: skip
+
+
+def level_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """Energies over the group's size, to two digits: group, level, share of the units, predicted
+    (mean of theirs, over the size)."""
+    found = frame.assign(level=(frame.energy / frame["size"]).round(2))
+    found["predicted"] = frame.predicted / frame["size"]
+    over = found.groupby(["group", "level"], sort=False)
+    table = over.predicted.agg(predicted="mean", count="count").reset_index()
+    return table.assign(share=table["count"] / table.groupby("group")["count"].transform("sum"))
+
+
+def hit_share(frame: pd.DataFrame, groups: Sequence[str], *, factor: float = 1.0) -> pd.Series:
+    """Share of units whose energy is within 1 percent of `factor` times the predicted one and that
+    have 99 percent of their norm in one component; least over the groups, by seed."""
+    chosen = frame[frame.group.isin(groups)]
+    hit = (chosen.energy / (factor * chosen.predicted) - 1).abs() < 0.01
+    share = (hit & (chosen.purity > 0.99)).groupby([chosen.seed, chosen.group]).mean()
+    return share.groupby("seed").min().rename("share")
+
+
+def one_class_frame(seeds: Sequence[int], *, m: int, units: int, steps: int) -> pd.DataFrame:
+    """Units that see one class: activation, seed, share (of the likeliest pair), cosine (with the
+    probabilities of the pairs), the least over the units."""
+    configs = [
+        {"seed": s, "m": m, "units": units, "steps": steps, "activation": a}
+        for a in ("square", "relu") for s in seeds
+    ]  # fmt: skip
+    runs = sweep.run(one_class, configs, description="one class")
+    return pd.DataFrame([
+        (c["activation"], c["seed"], float(run["share"].min()), float(run["cosine"].min()))
+        for c, run in zip(configs, runs, strict=True)
+    ], columns=["activation", "seed", "share", "cosine"])  # fmt: skip
+
+
+def cover_frame(seeds: Sequence[int], *, m: int, units: int, steps: int) -> pd.DataFrame:
+    """Frequencies that a few units find together, by rule of ascent: seed, gradient, muon."""
+    rules = ("gradient", "muon")
+    configs = [
+        {"seed": s, "m": m, "units": units, "steps": steps, "rule": r} for r in rules for s in seeds
+    ]
+    found = sweep.run(covered, configs, description="frequencies found")
+    counts = np.array([float(run["count"]) for run in found]).reshape(len(rules), -1)
+    return pd.DataFrame({"seed": list(seeds), **dict(zip(rules, counts, strict=True))})
+
+
+def kept_frame(
+    seeds: Sequence[int], sizes: Sequence[int], *, shares: Sequence[float], units: int, steps: int
+) -> pd.DataFrame:
+    """Units that started at a frequency, after ascent on a share of the pairs: m, seed, share,
+    value (mean share of their norm that is still there)."""
+    configs = [
+        {"seed": s, "m": m, "shares": list(shares), "units": units, "steps": steps}
+        for m in sizes for s in seeds
+    ]  # fmt: skip
+    runs = sweep.run(kept_maxima, configs, cost=lambda c: float(c["m"]), description="kept maxima")
+    return pd.concat(
+        [
+            pd.DataFrame({"m": c["m"], "seed": c["seed"], "share": shares,
+                          "value": run["purity"].mean(1)})
+            for c, run in zip(configs, runs, strict=True)
+        ],
+        ignore_index=True,
+    )  # fmt: skip

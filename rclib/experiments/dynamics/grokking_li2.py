@@ -1,15 +1,9 @@
 """Three stages of grokking: the top layer fits, units climb energies one by one, units interact.
 
-Tian (arXiv 2509.21519). What is looked at:
-
-    energies    maxima from random starts on groups, Abelian and not, against their closed form,
-                with the printed values beside; with one class alone; with a share of the pairs
-    networks    on modular addition: times of fitting and of grokking, with and without decay,
-                from a zero top layer, on a random table; what hidden units have become
-    data        the number of pairs from which networks generalise, and from which energies keep
-                their maxima
-
-The runs are those of `grokking_energies` and `grokking_networks`.
+Tian (arXiv 2509.21519). Here are networks on modular addition, the runs of `grokking_networks`:
+times of fitting and of grokking with and without weight decay, from a zero top layer and on a
+random table; what their hidden units have become; and the number of pairs from which networks
+generalise. The energies that units climb are in `grokking_energies`.
 """
 
 from __future__ import annotations
@@ -20,131 +14,37 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rclib.experiments.dynamics.grokking_energies import covered, kept_maxima, maxima, one_class
 from rclib.experiments.dynamics.grokking_networks import (
     GROKKED,
     MEASURES,
     recorded_steps,
     train_networks,
 )
-from rclib.experiments.dynamics.grokking_theory import group_table
-from rclib.runs import sweep
 from rclib.runs.stacked import sweep_stacked
 from rclib.stats.slopes import slope
 
 __all__ = [
     "at_moment",
     "course",
-    "cover_frame",
+    "critical_frame",
     "critical_shares",
     "crossing",
     "data_frame",
     "end_of",
-    "energy_frame",
     "exponents",
-    "hit_share",
-    "kept_frame",
     "largest_deviation",
-    "level_frame",
     "network_frame",
-    "one_class_frame",
+    "network_values",
     "ratio_of_times",
     "shown_weights",
     "time_slopes",
     "times",
+    "typical_load",
 ]
 
 PLAIN = {"decay": 2e-4, "zero": False, "labels": "group"}
 MEMBERS = ["seed", "decay", "zero", "labels"]
 FITTED = 0.99  # of the pairs that were trained on
-
-
-def energy_frame(
-    seeds: Sequence[int], groups: Sequence[str], *, units: int, steps: int
-) -> pd.DataFrame:
-    """Units after ascent: group (a random table of the first group is named "random"), size, seed,
-    energy, predicted, purity, mirror."""
-    tables = [*((group, False) for group in groups), (groups[0], True)]
-    configs = [
-        {"seed": s, "group": g, "units": units, "steps": steps, "random_table": r}
-        for g, r in tables for s in seeds
-    ]  # fmt: skip
-    runs = sweep.run(maxima, configs, description="maxima")
-    names = ["energy", "predicted", "purity", "mirror"]
-    return pd.concat(
-        [
-            pd.DataFrame({name: run[name] for name in names}).assign(
-                group="random" if c["random_table"] else c["group"], seed=c["seed"],
-                size=len(group_table(str(c["group"]))),
-            )
-            for c, run in zip(configs, runs, strict=True)
-        ],
-        ignore_index=True,
-    )  # fmt: skip
-
-
-def level_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """Energies over the group's size, to two digits: group, level, share of the units, predicted
-    (mean of theirs, over the size)."""
-    found = frame.assign(level=(frame.energy / frame["size"]).round(2))
-    found["predicted"] = frame.predicted / frame["size"]
-    over = found.groupby(["group", "level"], sort=False)
-    table = over.predicted.agg(predicted="mean", count="count").reset_index()
-    return table.assign(share=table["count"] / table.groupby("group")["count"].transform("sum"))
-
-
-def hit_share(frame: pd.DataFrame, groups: Sequence[str], *, factor: float = 1.0) -> pd.Series:
-    """Share of units whose energy is within 1 percent of `factor` times the predicted one and that
-    have 99 percent of their norm in one component; least over the groups, by seed."""
-    chosen = frame[frame.group.isin(groups)]
-    hit = (chosen.energy / (factor * chosen.predicted) - 1).abs() < 0.01
-    share = (hit & (chosen.purity > 0.99)).groupby([chosen.seed, chosen.group]).mean()
-    return share.groupby("seed").min().rename("share")
-
-
-def one_class_frame(seeds: Sequence[int], *, m: int, units: int, steps: int) -> pd.DataFrame:
-    """Units that see one class: activation, seed, share (of the likeliest pair), cosine (with the
-    probabilities of the pairs), the least over the units."""
-    configs = [
-        {"seed": s, "m": m, "units": units, "steps": steps, "activation": a}
-        for a in ("square", "relu") for s in seeds
-    ]  # fmt: skip
-    runs = sweep.run(one_class, configs, description="one class")
-    return pd.DataFrame([
-        (c["activation"], c["seed"], float(run["share"].min()), float(run["cosine"].min()))
-        for c, run in zip(configs, runs, strict=True)
-    ], columns=["activation", "seed", "share", "cosine"])  # fmt: skip
-
-
-def cover_frame(seeds: Sequence[int], *, m: int, units: int, steps: int) -> pd.DataFrame:
-    """Frequencies that a few units find together, by rule of ascent: seed, gradient, muon."""
-    rules = ("gradient", "muon")
-    configs = [
-        {"seed": s, "m": m, "units": units, "steps": steps, "rule": r} for r in rules for s in seeds
-    ]
-    found = sweep.run(covered, configs, description="frequencies found")
-    counts = np.array([float(run["count"]) for run in found]).reshape(len(rules), -1)
-    return pd.DataFrame({"seed": list(seeds), **dict(zip(rules, counts, strict=True))})
-
-
-def kept_frame(
-    seeds: Sequence[int], sizes: Sequence[int], *, shares: Sequence[float], units: int, steps: int
-) -> pd.DataFrame:
-    """Units that started at a frequency, after ascent on a share of the pairs: m, seed, share,
-    value (mean share of their norm that is still there)."""
-    configs = [
-        {"seed": s, "m": m, "shares": list(shares), "units": units, "steps": steps}
-        for m in sizes for s in seeds
-    ]  # fmt: skip
-    runs = sweep.run(kept_maxima, configs, cost=lambda c: float(c["m"]), description="kept maxima")
-    return pd.concat(
-        [
-            pd.DataFrame({"m": c["m"], "seed": c["seed"], "share": shares,
-                          "value": run["purity"].mean(1)})
-            for c, run in zip(configs, runs, strict=True)
-        ],
-        ignore_index=True,
-    )  # fmt: skip
 
 
 def network_frame(
@@ -274,6 +174,47 @@ def critical_shares(frame: pd.DataFrame) -> pd.DataFrame:
         for (seed, m), group in frame.sort_values("share").groupby(["seed", "m"])
     }
     return pd.Series(found).rename_axis(["seed", "m"]).unstack("m")
+
+
+def critical_frame(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """`critical_shares` in long form: what, m, seed, share; where there is one."""
+    parts = [
+        critical_shares(frame).stack().rename("share").reset_index().assign(what=what)
+        for what, frame in frames.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def typical_load(frame: pd.DataFrame) -> float:
+    """Mean of the critical n over m ln m, over sizes and seeds."""
+    table = critical_shares(frame)
+    return float(np.nanmean(table * (table.columns / np.log(table.columns.to_numpy(dtype=float)))))
+
+
+def network_values(
+    frame: pd.DataFrame, *, grown: str, decays: Mapping[str, float], steps: int, lazy: float
+) -> dict[str, pd.Series]:
+    """What the claims of the notebook are about, by seed, from `network_frame`.
+
+    grown : the arm with decay. decays : arm -> η. steps : of the arm `grown` at most. lazy : where
+    between fitting and grokking, see `at_moment`.
+    """
+    moments = times(frame)
+    end = (grown, "grokked")
+    found = {
+        "stage_order": ratio_of_times(moments, end, (grown, "fitted"), at_most=steps),
+        "zero_start_faster": ratio_of_times(moments, ("zero start", "grokked"), end, at_most=steps),
+        "time_law": time_slopes(moments, decays, at_most=steps),
+        "no_decay_no_grokking": end_of(frame, "η = 0", "test", "max"),
+        "random_labels": end_of(frame, "random", "test"),
+        "pure_units": end_of(frame, grown, "purity"),
+        "features_first": at_moment(frame, grown, "purity", 1.0),
+        "constant_removed": end_of(frame, grown, "constant"),
+    }
+    names = {"gradient_is_ridge": "ridge", "gradient_is_signal": "signal", "independent": "overlap"}
+    found |= {key: at_moment(frame, grown, name, lazy) for key, name in names.items()}
+    found["rank_stays"] = end_of(frame, grown, "rank") / at_moment(frame, grown, "rank", lazy)
+    return found
 
 
 def largest_deviation(frame: pd.DataFrame) -> pd.Series:
