@@ -17,9 +17,11 @@ import pandas as pd
 from rclib.experiments.dynamics.grokking_networks import (
     GROKKED,
     MEASURES,
+    narrow_network,
     recorded_steps,
     train_networks,
 )
+from rclib.runs import sweep
 from rclib.runs.stacked import sweep_stacked
 from rclib.stats.slopes import slope
 
@@ -33,6 +35,7 @@ __all__ = [
     "end_of",
     "exponents",
     "largest_deviation",
+    "narrow_frame",
     "network_frame",
     "network_values",
     "ratio_of_times",
@@ -164,6 +167,17 @@ def data_frame(
     end = end.assign(m=parts[0].astype(int), load=parts[1].astype(float))
     end["share"] = end.load * np.log(end.m) / end.m
     return end.drop(columns="arm")
+
+
+def narrow_frame(seeds: Sequence[int], **shared: Any) -> pd.DataFrame:
+    """Narrow networks by rule: rule, seed, test, found. shared : settings of `narrow_network`."""
+    configs = [{**shared, "seed": s, "rule": rule} for rule in ("adam", "muon") for s in seeds]
+    runs = sweep.run(narrow_network, configs, description="narrow networks")
+    rows = [
+        (c["rule"], c["seed"], float(run["test"]), float(run["found"]))
+        for c, run in zip(configs, runs, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["rule", "seed", "test", "found"])
 
 
 def critical_shares(frame: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rclib.checks.arguments import choice
 from rclib.experiments.dynamics import grokking_theory as theory
 from rclib.nets.stack import Stack
 from rclib.rowcolumn.measure import row_column_share
@@ -20,13 +21,16 @@ from rclib.runs.source import Source
 from rclib.runs.store import Arrays
 from rclib.spectral.random_matrix import outliers
 from rclib.training.stacked import train_stack
+from rclib.training.stacked_optimizers import Settings, Updates
 
 __all__ = [
     "GROKKED",
     "MEASURES",
     "TINY",
+    "narrow_network",
     "of_features",
     "of_weights",
+    "polar",
     "recorded_steps",
     "train_networks",
 ]
@@ -43,6 +47,9 @@ TINY: dict[str, dict[str, Any]] = {
             {"seed": 0, "decay": 2e-4, "zero": False, "labels": "group"},
             {"seed": 1, "decay": 0.0, "zero": True, "labels": "random"},
         ],
+    },
+    "narrow_network": {
+        "seed": 0, "m": 5, "width": 4, "share": 0.6, "rule": "muon", "steps": 3,
     },
 }  # fmt: skip
 
@@ -133,6 +140,42 @@ def train_networks(
     return out
 
 
+def narrow_network(
+    data: Source | None, *, seed: int, m: int, width: int, share: float, rule: str, steps: int
+) -> Arrays:
+    """Stored run: one network with few hidden units, η = 2e-4. rule : "adam", as above, or "muon":
+    `polar` of the gradient with Nesterov momentum 0.95 for W (rate 0.02 √(2m / K), at least 0.02;
+    decoupled decay 0.01), and Adam for V. test (), and found (): how many frequencies are the
+    strongest of a unit that carries at least a tenth of a mean unit's |v| |w|²."""
+    choice("rule", rule, ("adam", "muon"))
+    one = _Member({"seed": seed, "zero": False, "labels": "group"}, m, width, share)
+    leaves = {name: tensor.clone().requires_grad_() for name, tensor in one.start.items()}
+    w, v = (leaf.detach() for leaf in leaves.values())  # the same memory
+    by_adam = {"V": v[None]} | ({"W": w[None]} if rule == "adam" else {})
+    updates = Updates(Settings("adam", lr=5e-3, weight_decay=2e-4), by_adam, steps)
+    momentum, rate = torch.zeros_like(w), 0.02 * max(1.0, 2 * m / width) ** 0.5
+    for step in range(steps):
+        loss = _loss(_network(leaves, one.x), one.y)
+        of_w, of_v = torch.autograd.grad(loss, [leaves["W"], leaves["V"]])
+        gradients = [of_v[None], of_w[None]][: len(by_adam)]
+        for tensor, amount in zip(by_adam.values(), updates.step(step, gradients), strict=True):
+            tensor -= amount
+        if rule == "muon":
+            momentum = 0.95 * momentum + of_w
+            w *= 1.0 - rate * 0.01
+            w -= rate * polar(of_w + 0.95 * momentum)
+    every_pair = torch.from_numpy(theory.inputs_of(theory.group_table(f"Z{m}"))[0]).float()
+    right = (_network({"W": w, "V": v}, every_pair).argmax(1) == one.labels).float()
+    tested = 1.0 - one.trained
+    hat = torch.fft.rfft(w.reshape(2, m, -1), dim=1).abs().square().sum(0)
+    mass = v.norm(dim=1) * w.square().sum(0)
+    strongest = hat[1:].argmax(0)[mass >= 0.1 * mass.mean()]
+    return {
+        "test": np.array(float((right * tested).sum() / tested.sum())),
+        "found": np.array(len(strongest.unique())),
+    }
+
+
 class _Member:
     """Task and start of one network, from its seed alone."""
 
@@ -160,6 +203,12 @@ def _network(tensors: Any, x: Tensor) -> Tensor:
 def _loss(output: Tensor, y: Tensor) -> Tensor:
     error = output - output.mean(1, keepdim=True) - y
     return (error * error).sum(1).mean()
+
+
+def polar(matrix: Tensor) -> Tensor:
+    """U Vᵀ of the singular value decomposition U S Vᵀ of a matrix, of its shape."""
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    return u @ v
 
 
 def of_weights(w: Tensor, v: Tensor) -> tuple[float, ...]:
