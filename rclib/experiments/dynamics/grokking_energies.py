@@ -206,7 +206,7 @@ def cover_frame(seeds: Sequence[int], *, m: int, units: int, steps: int) -> pd.D
 
 
 def kept_frame(
-    seeds: Sequence[int], sizes: Sequence[int], *, shares: Sequence[float], units: int, steps: int
+    seeds: Sequence[int], *, sizes: Sequence[int], shares: Sequence[float], units: int, steps: int
 ) -> pd.DataFrame:
     """Units that started at a frequency, after ascent on a share of the pairs: m, seed, share,
     value (mean share of their norm that is still there)."""

@@ -26,6 +26,7 @@ from rclib.runs.stacked import sweep_stacked
 from rclib.stats.slopes import slope
 
 __all__ = [
+    "arms_of",
     "at_moment",
     "course",
     "critical_frame",
@@ -45,9 +46,28 @@ __all__ = [
     "typical_load",
 ]
 
-PLAIN = {"decay": 2e-4, "zero": False, "labels": "group"}
+PLAIN_DECAY = 2e-4
+PLAIN = {"decay": PLAIN_DECAY, "zero": False, "labels": "group"}
 MEMBERS = ["seed", "decay", "zero", "labels"]
 FITTED = 0.99  # of the pairs that were trained on
+
+
+def arms_of(
+    decays: Mapping[str, float], *, steps: int, n_control: int
+) -> dict[str, dict[str, Any]]:
+    """What differs from `PLAIN` in the arms of the notebook: the plain one, "η = 2e-4", of `steps`
+    at most; no decay, and random labels, for `n_control`; a top layer that starts at zero, and the
+    other `decays` (name -> η, with steps like 1/η), until they grok."""
+    arms: dict[str, dict[str, Any]] = {
+        "η = 2e-4": {},
+        "η = 0": {"decay": 0.0, "steps": n_control},
+        "zero start": {"zero": True, "after": 1.0},
+        "random": {"labels": "random", "steps": n_control, "after": 0.0},
+    }
+    for name, decay in decays.items():
+        longer = round(steps * PLAIN_DECAY / decay)
+        arms.setdefault(name, {"decay": decay, "after": 1.0, "steps": longer})
+    return arms
 
 
 def network_frame(
@@ -122,7 +142,7 @@ def time_slopes(frame: pd.DataFrame, decays: Mapping[str, float], *, at_most: fl
     """Log-log slope of the step of grokking against the decay, by seed. decays : arm -> η. One that
     did not grok counts as if at `at_most` · 2e-4 / η, where its run ended."""
     table = pd.DataFrame({
-        arm: _of(frame, arm, "grokked", at_most=at_most * 2e-4 / decay)
+        arm: _of(frame, arm, "grokked", at_most=at_most * PLAIN_DECAY / decay)
         for arm, decay in decays.items()
     })  # fmt: skip
     return table.apply(lambda row: slope(list(decays.values()), list(row)), axis=1).rename("slope")
@@ -154,7 +174,7 @@ def course(frame: pd.DataFrame, arms: Sequence[str], columns: Sequence[str]) -> 
 
 
 def data_frame(
-    seeds: Sequence[int], sizes: Sequence[int], *, loads: Sequence[float], **shared: Any
+    seeds: Sequence[int], *, sizes: Sequence[int], loads: Sequence[float], **shared: Any
 ) -> pd.DataFrame:
     """Networks on n = load · m ln m pairs: m, seed, load, share, value (last test accuracy)."""
     arms = {

@@ -208,7 +208,8 @@ def _loss(output: Tensor, y: Tensor) -> Tensor:
 def polar(matrix: Tensor) -> Tensor:
     """U Vᵀ of the singular value decomposition U S Vᵀ of a matrix, of its shape."""
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    return u @ v
+    product: Tensor = u @ v
+    return product
 
 
 def of_weights(w: Tensor, v: Tensor) -> tuple[float, ...]:

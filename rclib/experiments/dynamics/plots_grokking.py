@@ -72,14 +72,24 @@ def _accuracies(panel: Axes, curves: pd.DataFrame, moments: pd.DataFrame) -> Non
         Line2D([], [], color=GREY, ls=d, label=t) for t, d in (("train", "--"), ("test", "-"))
     ]
     panel.set_xscale("log")
-    for row in moments.itertuples():
-        parts.moment(panel, float(row.step), str(row.name))
+    _moments(panel, moments, {"fitted": 0.72, "grokked": 0.35})
     panel.set_ylim(-0.03, 1.45)
     panel.set_yticks([0.0, 0.5, 1.0])
     panel.set_xlabel("step")
     panel.set_ylabel("accuracy")
     panel.set_title("fit first, grok later")
     panel.legend(handles=handles, fontsize=5.5, loc="upper left", ncols=2)
+
+
+def _moments(panel: Axes, moments: pd.DataFrame, heights: dict[str, float]) -> None:
+    """Vertical lines; their names to the right of them at these heights, where there is one."""
+    for row in moments.itertuples():
+        parts.moment(panel, float(row.step), "")
+        if row.name in heights:
+            panel.annotate(
+                str(row.name), (float(row.step), heights[row.name]), xytext=(2, 0), size=6,
+                textcoords="offset points", rotation=90, ha="left", va="center", color=GREY,
+            )  # fmt: skip
 
 
 def _band(panel: Axes, group: pd.DataFrame, k: int, dash: object, scale: float = 1.0) -> None:
@@ -98,10 +108,11 @@ def _energies(panel: Axes, levels: pd.DataFrame) -> None:
         panel.vlines(group.level, k, k + 0.75 * heights, color=colour(k), lw=1.6)
     panel.set_yticks(range(len(names)), names)
     top = len(names) + 0.2
-    lines = ((0.25, "1/4", "-"), (0.5, "1/2", "-"), (1 / 16, "1/16", ":"), (0.125, "1/8", ":"))
+    lines = ((0.25, "1/4", "-"), (0.5, "1/2", "-"), (1 / 16, "1/16 ", ":"), (0.125, " 1/8", ":"))
     for value, text, dash in lines:
         panel.axvline(value, color=GREY, lw=0.8, ls=dash, zorder=0)
-        panel.text(value, top, text, ha="center", va="bottom", size=5.5, color=GREY)
+        side = "right" if text[-1] == " " else "left" if text[0] == " " else "center"
+        panel.text(value, top, text.strip(), ha=side, va="bottom", size=5, color=GREY)
     panel.set_ylim(-0.2, top + 0.5)
     panel.set_xlim(0, 1.05)
     panel.set_xlabel("E / M at maxima (dotted: printed)")
@@ -136,8 +147,7 @@ def _link(panel: Axes, curves: pd.DataFrame, moments: pd.DataFrame) -> None:
         _band(panel, group, k, DASHES[k], scale)
         panel.lines[-1].set_label(text)
     panel.set_xscale("log")
-    for row in moments.itertuples():
-        parts.moment(panel, float(row.step), "")
+    _moments(panel, moments, {})
     panel.set_ylim(-0.03, 2.1)
     panel.set_xlabel("step")
     panel.set_title("what is seen in W")
@@ -167,8 +177,7 @@ def gradient_panels(
     texts = {"ridge": "cos(G, ridge)", "signal": "cos(G, ỸỸᵀF̃)", "leaked": "|G| / |Y|"}
     handles += [Line2D([], [], color=GREY, ls=look[n], label=t) for n, t in texts.items()]
     left.set_xscale("log")
-    for row in moments.itertuples():
-        parts.moment(left, float(row.step), str(row.name))
+    _moments(left, moments, {"fitted": 1.1, "grokked": 1.1})
     left.set_ylim(-0.25, 1.75)
     left.set_xlabel("step")
     left.set_title("gradient to the hidden layer")
