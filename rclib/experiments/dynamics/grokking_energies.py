@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 TINY: dict[str, dict[str, Any]] = {
-    "maxima": {"seed": 0, "group": "Z3", "units": 4, "steps": 3, "random_table": False},
+    "maxima": {"seed": 0, "of": "Z3", "units": 4, "steps": 3, "random_table": False},
     "one_class": {"seed": 0, "m": 4, "units": 4, "steps": 3, "activation": "square"},
     "kept_maxima": {"seed": 0, "m": 5, "shares": [0.5, 1.0], "units": 4, "steps": 3},
     "covered": {"seed": 0, "m": 5, "units": 4, "steps": 3, "rule": "muon"},
@@ -44,16 +44,17 @@ def _units(random: np.random.Generator, units: int, m: int) -> np.ndarray:
 
 
 def maxima(
-    data: Source | None, *, seed: int, group: str, units: int, steps: int, random_table: bool
+    data: Source | None, *, seed: int, of: str, units: int, steps: int, random_table: bool
 ) -> Arrays:
-    """Stored run: `units` random units after ascent of their energies on all pairs.
+    """Stored run: `units` random units after ascent of their energies on all pairs of a group.
 
+    of : its name, as `grokking_theory.group_table` takes it.
     random_table : every pair has a random class instead of its product.
 
     energy, predicted (that of the strongest component alone), purity (its share of |w|²),
     component, mirror (|cosine| of v and u at the inverses, P u): (units,).
     """
-    table = theory.group_table(group)
+    table = theory.group_table(of)
     m = len(table)
     random = np.random.default_rng([seed, m, 1])
     x, labels = theory.inputs_of(table)
@@ -133,7 +134,7 @@ def covered(data: Source | None, *, seed: int, m: int, units: int, steps: int, r
     strongest = share[:, 1:].argmax(1)
     return {
         "count": np.array(len(np.unique(strongest))),
-        "purity": share[:, 1:].max(1).mean(),
+        "purity": np.array(share[:, 1:].max(1).mean()),
     }
 
 
@@ -144,7 +145,7 @@ def energy_frame(
     energy, predicted, purity, mirror."""
     tables = [*((group, False) for group in groups), (groups[0], True)]
     configs = [
-        {"seed": s, "group": g, "units": units, "steps": steps, "random_table": r}
+        {"seed": s, "of": g, "units": units, "steps": steps, "random_table": r}
         for g, r in tables for s in seeds
     ]  # fmt: skip
     runs = sweep.run(maxima, configs, description="maxima")
@@ -152,8 +153,8 @@ def energy_frame(
     return pd.concat(
         [
             pd.DataFrame({name: run[name] for name in names}).assign(
-                group="random" if c["random_table"] else c["group"], seed=c["seed"],
-                size=len(theory.group_table(str(c["group"]))),
+                group="random" if c["random_table"] else c["of"], seed=c["seed"],
+                size=len(theory.group_table(str(c["of"]))),
             )
             for c, run in zip(configs, runs, strict=True)
         ],
