@@ -232,6 +232,27 @@ def test_similar_units_repel_by_the_sign_of_their_partial_correlation() -> None:
             assert np.sign(b[j, k]) == -np.sign(partial)
 
 
+def test_what_is_learned_vanishes_from_the_energy() -> None:
+    """Theorem 7: with units of one frequency fitted, maxima are at the missing ones alone."""
+    m, learned = 7, 2
+    table, x, y = task(f"Z{m}")
+    phases = np.random.default_rng(0).uniform(0, 2 * np.pi, (2, 12, 1))
+    waves = np.cos(2 * np.pi * learned * np.arange(m) / m + phases)
+    features = np.square(x @ np.concatenate([*waves], axis=1).T)
+    features = features - features.mean(0)
+    inner = features.T @ features + 1e-6 * np.eye(12)
+    left = y - features @ np.linalg.solve(inner, features.T @ y)
+    parts, start = theory.components(table), sphere(60, m)
+    strongest = []
+    for targets in (y, left):
+        ended = theory.ascend(start, x, targets, steps=500, rate=1.0 / m)
+        power = theory.powers(ended, parts)
+        assert power.max(1).min() > 0.99
+        spectrum = np.abs(np.fft.rfft(ended[:, :m], axis=1))
+        strongest.append(set(spectrum.argmax(1).tolist()))
+    assert strongest == [{1, 2, 3}, {1, 3}]
+
+
 def test_two_complex_features_a_character_reconstruct_the_targets() -> None:
     """Theorem 3 for an Abelian group: K = 2 (M - 1) features (u, ± u)."""
     m = 7
