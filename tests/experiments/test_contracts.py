@@ -299,6 +299,7 @@ MANY = {
     "62_grokking_li2": 20,
     "64_universality_lens": 11,
     "65_inductive_bias": 9,
+    "66_laws_in_w": 12,
 }
 
 
