@@ -163,9 +163,9 @@ def energy_frame(
 
 
 def level_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """Energies over the group's size, to two digits: group, level, share of the units, predicted
-    (mean of theirs, over the size)."""
-    found = frame.assign(level=(frame.energy / frame["size"]).round(2))
+    """Energies over the group's size, to the next fortieth: group, level, share of the units,
+    predicted (mean of theirs, over the size)."""
+    found = frame.assign(level=(40.0 * frame.energy / frame["size"]).round() / 40.0)
     found["predicted"] = frame.predicted / frame["size"]
     over = found.groupby(["group", "level"], sort=False)
     table = over.predicted.agg(predicted="mean", count="count").reset_index()

@@ -268,8 +268,8 @@ def exponents(frame: pd.DataFrame) -> pd.Series:
 
 
 def shown_weights(seed: int, **shared: Any) -> dict[str, np.ndarray]:
-    """|FFT| of both blocks of W at the start and the end, (m // 2 + 1, K): units sorted by their
-    strongest frequency at the end."""
+    """|FFT| of both blocks of W at the start and the end over its largest there, (m // 2 + 1, K):
+    units sorted by their strongest frequency at the end, and then by its size."""
     [(_, config)] = _configs([seed], {"": {}}, shared)
     [run] = sweep_stacked(train_networks, [config], members=MEMBERS)
     hats = {}
@@ -277,4 +277,4 @@ def shown_weights(seed: int, **shared: Any) -> dict[str, np.ndarray]:
         blocks = run[name].reshape(2, config["m"], -1)
         hats[name] = np.sqrt(np.square(np.abs(np.fft.rfft(blocks, axis=1, norm="ortho"))).sum(0))
     order = np.lexsort((-hats["last"].max(0), hats["last"].argmax(0)))
-    return {name: hat[:, order] / hat.max(0)[order] for name, hat in hats.items()}
+    return {name: hat[:, order] / hat.max() for name, hat in hats.items()}
