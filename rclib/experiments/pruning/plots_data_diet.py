@@ -49,9 +49,8 @@ def diet_panels(
     left.set_yscale("symlog", linthresh=0.03)  # effects of 0.01 and of 0.4
     left.set_yticks([-0.3, -0.1, -0.03, 0.0, 0.03], ["−0.3", "−0.1", "−0.03", "0", "0.03"])
     left.minorticks_off()
-    _gain_lines(left, gains, [*SHOWN])
+    _gain_lines(left, gains, [*SHOWN], legend=False)
     handles = left.get_legend_handles_labels()
-    left.get_legend().remove()
     names = figure.add_subplot(grid[1, 0])
     names.set_axis_off()
     names.legend(*handles, fontsize=6, ncols=2, loc="center")
@@ -79,7 +78,9 @@ def diet_panels(
     return figure
 
 
-def _gain_lines(panel: Axes, gains: pd.DataFrame, kinds: Sequence[str]) -> None:
+def _gain_lines(
+    panel: Axes, gains: pd.DataFrame, kinds: Sequence[str], *, legend: bool = True
+) -> None:
     clean = gains[gains.noise == 0]
     for kind in kinds:
         group = clean[clean.kind == kind].sort_values("share")
@@ -93,7 +94,8 @@ def _gain_lines(panel: Axes, gains: pd.DataFrame, kinds: Sequence[str]) -> None:
     panel.plot(full.share, full.gain, color=GREY, ls="--", lw=1.0, label="all data")
     panel.set_xlabel("share of the data kept")
     panel.set_ylabel("accuracy over random subset")
-    panel.legend(fontsize=6, loc="lower right")
+    if legend:
+        panel.legend(fontsize=6, loc="center left")
     parts.level(panel, 0.0, "random subset")
 
 
