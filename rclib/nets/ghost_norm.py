@@ -1,7 +1,7 @@
 """Ghost batch normalisation of a stack of networks: a batch is normalised in parts of fixed size.
 
-The n rows of a batch are k = n / g ghosts of g rows each, in their order. With μ_i and σ_i² the mean
-and the (biased) variance of one unit over ghost i,
+The n rows of a batch are k = n / g ghosts of g rows each, in their order. With μ_i and σ_i² the
+mean and the (biased) variance of one unit over ghost i,
 
     z = (x - μ_i) / √(σ_i² + ε),    y = γ z + β,
 
@@ -13,7 +13,8 @@ form, for i = 1 ... k,
 and the same with the unbiased variances σ_i² g / (g - 1), as `torch.nn.BatchNorm1d` has it.
 One ghost of the whole batch is plain batch normalisation.
 
-Source: Hoffer, Hubara and Soudry, "Train longer, generalize better" (arXiv 1705.08741), Algorithm 1.
+Source: Hoffer, Hubara and Soudry, "Train longer, generalize better" (arXiv 1705.08741),
+Algorithm 1.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Normalised:
 
 
 def ghosts_of(rows: int, ghost: int) -> int:
-    """Number k of ghosts in a batch. Raises ValueError unless `ghost` is 2 or more and divides it."""
+    """Ghosts k of a batch. Raises ValueError unless `ghost` is 2 or more and divides it."""
     rows, ghost = count("rows", rows), count("ghost", ghost, 2)
     if rows % ghost:
         raise ValueError(f"ghost must divide the batch of {rows} rows, got {ghost}")

@@ -50,9 +50,7 @@ class NormedStack:
     running: Statistics
 
     @classmethod
-    def start(
-        cls, sizes: Sequence[int], seeds: Iterable[int], *, norm: bool = True
-    ) -> NormedStack:
+    def start(cls, sizes: Sequence[int], seeds: Iterable[int], *, norm: bool = True) -> NormedStack:
         """Networks of the sizes [d, h_1, ..., classes], one a seed: weights uniform in
         ±1/√fan-in (torch's start, variance 1/(3 fan-in)), γ one, the rest zero.
 
@@ -88,7 +86,9 @@ class NormedStack:
         named += [(f"shift{i}", b) for i, b in enumerate(self.shifts, 1)]
         return dict([*named, ("bias", self.bias)])
 
-    def gradients(self, x: Tensor, y: Tensor, *, ghost: int) -> tuple[list[Tensor], list[Normalised]]:
+    def gradients(
+        self, x: Tensor, y: Tensor, *, ghost: int
+    ) -> tuple[list[Tensor], list[Normalised]]:
         """Gradients of each member's mean cross-entropy in training mode, in the order of
         `tensors`, and what its hidden layers were normalised by (nothing without a norm).
 

@@ -68,9 +68,7 @@ class Regime:
         if n % count("batch", batch, 2):
             raise ValueError(f"batch must divide the {n} samples, got {batch}")
         updates = _whole("epochs", epochs * (n // batch))
-        return cls(
-            batch, batch, rate, updates, tuple(_whole("drops", d * updates) for d in drops)
-        )
+        return cls(batch, batch, rate, updates, tuple(_whole("drops", d * updates) for d in drops))
 
     def larger(
         self, k: int, *, root: bool = False, ghosts: bool = False, longer: bool = False

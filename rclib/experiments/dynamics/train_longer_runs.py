@@ -139,7 +139,9 @@ def regime_run(
         "train": _accuracy(net.outputs(x), y).numpy(),
         "distance": torch.stack(distance, 1).numpy(),
         "start_norm": _norms(begin).numpy(),
-        "share": np.array([[row_column_share(w[s]).value for w in hidden] for s in range(len(seeds))]),
+        "share": np.array(
+            [[row_column_share(w[s]).value for w in hidden] for s in range(len(seeds))]
+        ),
         **values,
     }
 

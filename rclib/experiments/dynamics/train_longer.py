@@ -1,0 +1,302 @@
+"""Large batches generalise worse because they make fewer updates (notebook 63).
+
+Hoffer, Hubara and Soudry (arXiv 1705.08741). Looked at are, on one data order a seed,
+
+    ladder         SB; LB with its epochs and rate; + LR (rate times √k); + GBN (ghosts of SB's
+                   batch); + RA (SB's updates in every phase)
+    equal updates  SB and LB with all three rules for other numbers of updates
+    walk           ‖w_t - w_0‖ at a constant rate, which a random walk in a random potential makes
+                   grow like ln t
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import curve_fit
+
+from rclib.data.images import Dataset
+from rclib.experiments.dynamics.train_longer_runs import regime_run
+from rclib.runs import store
+from rclib.runs.stacked import sweep_stacked
+from rclib.runs.store import Arrays
+from rclib.spectral.power_law import power_law
+from rclib.spectral.random_matrix import outliers
+from rclib.training.regimes import Regime
+
+__all__ = [
+    "apart",
+    "arm_table",
+    "difference",
+    "eigenvalue_ratio",
+    "equal_frame",
+    "identity_gap",
+    "intervals",
+    "ladder",
+    "log_fits",
+    "regime_frames",
+    "shown_curves",
+    "shown_walks",
+    "slope_ratio",
+    "steps",
+    "update_arms",
+    "walks",
+]
+
+FIRST = 4  # updates before are ballistic: the distance grows like t
+
+
+def ladder(small: Regime, k: int, *, longer: bool = True) -> dict[str, Regime]:
+    """The paper's arms: each has one rule more than the one before. longer : whether the last,
+    which takes k times the samples, is among them."""
+    arms = {
+        "SB": small,
+        "LB": small.larger(k),
+        "+LR": small.larger(k, root=True),
+        "+GBN": small.larger(k, root=True, ghosts=True),
+    }
+    return arms | {"+RA": small.larger(k, root=True, ghosts=True, longer=True)} if longer else arms
+
+
+def update_arms(small: Regime, k: int, at: Sequence[int]) -> dict[str, Regime]:
+    """SB, + GBN and + RA, and for each number of updates n in `at`, with drops at the same shares
+    of it: "SB, n", "LB, n" with all rules, and "LB alone, n" with SB's rate. Raises ValueError for
+    drops between updates."""
+    arms = {name: arm for name, arm in ladder(small, k).items() if name in ("SB", "+GBN", "+RA")}
+    for n in at:
+        drops = [d * n / small.updates for d in small.drops]
+        if any(abs(d - round(d)) > 1e-6 for d in drops):
+            raise ValueError(f"at must have the drops at whole updates, got {n} with {drops}")
+        short = Regime(small.batch, small.ghost, small.rate, n, tuple(map(round, drops)))
+        arms[f"SB, {n}"] = short
+        arms[f"LB, {n}"] = short.larger(k, root=True, ghosts=True, longer=True)
+        arms[f"LB alone, {n}"] = short.larger(k, longer=True)
+    return arms
+
+
+def walks(rate: float, batches: Sequence[int], updates: int) -> dict[str, Regime]:
+    """Constant rates for batches that are multiples of the first: "plain", with its rate and
+    normalised as a whole, and "root", the rate times the root of the multiple and in ghosts of the
+    first batch's size."""
+    first = Regime(batches[0], batches[0], rate, updates)
+    arms = {f"{first.batch}, root": first}
+    for batch in batches[1:]:
+        for root in (True, False):
+            name = f"{batch}, {'root' if root else 'plain'}"
+            arms[name] = first.larger(batch // first.batch, root=root, ghosts=root, longer=True)
+    return arms
+
+
+def regime_frames(
+    data: Dataset,
+    seeds: Sequence[int],
+    arms: Mapping[str, Regime],
+    *,
+    norm: bool = True,
+    **shared: Any,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(ends, curves) of all arms and seeds. shared : sizes, n_train, n_test, pool.
+
+    ends : arm, seed, accuracy, recomputed, train; updates, samples, epochs; seconds (of one core,
+    as it was computed); distance, start_norm; and means over the hidden matrices: alpha (Hill),
+    leading (ln of the largest eigenvalue), spikes (over the bulk of the start), share (row-column).
+    curves : arm, seed, updates, epochs, accuracy, distance, at powers of two, drops and the end.
+    """
+    configs = []
+    for regime in arms.values():
+        powers = {2**j for j in range(regime.updates.bit_length()) if 2**j <= regime.updates}
+        at = sorted({0, regime.updates, *regime.drops} | powers)
+        plain = {**regime.plain(), "at": at, "norm": norm, **shared}
+        configs += [{"seed": int(seed), **plain} for seed in seeds]
+    runs = sweep_stacked(
+        regime_run,
+        configs,
+        data=data,
+        members=["seed"],
+        group=10,
+        cost=lambda config: float(config["updates"] * config["batch"]),
+        description="regimes",
+    )
+    names = [name for name in arms for _ in seeds]
+    ends, curves = [], []
+    for name, config, run in zip(names, configs, runs, strict=True):
+        regime, n = arms[name], int(config["n_train"])
+        seconds = store.seconds_spent(regime_run, config, data=data)
+        head = {"arm": name, "seed": config["seed"]}
+        ends.append(
+            {
+                **head,
+                "accuracy": float(run["accuracy"][-1]),
+                "recomputed": float(run["recomputed"]),
+                "train": float(run["train"]),
+                "updates": regime.updates,
+                "samples": regime.samples,
+                "epochs": regime.epochs(n),
+                "seconds": seconds,
+                "distance": float(run["distance"][-1]),
+                "start_norm": float(run["start_norm"]),
+                **_spectra(run, config["sizes"]),
+            }
+        )
+        times = np.array(config["at"])
+        curves.append(
+            pd.DataFrame({
+                **head, "updates": times, "epochs": times * regime.batch / n,
+                "accuracy": run["accuracy"], "distance": run["distance"],
+            })
+        )  # fmt: skip
+    return pd.DataFrame(ends), pd.concat(curves, ignore_index=True)
+
+
+def _spectra(run: Arrays, sizes: Sequence[int]) -> dict[str, float]:
+    """Means over the hidden matrices; the start's entries have variance 1 / (3 fan-in)."""
+    alphas, leading, spikes = [], [], []
+    for i, rows in enumerate(sizes, 1):
+        values = run[f"values{i}"]
+        alphas.append(power_law(values).alpha)
+        leading.append(np.log(values.max()))
+        spikes.append(outliers(values, rows=rows, variance=1.0 / (3.0 * len(values))).count)
+    return {
+        "alpha": float(np.mean(alphas)),
+        "leading": float(np.mean(leading)),
+        "spikes": float(np.mean(spikes)),
+        "share": float(run["share"].mean()),
+    }
+
+
+def difference(
+    ends: pd.DataFrame, arm: str, other: str, column: str = "accuracy"
+) -> pd.Series[float]:
+    """A column of one arm minus that of another, by seed."""
+    table = ends.pivot(index="seed", columns="arm", values=column)
+    return (table[arm] - table[other]).rename("difference")
+
+
+def eigenvalue_ratio(ends: pd.DataFrame, arm: str, other: str) -> pd.Series[float]:
+    """Largest eigenvalue of WᵀW of one arm over another's, geometric mean over the hidden matrices,
+    by seed."""
+    return np.exp(difference(ends, arm, other, "leading")).rename("ratio")
+
+
+def intervals(ends: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Mean and half a 95 percent interval (normal) of some columns over seeds, by arm: arm,
+    column, mean, half."""
+    long = ends.melt(id_vars=["arm"], value_vars=list(columns), var_name="column")
+    found = long.groupby(["arm", "column"], sort=False).value.agg(["mean", "sem"]).reset_index()
+    return found.assign(half=1.96 * found["sem"]).drop(columns="sem")
+
+
+def steps(ends: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """What every rung of the ladder adds to the one before, and +RA to SB: step, column, mean and
+    half a 95 percent interval (normal) of the paired differences."""
+    arms = [arm for arm in ("SB", "LB", "+LR", "+GBN", "+RA") if arm in set(ends.arm)]
+    pairs = [*zip(arms[1:], arms[:-1], strict=True), (arms[-1], "SB")]
+    rows = []
+    for one, two in pairs:
+        for column in columns:
+            found = difference(ends, one, two, column)
+            rows.append((f"{one} - {two}", column, found.mean(), 1.96 * found.sem()))
+    return pd.DataFrame(rows, columns=["step", "column", "mean", "half"])
+
+
+def shown_curves(curves: pd.DataFrame) -> pd.DataFrame:
+    """Mean accuracy and half a 95 percent interval: arm, updates, epochs, mean, half."""
+    groups = curves.groupby(["arm", "updates", "epochs"], sort=False).accuracy
+    found = groups.agg(["mean", "sem"]).reset_index()
+    return found.assign(half=1.96 * found["sem"]).drop(columns="sem")
+
+
+def shown_walks(curves: pd.DataFrame) -> pd.DataFrame:
+    """Mean distance over seeds from the first update on: batch, rule, updates, distance."""
+    found = curves[curves.updates > 0].groupby(["arm", "updates"], sort=False).distance.mean()
+    frame = found.reset_index()
+    parts = frame.arm.str.split(", ", expand=True)
+    frame.insert(0, "batch", parts[0].astype(int))
+    frame.insert(1, "rule", parts[1])
+    return frame.drop(columns="arm")
+
+
+def equal_frame(ends: pd.DataFrame, at: Sequence[int], full: int) -> pd.DataFrame:
+    """Accuracy of LB minus SB after equally many updates: updates, arm ("all rules", "alone"),
+    seed, difference. full : those of the ladder, which has no LB alone with as many."""
+    pairs = [(full, "all rules", "+RA", "SB")]
+    for n in at:
+        pairs.append((n, "all rules", f"LB, {n}", f"SB, {n}"))
+        pairs.append((n, "alone", f"LB alone, {n}", f"SB, {n}"))
+    frames = [
+        difference(ends, one, two).reset_index().assign(updates=n, arm=arm)
+        for n, arm, one, two in sorted(pairs, key=lambda pair: pair[0])
+    ]
+    return pd.concat(frames, ignore_index=True)[["updates", "arm", "seed", "difference"]]
+
+
+def arm_table(ends: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Means over seeds by arm, with updates, samples and epochs first."""
+    kept = ["updates", "samples", "epochs", *columns]
+    return ends.groupby("arm", sort=False)[kept].mean().reset_index()
+
+
+def log_fits(curves: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """How ‖w_t - w_0‖ of an arm grows, at powers of two from 4 updates on, by seed: R² of
+    a + b ln t, of a + b √t and of a t^b, all by least squares of the distance itself; b of the
+    first; and `log`, by how much the first R² is over the largest of 0.98 and the two others.
+    """
+    rows = []
+    for seed, group in _walk(curves, arm).groupby("seed"):
+        t, d = group.updates.to_numpy(dtype=float), group.distance.to_numpy(dtype=float)
+        line = np.polyfit(np.log(t), d, 1)
+        root = np.polyfit(np.sqrt(t), d, 1)
+        start = (max(float(d[0]), 1e-6), 0.3)
+        power, _ = curve_fit(lambda x, a, b: a * x**b, t, d, p0=start, maxfev=10_000)
+        found = [
+            _r2(d, np.polyval(line, np.log(t))),
+            _r2(d, np.polyval(root, np.sqrt(t))),
+            _r2(d, power[0] * t ** power[1]),
+        ]
+        rows.append((seed, *found, float(line[0]), found[0] - max(0.98, *found[1:])))
+    return pd.DataFrame(rows, columns=["seed", "r2", "root", "power", "slope", "log"]).set_index(
+        "seed"
+    )
+
+
+def _walk(curves: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """An arm of the curves at powers of two from `FIRST` on."""
+    chosen = curves[(curves.arm == arm) & (curves.updates >= FIRST)]
+    return chosen[(chosen.updates & (chosen.updates - 1)) == 0]
+
+
+def _r2(y: np.ndarray, fit: np.ndarray) -> float:
+    return 1.0 - float(np.square(y - fit).sum() / np.square(y - y.mean()).sum())
+
+
+def slope_ratio(curves: pd.DataFrame, arm: str, other: str) -> pd.Series[float]:
+    """Growth a unit of ln t of one arm over another's, by seed."""
+    return (log_fits(curves, arm).slope / log_fits(curves, other).slope).rename("ratio")
+
+
+def apart(curves: pd.DataFrame, arm: str, other: str) -> pd.Series[float]:
+    """How far two arms' distances lie apart: mean |ln ratio| over `_walk`, by seed."""
+    one, two = (
+        _walk(curves, name).set_index(["seed", "updates"]).distance for name in (arm, other)
+    )
+    return np.log(one / two).abs().groupby("seed").mean().rename("apart")
+
+
+def identity_gap(
+    data: Dataset, seeds: Sequence[int], regime: Regime, *, norm: bool, **shared: Any
+) -> float:
+    """Largest difference of accuracies and distances, over seeds and times, between a regime with
+    ghosts and one with whole batches."""
+    arms = {
+        "ghosts": regime,
+        "whole": Regime(regime.batch, regime.batch, regime.rate, regime.updates, regime.drops),
+    }
+    _, curves = regime_frames(data, seeds, arms, norm=norm, **shared)
+    one, two = (
+        curves[curves.arm == arm].set_index(["seed", "updates"])[["accuracy", "distance"]]
+        for arm in arms
+    )
+    return float((one - two).abs().to_numpy().max())
