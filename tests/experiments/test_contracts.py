@@ -296,6 +296,7 @@ MANY = {
     "34_sampling_better_than_copying": 9,
     "60_deep_linear": 12,
     "61_generalization_dynamics": 10,
+    "63_train_longer": 15,
     "64_universality_lens": 11,
     "65_inductive_bias": 9,
 }

@@ -14,6 +14,8 @@ from rclib.plots.style import GREY, WIDTH, colour
 
 __all__ = ["longer_panels", "updates_panel"]
 
+EARLY = 8  # updates before would take most of the axis
+
 
 @redrawable
 def longer_panels(
@@ -30,11 +32,11 @@ def longer_panels(
     (rungs, by_update, by_epoch), (walks, alphas, leading) = axes
     _by_arm(rungs, ladder, {"accuracy": "running", "recomputed": "recomputed"})
     rungs.set_ylabel("test accuracy")
-    rungs.set_title("statistics: running, recomputed")
-    rungs.legend(fontsize=6, loc="lower right")
+    rungs.set_title("one rule after the other")
+    rungs.legend(title="statistics", fontsize=6, title_fontsize=6, loc="lower right")
     for panel, column in ((by_update, "updates"), (by_epoch, "epochs")):
         for k, (arm, group) in enumerate(curves.groupby("arm", sort=False)):
-            shown = group[group.updates > 0]
+            shown = group[group.updates >= EARLY]
             panel.plot(shown[column], shown["mean"], "o-", ms=2, lw=1.2, color=colour(k), label=arm)
             panel.fill_between(
                 shown[column], shown["mean"] - shown.half, shown["mean"] + shown.half,
@@ -48,10 +50,10 @@ def longer_panels(
     _walks(walks, walk)
     _by_arm(alphas, spectra[spectra.column == "alpha"], {"alpha": ""})
     alphas.set_ylabel("tail exponent α (Hill)")
-    alphas.set_title("spectra at the end")
+    alphas.set_title("tail of the spectrum")
     _by_arm(leading, spectra[spectra.column == "leading"], {"leading": ""})
-    leading.set_ylabel("ln of the largest eigenvalue")
-    leading.set_title("spectra at the end")
+    leading.set_ylabel("ln λ, mean of hidden matrices")
+    leading.set_title("largest eigenvalue")
     parts.letters(figure)
     return figure
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.optimize import curve_fit
+from scipy.stats import t as student
 
 from rclib.data.images import Dataset
 from rclib.experiments.dynamics.train_longer_runs import regime_run
@@ -35,59 +36,15 @@ __all__ = [
     "equal_frame",
     "identity_gap",
     "intervals",
-    "ladder",
     "log_fits",
     "regime_frames",
     "shown_curves",
     "shown_walks",
     "slope_ratio",
     "steps",
-    "update_arms",
-    "walks",
 ]
 
 FIRST = 4  # updates before are ballistic: the distance grows like t
-
-
-def ladder(small: Regime, k: int, *, longer: bool = True) -> dict[str, Regime]:
-    """The paper's arms: each has one rule more than the one before. longer : whether the last,
-    which takes k times the samples, is among them."""
-    arms = {
-        "SB": small,
-        "LB": small.larger(k),
-        "+LR": small.larger(k, root=True),
-        "+GBN": small.larger(k, root=True, ghosts=True),
-    }
-    return arms | {"+RA": small.larger(k, root=True, ghosts=True, longer=True)} if longer else arms
-
-
-def update_arms(small: Regime, k: int, at: Sequence[int]) -> dict[str, Regime]:
-    """SB, + GBN and + RA, and for each number of updates n in `at`, with drops at the same shares
-    of it: "SB, n", "LB, n" with all rules, and "LB alone, n" with SB's rate. Raises ValueError for
-    drops between updates."""
-    arms = {name: arm for name, arm in ladder(small, k).items() if name in ("SB", "+GBN", "+RA")}
-    for n in at:
-        drops = [d * n / small.updates for d in small.drops]
-        if any(abs(d - round(d)) > 1e-6 for d in drops):
-            raise ValueError(f"at must have the drops at whole updates, got {n} with {drops}")
-        short = Regime(small.batch, small.ghost, small.rate, n, tuple(map(round, drops)))
-        arms[f"SB, {n}"] = short
-        arms[f"LB, {n}"] = short.larger(k, root=True, ghosts=True, longer=True)
-        arms[f"LB alone, {n}"] = short.larger(k, longer=True)
-    return arms
-
-
-def walks(rate: float, batches: Sequence[int], updates: int) -> dict[str, Regime]:
-    """Constant rates for batches that are multiples of the first: "plain", with its rate and
-    normalised as a whole, and "root", the rate times the root of the multiple and in ghosts of the
-    first batch's size."""
-    first = Regime(batches[0], batches[0], rate, updates)
-    arms = {f"{first.batch}, root": first}
-    for batch in batches[1:]:
-        for root in (True, False):
-            name = f"{batch}, {'root' if root else 'plain'}"
-            arms[name] = first.larger(batch // first.batch, root=root, ghosts=root, longer=True)
-    return arms
 
 
 def regime_frames(
@@ -182,31 +139,37 @@ def eigenvalue_ratio(ends: pd.DataFrame, arm: str, other: str) -> pd.Series[floa
 
 
 def intervals(ends: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Mean and half a 95 percent interval (normal) of some columns over seeds, by arm: arm,
-    column, mean, half."""
+    """Mean and half a 95 percent t-interval of some columns over seeds, by arm: arm, column, mean,
+    half."""
     long = ends.melt(id_vars=["arm"], value_vars=list(columns), var_name="column")
-    found = long.groupby(["arm", "column"], sort=False).value.agg(["mean", "sem"]).reset_index()
-    return found.assign(half=1.96 * found["sem"]).drop(columns="sem")
+    return _with_half(long, ["arm", "column"], "value")
+
+
+def _with_half(frame: pd.DataFrame, keys: list[str], column: str) -> pd.DataFrame:
+    """The keys, mean and half a 95 percent t-interval of a column."""
+    found = frame.groupby(keys, sort=False)[column].agg(["mean", "sem", "count"]).reset_index()
+    quantile = student.ppf(0.975, np.maximum(found["count"] - 1, 1))
+    return found.assign(half=quantile * found["sem"]).drop(columns=["sem", "count"])
 
 
 def steps(ends: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """What every rung of the ladder adds to the one before, and +RA to SB: step, column, mean and
-    half a 95 percent interval (normal) of the paired differences."""
+    """What every rung of the ladder adds to the one before, and the last to SB: step, column, mean
+    and half a 95 percent t-interval of the paired differences."""
     arms = [arm for arm in ("SB", "LB", "+LR", "+GBN", "+RA") if arm in set(ends.arm)]
     pairs = [*zip(arms[1:], arms[:-1], strict=True), (arms[-1], "SB")]
-    rows = []
-    for one, two in pairs:
-        for column in columns:
-            found = difference(ends, one, two, column)
-            rows.append((f"{one} - {two}", column, found.mean(), 1.96 * found.sem()))
-    return pd.DataFrame(rows, columns=["step", "column", "mean", "half"])
+    frames = [
+        difference(ends, one, two, column)
+        .to_frame("value")
+        .assign(step=f"{one} - {two}", column=column)
+        for one, two in pairs
+        for column in columns
+    ]
+    return _with_half(pd.concat(frames), ["step", "column"], "value")
 
 
 def shown_curves(curves: pd.DataFrame) -> pd.DataFrame:
     """Mean accuracy and half a 95 percent interval: arm, updates, epochs, mean, half."""
-    groups = curves.groupby(["arm", "updates", "epochs"], sort=False).accuracy
-    found = groups.agg(["mean", "sem"]).reset_index()
-    return found.assign(half=1.96 * found["sem"]).drop(columns="sem")
+    return _with_half(curves, ["arm", "updates", "epochs"], "accuracy")
 
 
 def shown_walks(curves: pd.DataFrame) -> pd.DataFrame:
