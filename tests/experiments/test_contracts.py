@@ -299,6 +299,7 @@ MANY = {
     "63_train_longer": 15,
     "64_universality_lens": 11,
     "65_inductive_bias": 9,
+    "66_laws_in_w": 12,
 }
 
 
