@@ -90,3 +90,17 @@ def test_what_does_not_fit_is_named() -> None:
         running_after(torch.zeros(1, 2), torch.zeros(1, 3, 2), 0.0)
     with pytest.raises(ValueError, match="values must be"):
         running_after(torch.zeros(1, 3), torch.zeros(1, 3, 2), 0.1)
+
+
+def test_a_peer_gives_the_same() -> None:
+    """The virtual batches of pytorch-tabnet (extra `compare`)."""
+    peer = pytest.importorskip("pytorch_tabnet.tab_network").GBN(
+        5, virtual_batch_size=8, momentum=0.1
+    )
+    x = torch.randn(24, 5)
+    theirs = peer(x)
+    found = normalise(x.unsqueeze(0), 8)
+    torch.testing.assert_close(found.value[0], theirs.detach())
+    zeros, ones = torch.zeros(1, 5), torch.ones(1, 5)
+    torch.testing.assert_close(running_after(zeros, found.mean, 0.1)[0], peer.bn.running_mean)
+    torch.testing.assert_close(running_after(ones, found.unbiased, 0.1)[0], peer.bn.running_var)
