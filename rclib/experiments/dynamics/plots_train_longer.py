@@ -91,28 +91,26 @@ def _walks(panel: Axes, walk: pd.DataFrame) -> None:
 
 
 @redrawable
-def updates_panel(equal: pd.DataFrame, band: float) -> Figure:
+def updates_panel(equal: pd.DataFrame, means: pd.DataFrame, band: float) -> Figure:
     """Accuracy of large minus small batches after equally many updates, one dot a seed.
 
-    equal : updates, arm ("all rules" or "alone"), seed, difference. band : within it is no effect.
+    equal : updates, arm ("all rules" or "alone"), seed, difference. means : updates, arm, mean,
+    half. band : within it is no effect.
     """
     figure, panel = plt.subplots(figsize=(0.6 * WIDTH, 2.4), layout="constrained")
     panel.axhspan(-band, band, color="0.9", zorder=0)
     panel.axhline(0.0, color=GREY, lw=0.9, ls=":")
     sizes = sorted(equal.updates.unique())
-    for k, (arm, group) in enumerate(equal.groupby("arm", sort=False)):
-        for place, size in enumerate(sizes):
-            values = group[group.updates == size].difference.to_numpy()
-            if not len(values):
-                continue
-            middle = place + 0.24 * k - 0.12
-            shift = np.linspace(-0.07, 0.07, len(values))
+    for k, (arm, found) in enumerate(means.groupby("arm", sort=False)):
+        middles = np.array([sizes.index(n) for n in found.updates]) + 0.24 * k - 0.12
+        for middle, size in zip(middles, found.updates, strict=True):
+            values = equal[(equal.arm == arm) & (equal.updates == size)].difference
+            shift = np.linspace(-0.07, 0.07, len(values)) if len(values) > 1 else [0.0]
             panel.plot(middle + shift, values, "o", ms=2.5, color=colour(k), alpha=0.6)
-            half = 1.96 * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
-            panel.errorbar(
-                [middle], [values.mean()], [half], fmt="_", ms=12, lw=1.2, capsize=3,
-                color=colour(k), label=str(arm) if place == 0 else None,
-            )  # fmt: skip
+        panel.errorbar(
+            middles, found["mean"], found.half, fmt="_", ms=12, lw=1.2, capsize=3,
+            color=colour(k), label=str(arm),
+        )  # fmt: skip
     panel.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     panel.set_xlim(-0.5, len(sizes) - 0.5)
     panel.set_xlabel("updates")

@@ -34,6 +34,7 @@ __all__ = [
     "difference",
     "eigenvalue_ratio",
     "equal_frame",
+    "equal_means",
     "identity_gap",
     "intervals",
     "log_fits",
@@ -194,6 +195,11 @@ def equal_frame(ends: pd.DataFrame, at: Sequence[int], full: int) -> pd.DataFram
         for n, arm, one, two in sorted(pairs, key=lambda pair: pair[0])
     ]
     return pd.concat(frames, ignore_index=True)[["updates", "arm", "seed", "difference"]]
+
+
+def equal_means(equal: pd.DataFrame) -> pd.DataFrame:
+    """Means of `equal_frame` over seeds: updates, arm, mean, half of a 95 percent t-interval."""
+    return _with_half(equal, ["updates", "arm"], "difference")
 
 
 def arm_table(ends: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:

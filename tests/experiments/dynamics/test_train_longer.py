@@ -204,4 +204,6 @@ def test_frames_and_figures() -> None:
     spectra = experiment.intervals(ends, ["alpha", "leading"])
     figure = plots.longer_panels(rungs, experiment.shown_curves(curves), walk, spectra)
     assert len(figure.axes) == 6
-    assert len(plots.updates_panel(equal, 0.005).axes) == 1
+    means = experiment.equal_means(equal)
+    assert means.set_index(["updates", "arm"]).loc[(16, "all rules"), "mean"] == paired.mean()
+    assert len(plots.updates_panel(equal, means, 0.005).axes) == 1
