@@ -15,6 +15,9 @@ from rclib.plots.style import GREY, WIDTH, colour
 __all__ = ["longer_panels", "updates_panel"]
 
 EARLY = 8  # updates before would take most of the axis
+TICKS = {"SB": "small", "LB": "large", "+LR": "rate", "+GBN": "ghosts", "+RA": "longer"}
+LINES = {"SB": "small batches", "+GBN": "large, equal epochs", "+RA": "large, equal updates"}
+RULES = {"all rules": "rate × √k, ghosts", "alone": "the small batch's rate"}
 
 
 @redrawable
@@ -32,12 +35,15 @@ def longer_panels(
     (rungs, by_update, by_epoch), (walks, alphas, leading) = axes
     _by_arm(rungs, ladder, {"accuracy": "running", "recomputed": "recomputed"})
     rungs.set_ylabel("test accuracy")
-    rungs.set_title("one rule after the other")
+    rungs.set_title("batches, rule after rule")
+    rungs.set_xlabel("small; large, and a rule more each")
     rungs.legend(title="statistics", fontsize=6, title_fontsize=6, loc="lower right")
     for panel, column in ((by_update, "updates"), (by_epoch, "epochs")):
         for k, (arm, group) in enumerate(curves.groupby("arm", sort=False)):
             shown = group[group.updates >= EARLY]
-            panel.plot(shown[column], shown["mean"], "o-", ms=2, lw=1.2, color=colour(k), label=arm)
+            panel.plot(
+                shown[column], shown["mean"], "o-", ms=2, lw=1.2, color=colour(k), label=LINES[arm]
+            )
             panel.fill_between(
                 shown[column], shown["mean"] - shown.half, shown["mean"] + shown.half,
                 color=colour(k), alpha=0.15,
@@ -51,9 +57,11 @@ def longer_panels(
     _by_arm(alphas, spectra[spectra.column == "alpha"], {"alpha": ""})
     alphas.set_ylabel("tail exponent α (Hill)")
     alphas.set_title("tail of the spectrum")
+    alphas.set_xlabel("ghosts: equal epochs; longer: equal updates", fontsize=6)
     _by_arm(leading, spectra[spectra.column == "leading"], {"leading": ""})
-    leading.set_ylabel("ln λ, mean of hidden matrices")
+    leading.set_ylabel("ln λ₁ of WᵀW, mean of matrices")
     leading.set_title("largest eigenvalue")
+    leading.set_xlabel("ghosts: equal epochs; longer: equal updates", fontsize=6)
     parts.letters(figure)
     return figure
 
@@ -68,7 +76,7 @@ def _by_arm(panel: Axes, frame: pd.DataFrame, columns: dict[str, str]) -> None:
             np.arange(len(arms)) + shift, chosen["mean"], chosen.half, fmt="o", ms=4, lw=1.0,
             capsize=2, color=colour(k), mfc=colour(k) if k == 0 else "white", label=label,
         )  # fmt: skip
-    panel.set_xticks(range(len(arms)), arms)
+    panel.set_xticks(range(len(arms)), [TICKS[arm] for arm in arms], fontsize=6)
     panel.set_xlim(-0.5, len(arms) - 0.5)
 
 
@@ -109,7 +117,7 @@ def updates_panel(equal: pd.DataFrame, means: pd.DataFrame, band: float) -> Figu
             panel.plot(middle + shift, values, "o", ms=2.5, color=colour(k), alpha=0.6)
         panel.errorbar(
             middles, found["mean"], found.half, fmt="_", ms=12, lw=1.2, capsize=3,
-            color=colour(k), label=str(arm),
+            color=colour(k), label=RULES[str(arm)],
         )  # fmt: skip
     panel.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     panel.set_xlim(-0.5, len(sizes) - 0.5)

@@ -200,9 +200,11 @@ def test_frames_and_figures() -> None:
     walk = experiment.shown_walks(walked)
     assert set(walk.batch) == {8, 32}
     assert walk.updates.min() == 1
-    rungs = experiment.intervals(ends, ["accuracy", "recomputed"])
-    spectra = experiment.intervals(ends, ["alpha", "leading"])
-    figure = plots.longer_panels(rungs, experiment.shown_curves(curves), walk, spectra)
+    rungs_only = ends[ends.arm.isin(list(named.ladder(SMALL, 4)))]
+    rungs = experiment.intervals(rungs_only, ["accuracy", "recomputed"])
+    spectra = experiment.intervals(rungs_only, ["alpha", "leading"])
+    shown = experiment.shown_curves(curves[curves.arm.isin(["SB", "+GBN", "+RA"])])
+    figure = plots.longer_panels(rungs, shown, walk, spectra)
     assert len(figure.axes) == 6
     means = experiment.equal_means(equal)
     assert means.set_index(["updates", "arm"]).loc[(16, "all rules"), "mean"] == paired.mean()
