@@ -59,7 +59,7 @@ def longer_panels(
     alphas.set_title("tail of the spectrum")
     alphas.set_xlabel("ghosts: equal epochs; longer: equal updates", fontsize=6)
     _by_arm(leading, spectra[spectra.column == "leading"], {"leading": ""})
-    leading.set_ylabel("ln λ₁ of WᵀW, mean of matrices")
+    leading.set_ylabel("ln λ₁, mean of matrices")
     leading.set_title("largest eigenvalue")
     leading.set_xlabel("ghosts: equal epochs; longer: equal updates", fontsize=6)
     parts.letters(figure)
