@@ -15,6 +15,7 @@ run.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,7 +58,7 @@ class Checkpoint:
     tensors : {name: TensorInfo} in file order, known without reading data.
     left_out : {name: reason} of what the source holds and cannot be read, as "is sparse".
     notes : lines for the user on what was chosen where there was a choice.
-    folder : what its files lie in, None for one in memory.
+    folder : what its files lie in, None for one in memory; files : their readers.
     """
 
     def __init__(
@@ -69,7 +70,9 @@ class Checkpoint:
         left_out: Mapping[str, str] | None = None,
         notes: Sequence[str] = (),
         folder: Path | None = None,
+        files: Sequence[FileReader] = (),
     ) -> None:
+        self.files = tuple(files)
         self.source = printable(source)
         self.folder = folder
         self.config = config
@@ -179,6 +182,15 @@ class Checkpoint:
             flat = self.entries(name, first * width, last * width, buffer)
             yield first, flat.view(last - first, *info.shape[1:])
 
+    def check_unchanged(self) -> None:
+        """Raise CheckpointError for a file that was written to since it was opened.
+
+        Numbers from it may belong to no one state of the model. Asked at the end of a `with` block.
+        """
+        if not self._closed:
+            for file in self.files:
+                file.check_unchanged()
+
     def close(self) -> None:
         """Close all files; tensors that were handed out stay valid."""
         self._closed = True
@@ -194,7 +206,11 @@ class Checkpoint:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            if kind is None:
+                self.check_unchanged()
+        finally:
+            self.close()
 
 
 def open_checkpoint(
@@ -212,7 +228,8 @@ def open_checkpoint(
     revision : branch, tag or commit, for a Hugging Face id only.
     key : which set of weights, where a file of torch.save holds several.
     Raises CheckpointError (one line) for anything that cannot be read, ValueError for a revision
-    of anything but a Hugging Face id, or a key of anything but a pickle.
+    of anything but a Hugging Face id, or a key of anything but a pickle, TypeError for a source
+    that is none of these.
     """
     config: Mapping[str, Any] | None = None
     if isinstance(source, nn.Module):
@@ -220,6 +237,11 @@ def open_checkpoint(
         config = config_of(source)
     elif isinstance(source, Mapping):
         title, state = "state dict", dict(source)
+    elif not isinstance(source, (str, os.PathLike)):
+        raise TypeError(
+            "source must be a path, a Hugging Face id, a module or a mapping of tensors by name, "
+            f"got {type(source).__name__}"
+        )
     else:
         try:
             return _from_path(os.fspath(source), revision, key)
@@ -230,6 +252,24 @@ def open_checkpoint(
             raise ValueError(f"{argument} must be None for a {title}, got {value!r}")
     readers, left_out, notes = combined([MemoryReader(only_tensors(state, title))], config)
     return Checkpoint(title, readers, config, left_out=left_out, notes=notes)
+
+
+@contextlib.contextmanager
+def opened(
+    source: Any, *, revision: str | None = None, key: str | None = None
+) -> Iterator[Checkpoint]:
+    """A checkpoint as it is; what else `open_checkpoint` takes, open while this lasts.
+
+    Raises as `open_checkpoint`, and ValueError for a revision or key of an open checkpoint.
+    """
+    if not isinstance(source, Checkpoint):
+        with open_checkpoint(source, revision=revision, key=key) as found:
+            yield found
+        return
+    for argument, value in (("revision", revision), ("key", key)):
+        if value is not None:
+            raise ValueError(f"{argument} must be None for an open checkpoint, got {value!r}")
+    yield source
 
 
 def _from_path(source: str, revision: str | None, key: str | None) -> Checkpoint:
@@ -283,10 +323,11 @@ def _opened_path(source: str, path: Path, key: str | None) -> Checkpoint:
         _check_names(source, readers)
         readers = _without_empty(source, readers, left_out)
         config, more = _about(folder, files)
-        readers, parts, made = combined(readers, config)
+        readers, parts, made = combined(readers, config, source)
         notes += [*more, *made]
         gone = left_out | parts
-        return Checkpoint(source, readers, config, left_out=gone, notes=notes, folder=folder)
+        about: dict[str, Any] = {"left_out": gone, "notes": notes, "folder": folder}
+        return Checkpoint(source, readers, config, **about, files=files)
     except BaseException:
         for reader in files:
             reader.close()
@@ -318,6 +359,8 @@ def _about(folder: Path, readers: list[FileReader]) -> tuple[Mapping[str, Any] |
     for name in CONFIGS:
         if (folder / name).is_file():
             return read_config(folder / name), notes
+        if os.path.lexists(folder / name):
+            notes.append(f"{name} is no plain file and was not read")
     return said, notes
 
 

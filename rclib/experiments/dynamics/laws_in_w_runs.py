@@ -133,6 +133,7 @@ class SquareNet(nn.Module):
         self.last = nn.Linear(width, modulus, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Inputs (n, 2 · modulus) to outputs (n, modulus)."""
         out: Tensor = self.last(self.first(x).square())
         return out
 
