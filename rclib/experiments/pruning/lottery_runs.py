@@ -45,7 +45,7 @@ ARMS = ("reinit", "shuffled", "one_shot", "start_mask", "signs", "resampled", "c
 COLUMNS = ("accuracy", "stopped_accuracy", "stopped_at")
 TINY: dict[str, dict[str, Any]] = {
     "tickets": {
-        "group": [{"seed": 0}, {"seed": 3}], "pool": 1, "n_train": 60, "n_validation": 20,
+        "group": [{"seed": 0}, {"seed": 3}], "pool": 1, "n_train": 40, "n_validation": 20,
         "network": {"widths": [12, 8]}, "rate": 1e-3, "batch_size": 30, "steps": 4, "every": 2,
         "rounds": 2, "shares": {"full": 0.5, "output": 0.25}, "arms": {arm: [2] for arm in ARMS},
     },
