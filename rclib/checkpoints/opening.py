@@ -30,15 +30,21 @@ from rclib.checkpoints.combined import combined
 from rclib.checkpoints.config import read_config
 from rclib.checkpoints.contents import GGUF, PICKLE, kind_of
 from rclib.checkpoints.errors import CheckpointError, printable
-from rclib.checkpoints.folders import LORA, cache_snapshot
+from rclib.checkpoints.folders import cache_snapshot
 from rclib.checkpoints.gguf_file import GgufReader
 from rclib.checkpoints.hub import NotFoundError, fetch_model
 from rclib.checkpoints.hub_names import hub_id
 from rclib.checkpoints.live import config_of
 from rclib.checkpoints.pickled import PickleReader
-from rclib.checkpoints.readers import Chosen, FileReader, MemoryReader, Reader, only_tensors
+from rclib.checkpoints.readers import FileReader, MemoryReader, Reader, only_tensors
 from rclib.checkpoints.safetensors_file import SafetensorsFile
-from rclib.checkpoints.shards import indexed, weight_files
+from rclib.checkpoints.shards import (
+    check_names,
+    indexed,
+    named_by_index,
+    weight_files,
+    without_empty,
+)
 from rclib.checkpoints.state_dicts import TOP
 from rclib.checkpoints.tensor_file import TensorInfo, brief_line
 
@@ -319,9 +325,9 @@ def _opened_path(source: str, path: Path, key: str | None) -> Checkpoint:
             left_out |= files[-1].left_out
             readers.append(files[-1])
             if expected is not None:
-                readers[-1] = _named_by_index(file, files[-1], expected, notes)
-        _check_names(source, readers)
-        readers = _without_empty(source, readers, left_out)
+                readers[-1] = named_by_index(file, files[-1], expected, notes)
+        check_names(source, readers)
+        readers = without_empty(source, readers, left_out)
         config, more = _about(folder, files)
         readers, parts, made = combined(readers, config, source)
         notes += [*more, *made]
@@ -362,54 +368,3 @@ def _about(folder: Path, readers: list[FileReader]) -> tuple[Mapping[str, Any] |
         if os.path.lexists(folder / name):
             notes.append(f"{name} is no plain file and was not read")
     return said, notes
-
-
-def _check_names(source: str, readers: list[Reader]) -> None:
-    """CheckpointError for a tensor in two files, and for factors instead of weights."""
-    seen: set[str] = set()
-    for reader in readers:
-        for name in reader.tensors:
-            if name in seen:
-                raise CheckpointError(f"{source}: tensor {brief_line(name)} is in two of its files")
-            seen.add(name)
-    factors = [name for name in seen if ".lora_A" in name or ".lora_B" in name]
-    if factors and 2 * len(factors) >= len(seen):
-        raise CheckpointError(f"{source}: {LORA}")
-
-
-def _without_empty(source: str, readers: list[Reader], left_out: dict[str, str]) -> list[Reader]:
-    """The readers without parameters of shape (0,), which is what ZeRO-3 leaves of a sharded one.
-
-    CheckpointError where they are more than a few.
-    """
-    names = {n for r in readers for n, i in r.tensors.items() if i.shape == (0,)}
-    names = {n for n in names if n.endswith(("weight", "bias"))}
-    if not names:
-        return readers
-    reason = (
-        "is empty: what DeepSpeed's ZeRO-3 leaves of weights that are saved without gathering "
-        "them (zero_to_fp32.py joins its shards; stage3_gather_16bit_weights_on_model_save)"
-    )
-    total = sum(len(reader.tensors) for reader in readers)
-    if 10 * len(names) >= total:
-        raise CheckpointError(
-            f"{source}: {len(names)} of {total} tensors are empty; tensor "
-            f"{brief_line(min(names))} {reason}"
-        )
-    left_out |= dict.fromkeys(sorted(names), reason)
-    return [Chosen(r, r.tensors.keys() - names) for r in readers]
-
-
-def _named_by_index(
-    path: Path, reader: FileReader, expected: frozenset[str], notes: list[str]
-) -> Reader:
-    """The tensors that the index puts into a file; the others are left out."""
-    for name in sorted(expected - set(reader.tensors) - set(reader.left_out)):
-        raise CheckpointError(
-            f"{path}: lacks tensor {brief_line(name)}, which the index puts there"
-        )
-    extra = [name for name in reader.tensors if name not in expected]
-    if not extra:
-        return reader
-    notes.append(f"{path.name}: left out what the index does not name: {brief_line(extra, 200)}")
-    return Chosen(reader, expected)
