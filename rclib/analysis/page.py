@@ -33,7 +33,7 @@ from rclib.files.plain import check_replaceable
 from rclib.inspection.spectrum import MatrixSpectrum, esd_histogram
 from rclib.inspection.vocabulary import MEANINGS, TEXTS, cell, heading, number
 
-__all__ = ["page", "write_page"]
+__all__ = ["check_place", "page", "write_page"]
 
 EDGES = (48, 160)  # tiles of a heat map: at least, at most
 BUDGET = 6_000_000 / 0.8  # tiles of all heat maps together; one takes about 0.8 bytes

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rclib.checkpoints.belonging import check_names, named_by_index, without_empty
 from rclib.checkpoints.combined import combined
 from rclib.checkpoints.config import read_config
 from rclib.checkpoints.contents import GGUF, PICKLE, kind_of
@@ -48,7 +49,7 @@ from rclib.checkpoints.shards import (
 from rclib.checkpoints.state_dicts import TOP
 from rclib.checkpoints.tensor_file import TensorInfo, brief_line
 
-__all__ = ["Checkpoint", "CheckpointError", "TensorInfo", "open_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointError", "TensorInfo", "open_checkpoint", "opened"]
 
 CHUNK = 16 << 20
 # The model's sizes beside its weights; params.json is Meta's.

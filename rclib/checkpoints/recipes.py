@@ -139,7 +139,8 @@ def _unpacked(codes: Tensor, bits: int, *, along: int) -> Tensor:
 
 
 def gptq(parts: Parts, stem: str, *, bits: int, offset: int) -> Recipe:
-    """offset : 1, or 0 in the second format."""
+    """offset : 1, or 0 in the second format. Made from groups that the scales lack it raises
+    ValueError."""
     inputs = parts.shapes[stem + "qweight"][0] * 32 // bits
     outputs = parts.shapes[stem + "qweight"][1]
 
@@ -219,7 +220,10 @@ def int8(parts: Parts, name: str, scale: str) -> Recipe:
 
 
 def nf4(parts: Parts, name: str, state: str) -> Recipe:
-    """bitsandbytes' codes of 4 bits; state : the tensor that holds their description, JSON."""
+    """bitsandbytes' codes of 4 bits; state : the tensor that holds their description, JSON.
+
+    Raises ValueError, KeyError or TypeError for a description that does not fit the codes.
+    """
     about: dict[str, Any] = json.loads(bytes(parts.whole(state).to(torch.uint8).tolist()))
     shape = tuple(int(n) for n in about["shape"])
     size, total = int(about["blocksize"]), math.prod(shape)
@@ -264,7 +268,7 @@ def mxfp4(parts: Parts, stem: str) -> Recipe:
 
 
 def masked(parts: Parts, original: str, mask: str) -> Recipe:
-    """A pruned weight."""
+    """A pruned weight. Made with a mask of another shape it raises ValueError."""
     shape = parts.shapes[original]
     same = parts.shapes[mask] == shape
     unit = max(1, math.prod(shape[1:])) if shape else 1

@@ -297,6 +297,8 @@ MANY = {
     "45_data_diet": 18,
     "60_deep_linear": 12,
     "61_generalization_dynamics": 10,
+    "62_grokking_li2": 20,
+    "63_train_longer": 15,
     "64_universality_lens": 11,
     "65_inductive_bias": 9,
     "66_laws_in_w": 12,
