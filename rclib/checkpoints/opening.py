@@ -39,7 +39,13 @@ from rclib.checkpoints.live import config_of
 from rclib.checkpoints.pickled import PickleReader
 from rclib.checkpoints.readers import FileReader, MemoryReader, Reader, only_tensors
 from rclib.checkpoints.safetensors_file import SafetensorsFile
-from rclib.checkpoints.shards import indexed, weight_files
+from rclib.checkpoints.shards import (
+    check_names,
+    indexed,
+    named_by_index,
+    weight_files,
+    without_empty,
+)
 from rclib.checkpoints.state_dicts import TOP
 from rclib.checkpoints.tensor_file import TensorInfo, brief_line
 

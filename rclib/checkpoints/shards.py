@@ -1,4 +1,4 @@
-"""Which files of a directory hold a checkpoint's weights.
+"""Which files of a directory hold a checkpoint's weights, and which of their tensors count.
 
     model.safetensors                                       one file
     model.safetensors.index.json                            shards, {"weight_map": {tensor: file}}
@@ -17,11 +17,23 @@ import re
 from pathlib import Path, PurePosixPath
 
 from rclib.checkpoints.errors import CheckpointError
-from rclib.checkpoints.folders import explained, sorted_names
+from rclib.checkpoints.folders import LORA, explained, sorted_names
+from rclib.checkpoints.readers import Chosen, FileReader, Reader
 from rclib.checkpoints.safetensors_file import read_json
 from rclib.checkpoints.tensor_file import brief_line
 
-__all__ = ["WEIGHTS", "Shard", "check_name", "indexed", "inside", "read_index", "weight_files"]
+__all__ = [
+    "WEIGHTS",
+    "Shard",
+    "check_name",
+    "check_names",
+    "indexed",
+    "inside",
+    "named_by_index",
+    "read_index",
+    "weight_files",
+    "without_empty",
+]
 
 # In this order of preference.
 WEIGHTS = (
@@ -170,3 +182,54 @@ def _complete(folder: Path, found: dict[int, str], count: int) -> list[Shard]:
             "and no index)"
         )
     return [(folder / found[i], None) for i in range(first, first + count)]
+
+
+def check_names(source: str, readers: list[Reader]) -> None:
+    """CheckpointError for a tensor in two files, and for factors instead of weights."""
+    seen: set[str] = set()
+    for reader in readers:
+        for name in reader.tensors:
+            if name in seen:
+                raise CheckpointError(f"{source}: tensor {brief_line(name)} is in two of its files")
+            seen.add(name)
+    factors = [name for name in seen if ".lora_A" in name or ".lora_B" in name]
+    if factors and 2 * len(factors) >= len(seen):
+        raise CheckpointError(f"{source}: {LORA}")
+
+
+def without_empty(source: str, readers: list[Reader], left_out: dict[str, str]) -> list[Reader]:
+    """The readers without parameters of shape (0,), which is what ZeRO-3 leaves of a sharded one.
+
+    CheckpointError where they are more than a few.
+    """
+    names = {n for r in readers for n, i in r.tensors.items() if i.shape == (0,)}
+    names = {n for n in names if n.endswith(("weight", "bias"))}
+    if not names:
+        return readers
+    reason = (
+        "is empty: what DeepSpeed's ZeRO-3 leaves of weights that are saved without gathering "
+        "them (zero_to_fp32.py joins its shards; stage3_gather_16bit_weights_on_model_save)"
+    )
+    total = sum(len(reader.tensors) for reader in readers)
+    if 10 * len(names) >= total:
+        raise CheckpointError(
+            f"{source}: {len(names)} of {total} tensors are empty; tensor "
+            f"{brief_line(min(names))} {reason}"
+        )
+    left_out |= dict.fromkeys(sorted(names), reason)
+    return [Chosen(r, r.tensors.keys() - names) for r in readers]
+
+
+def named_by_index(
+    path: Path, reader: FileReader, expected: frozenset[str], notes: list[str]
+) -> Reader:
+    """The tensors that the index puts into a file; the others are left out."""
+    for name in sorted(expected - set(reader.tensors) - set(reader.left_out)):
+        raise CheckpointError(
+            f"{path}: lacks tensor {brief_line(name)}, which the index puts there"
+        )
+    extra = [name for name in reader.tensors if name not in expected]
+    if not extra:
+        return reader
+    notes.append(f"{path.name}: left out what the index does not name: {brief_line(extra, 200)}")
+    return Chosen(reader, expected)
