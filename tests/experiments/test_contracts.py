@@ -294,6 +294,7 @@ def test_a_notebook_has_an_experiment_of_its_theme(name: str) -> None:
 MANY = {
     "33_law_of_the_gap": 13,
     "34_sampling_better_than_copying": 9,
+    "40_lottery_ticket": 14,
     "45_data_diet": 18,
     "60_deep_linear": 12,
     "61_generalization_dynamics": 10,
