@@ -97,7 +97,8 @@ def regime_run(
     end, with statistics of all training images; train () with the running ones. distance,
     start_norm : ‖w_t - w_0‖ (R,) and ‖w_0‖ () over all weight matrices. share (L - 1,) : variance
     of a hidden matrix in its row and column means. values1 ... : eigenvalues of WᵀW of each hidden
-    matrix at the end. Raises DivergedError for weights that are not finite.
+    matrix at the end. Raises DivergedError for weights that are not finite, ValueError for a batch
+    that does not divide `n_train`.
     """
     regime = Regime(batch, ghost, rate, updates, tuple(drops))
     seeds = [int(one["seed"]) for one in group]
