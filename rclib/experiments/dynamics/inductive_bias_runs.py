@@ -209,7 +209,8 @@ def components_law(
         mean, cov = _conditioned(part[:n], part[n:], y[:n], length, 1e-4)
         laws.append(_law(mean, cov, y[n:]))
     weights, shifts = (np.array(each) for each in zip(*laws, strict=True))
-    return {"weights": weights, "shift": shifts, "variance": np.square(y[n:]).mean()}
+    variance = np.array(np.square(y[n:]).mean())
+    return {"weights": weights, "shift": shifts, "variance": variance}
 
 
 def digits_bias(
