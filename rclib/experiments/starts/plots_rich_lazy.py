@@ -22,7 +22,7 @@ def linear_panels(frame: pd.DataFrame, exact: pd.DataFrame) -> Figure:
     frame : seed, family, rank, norm, kernel, weights. exact : norm, kernel, weights.
     """
     figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 2.7), layout="constrained")
-    names = {"kernel": "alignment of the kernel", "weights": "change of the weights ‖W − W0‖"}
+    names = {"kernel": "alignment of the kernel", "weights": "change ‖W − W0‖"}
     norms = sorted(frame.norm.unique())
     look = ordered(norms)
     for panel, (what, label) in zip(panels, names.items(), strict=True):
@@ -48,7 +48,7 @@ def linear_panels(frame: pd.DataFrame, exact: pd.DataFrame) -> Figure:
             color=GREY,
             label="closed form, aligned",
         )
-        panel.set_ylabel(label)
+        panel.set_title(label)
         parts.size_axis(panel, sorted(frame["rank"].unique()))
         panel.set_xlabel("rank of the start (d = 20)")
     panels[1].legend(fontsize=6)
@@ -75,6 +75,7 @@ def recurrent_panels(frame: pd.DataFrame) -> Figure:
         "representation": "of the representation",
         "weights": "change ‖W − W0‖",
     }
+    names = {"rows": "images by rows", "choice": "two choices"}
     last = frame.groupby(["task", "seed", "rank"], sort=False).last().reset_index()
     for row, task in zip(panels, tasks, strict=True):
         own = frame[(frame.task == task) & (frame.step > 0)]
@@ -84,7 +85,8 @@ def recurrent_panels(frame: pd.DataFrame) -> Figure:
         for which in "xy":
             parts.log_axis(row[0], which)
         row[0].set_xlabel("steps")
-        row[0].set_ylabel(f"loss, {task}")
+        row[0].set_ylabel("loss")
+        row[0].set_title(names.get(str(task), str(task)))
         row[0].legend(title="rank", fontsize=6, title_fontsize=6)
         ends = last[last.task == task]
         for panel, (what, title) in zip(row[1:], titles.items(), strict=True):

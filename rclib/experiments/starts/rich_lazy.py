@@ -72,7 +72,7 @@ def rank_correlation(frame: pd.DataFrame, family: str, *, norm: float) -> pd.Ser
 
 
 def norm_gain(frame: pd.DataFrame, large: float, small: float) -> pd.Series:
-    """Kernel alignment of flat starts at one norm minus another, the smallest over ranks, by seed."""
+    """Kernel alignment of flat starts, one norm minus another, the smallest over ranks, by seed."""
     chosen = frame[(frame.family == "flat") & (frame.task == 0)]
     table = chosen.pivot_table(index=["seed", "rank"], columns="norm", values="kernel")
     return (table[large] - table[small]).groupby("seed").min().rename("gain")
