@@ -93,7 +93,7 @@ def test_the_flow_conserves_and_is_that_of_small_steps_of_autograd() -> None:
     beta /= np.linalg.norm(beta)
     start = linear.start_of("truncated", 2, norm=1.0, shape=(12, 6), seed=3, beta=beta)
     target = torch.from_numpy(beta)
-    w, a = torch.from_numpy(start).requires_grad_(), torch.zeros(12, dtype=torch.double)
+    w, a = torch.from_numpy(start.copy()).requires_grad_(), torch.zeros(12, dtype=torch.double)
     a.requires_grad_()
     for _ in range(round(float(run["time"]) / 0.01)):
         (0.5 * (target - w.T @ a).square().sum()).backward()
