@@ -294,6 +294,7 @@ def test_a_notebook_has_an_experiment_of_its_theme(name: str) -> None:
 MANY = {
     "33_law_of_the_gap": 13,
     "34_sampling_better_than_copying": 9,
+    "52_rich_lazy_rank": 13,
     "60_deep_linear": 12,
     "61_generalization_dynamics": 10,
     "64_universality_lens": 11,
