@@ -23,6 +23,7 @@ __all__ = [
     "rank_correlation",
     "recurrent_end",
     "recurrent_frame",
+    "stayed_finite",
     "task_free",
     "worst_task",
 ]
@@ -116,6 +117,12 @@ def recurrent_frame(
             ends |= {"means_start": run["means"][0], "means_end": run["means"][1]}
             frames.append(frame.assign(**{name: float(value) for name, value in ends.items()}))
     return pd.concat(frames, ignore_index=True)
+
+
+def stayed_finite(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the seeds of which no network diverged, in any task and from any rank."""
+    lost = frame[frame.weights.isna()].seed.unique()
+    return frame[~frame.seed.isin(lost)].reset_index(drop=True)
 
 
 def recurrent_end(frame: pd.DataFrame) -> pd.DataFrame:

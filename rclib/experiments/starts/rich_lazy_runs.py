@@ -145,7 +145,7 @@ def recurrent_runs(
     weights (T,) : on the probe batch (accuracy at the last step). update_rank () : exponential of
     the entropy of the squared singular values of W - W0. beyond () : singular values of W over 2 g,
     where those of the full-rank start end. means (2,) : correlation of row and column means of W,
-    at start and end.
+    at start and end. A network that diverged has NaN for all but at, loss and accuracy.
     """
     every = choice("task", task, TASKS) == "choice"
     starts, xs, ys = [], [], []
@@ -216,6 +216,8 @@ def recurrent_runs(
         },
     )  # fmt: skip
     w = kept["w"].double()
+    lost = ~w[-1].flatten(1).isfinite().all(1)
+    w = w.masked_fill(lost[:, None, None], 0.0)  # torch's decompositions take no NaN
     moved = (w - w[0]).flatten(2).norm(dim=2)
     update = torch.linalg.svdvals(w[-1] - w[0]).square()
     share = update / update.sum(1, keepdim=True)
@@ -232,6 +234,9 @@ def recurrent_runs(
         "beyond": (torch.linalg.svdvals(w[-1]) > 2 * gain).sum(1),
         "means": _correlation(ends.mean(3), ends.mean(2)),
     }
+    for name in ("kernel", "representation", "weights", "update_rank", "beyond", "means"):
+        out[name] = out[name].double()
+        out[name][lost] = torch.nan
     return {name: value.numpy() for name, value in out.items()}
 
 

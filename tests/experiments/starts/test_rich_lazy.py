@@ -220,3 +220,18 @@ def test_recurrent_frame_and_figure() -> None:
     assert found.tolist() == pytest.approx(smallest.tolist())
     figure = plots.recurrent_panels(frame)
     assert len(figure.axes) == 8
+
+
+def test_a_network_that_diverges_says_so_and_takes_its_seed_along() -> None:
+    """Its neighbours in the group keep their numbers."""
+    own = {**SMALL, "rate": 0.02}
+    group = [{"seed": 0, "rank": 8}, {"seed": 1, "rank": 8}]
+    calm = runs.recurrent_runs(load("digits"), group=group, task="choice", **own)
+    wild = runs.recurrent_runs(
+        load("digits"), group=group, task="choice", **{**own, "rate": 1e6, "steps": 60}
+    )
+    assert np.isnan(wild["weights"]).all()
+    assert np.isnan(wild["kernel"]).all()
+    assert np.isfinite(calm["update_rank"]).all()
+    frame = pd.DataFrame({"seed": [0, 0, 1], "weights": [1.0, np.nan, 2.0]})
+    assert experiment.stayed_finite(frame).seed.tolist() == [1]
