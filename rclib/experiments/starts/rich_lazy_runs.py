@@ -57,6 +57,7 @@ class Recurrent(nn.Module):
         self.every = every
 
     def forward(self, x: Tensor) -> Tensor:
+        """As the class says."""
         h = x.new_zeros(x.shape[0], self.within.in_features)
         found = []
         for part in self.into(x).unbind(1):
