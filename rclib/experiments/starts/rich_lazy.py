@@ -98,10 +98,14 @@ def recurrent_frame(
     """Recurrent networks over training: task, seed, rank, step, loss, accuracy, kernel,
     representation, weights, and the end's update_rank, beyond, means_start, means_end on every row.
 
-    tasks : name -> what `recurrent_runs` gets besides task, seed and rank.
+    tasks : name -> what `recurrent_runs` gets besides task, seed and rank. Raises ValueError for
+    images read by rows that are fewer than the trials and the probe together.
     """
     frames = []
     for task, own in tasks.items():
+        asked, there = own["trials"] + own["probe"], len(data.y_train)
+        if task == "rows" and asked > there:
+            raise ValueError(f"trials and probe must be at most {there} images, got {asked}")
         configs = [{"task": task, **own, "seed": s, "rank": r} for r in ranks for s in seeds]
         runs = sweep_stacked(
             recurrent_runs, configs, members=["seed", "rank"], data=data, group=group,

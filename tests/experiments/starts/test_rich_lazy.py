@@ -194,6 +194,12 @@ def test_frames_compare_arms() -> None:
     assert len(plots.linear_panels(frame, exact).axes) == 2
 
 
+def test_more_images_than_there_are_cannot_be_asked_for() -> None:
+    data = load("digits").subset(60, 10)
+    with pytest.raises(ValueError, match="trials and probe must be at most 60 images, got 66"):
+        experiment.recurrent_frame(data, [0], {"rows": SMALL}, ranks=[1])
+
+
 def test_losses_are_matched_by_straight_lines() -> None:
     rows = [
         ("a", 0, 1, step, loss, kernel)
