@@ -295,6 +295,7 @@ MANY = {
     "32_what_transfer_keeps": 9,
     "33_law_of_the_gap": 13,
     "34_sampling_better_than_copying": 9,
+    "52_rich_lazy_rank": 13,
     "40_lottery_ticket": 14,
     "45_data_diet": 18,
     "60_deep_linear": 12,
