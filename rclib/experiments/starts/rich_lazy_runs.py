@@ -28,6 +28,7 @@ __all__ = [
     "TASKS",
     "TINY",
     "Recurrent",
+    "image_rows",
     "kernel_factors",
     "rank_start",
     "recurrent_runs",
