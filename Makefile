@@ -111,7 +111,7 @@ _figures: $(DONE) _first_scoreboard
 
 # When papers A and B are done and others still run, their verdicts stand there already.
 _first_scoreboard: $(PAPERS)
-	@$(if $(filter-out $(PAPERS) $(OVERVIEW),$(DONE)),[ -z "$${RCLIB_TODO// }" ] || $(PY) -m rclib.reports.scoreboard --profile $(PROFILE) --series 1 2,:)
+	@$(if $(and $(strip $(PAPERS)),$(filter-out $(PAPERS) $(OVERVIEW),$(DONE))),[ -z "$${RCLIB_TODO// }" ] || $(PY) -m rclib.reports.scoreboard --profile $(PROFILE) --series 1 2,:)
 
 # What a notebook depends on: itself, its parameters, and the files of the library that it imports,
 # directly or not. An edit that changes no result finds its training runs in the store and only

@@ -7,6 +7,7 @@ that is refused (one line says why), 130 when interrupted.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -18,7 +19,7 @@ from rclib.cli import resize as command_resize
 from rclib.cli import spectra as command_spectra
 from rclib.cli.output import guarded
 from rclib.execution import redraw as command_redraw
-from rclib.files.terminal import Parser
+from rclib.files.terminal import Parser, printable
 
 __all__ = ["main"]
 
@@ -48,10 +49,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, module in COMMANDS.items():
             module.add_arguments(commands.add_parser(name, help=module.HELP))
         arguments = parser.parse_args(argv)
-        status: int = COMMANDS[arguments.command].run(arguments)
+        try:
+            status: int = COMMANDS[arguments.command].run(arguments)
+        except ValueError as error:
+            _name_files(error, arguments)
+            raise
         return status
 
     return guarded(work)
+
+
+def _name_files(error: ValueError, arguments: argparse.Namespace) -> None:
+    """What a table of axes, or the lack of one, says of a checkpoint names both files."""
+    from rclib.families.table import FamilyError
+
+    if not isinstance(error, FamilyError):
+        return
+    given = (("", "source"), ("--axes ", "axes"))
+    paths = [(before, getattr(arguments, option, None)) for before, option in given]
+    if not any(path and path in str(error) for _, path in paths):
+        named = printable(", ".join(before + path for before, path in paths if path))
+        error.args = (f"{named}: {error}" if named else str(error),)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
 
 import rclib
 from rclib.runs.code import code_of
@@ -55,6 +57,60 @@ def test_import_loads_nothing() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.splitlines()[0] == "['rclib']"
+
+
+FORMS = ("module", "state dict", "path", "checkpoint")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_reads_a_model_takes_it_in_every_form(form: str, tmp_path: Path) -> None:
+    model = rclib.GPT(16, blocks=1, parametrization="SP")
+    torch.save(model.state_dict(), tmp_path / "m.pt")
+    own = rclib.open_checkpoint(tmp_path / "m.pt")
+    given = dict(zip(FORMS, (model, model.state_dict(), tmp_path / "m.pt", own), strict=True))[form]
+    known = rclib.layout(given)
+    assert known.family == "rclib_gpt"
+    assert known.sizes["stream"] == 16
+    correlations = rclib.block_correlations(given)
+    again = rclib.block_correlations(given, known)
+    pd.testing.assert_frame_equal(correlations.table(), again.table())
+    assert len(correlations.rows) > 3
+    layers = [one.layer for one in rclib.matrix_spectra(given)]
+    assert "blocks.0.Wup" in layers
+    assert layers == [one.layer for one in rclib.matrix_spectra(given, known)]
+    assert list(rclib.analyze(given, workers=1).layer) == layers
+    own.info(next(iter(own.tensors)))  # it stays open
+
+
+@pytest.mark.parametrize("wrong", [3, None, [1], torch.zeros(3, 3)])
+def test_what_is_no_model_is_refused_by_name(wrong: object) -> None:
+    says = f"source must be a path, .* a module or a mapping .* got {type(wrong).__name__}"
+    for call in (rclib.layout, rclib.block_correlations, rclib.analyze, rclib.open_checkpoint):
+        with pytest.raises(TypeError, match=says):
+            call(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=says):
+        list(rclib.matrix_spectra(wrong))  # type: ignore[arg-type]
+
+
+def test_what_is_no_layout_is_refused_by_name() -> None:
+    model = rclib.GPT(16, blocks=1, parametrization="SP")
+    says = "layout must be a Layout, which rclib.layout"
+    with pytest.raises(TypeError, match=says):
+        rclib.block_correlations(model, model)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=says):
+        list(rclib.matrix_spectra(model, model))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=says):
+        rclib.resize_checkpoint(model.state_dict(), model, {"stream": 8})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"tensors must be a mapping .* got GPT; .* resize"):
+        rclib.resize_checkpoint(model, rclib.layout(model), {"stream": 8})  # type: ignore[arg-type]
+
+
+def test_an_open_checkpoint_has_its_revision_and_set() -> None:
+    own = rclib.open_checkpoint({"a": torch.randn(30, 30)})
+    with pytest.raises(ValueError, match="key must be None for an open checkpoint"):
+        rclib.analyze(own, key="model")
+    with pytest.raises(ValueError, match="revision must be None for an open checkpoint"):
+        rclib.analyze(own, revision="main")
 
 
 def test_nothing_inside_of_the_library_goes_through_it() -> None:

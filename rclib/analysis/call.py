@@ -24,7 +24,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from rclib.analysis.model import COLUMNS, Measured, measured
-from rclib.checkpoints.opening import Checkpoint, CheckpointError, open_checkpoint
+from rclib.checkpoints.opening import Checkpoint, CheckpointError, opened
 from rclib.families.layout import Family
 from rclib.inspection.change import Change
 from rclib.inspection.side_by_side import cores, limited
@@ -42,7 +42,7 @@ IN_SIGHT = (
     *("stable_rank", "correlation", "chance", "p_value"),
 )
 
-Model = str | os.PathLike[str] | nn.Module | Mapping[str, Tensor]
+Model = str | os.PathLike[str] | nn.Module | Mapping[str, Tensor] | Checkpoint
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,8 @@ def analyze(
     """Spectrum, tail and correlations of every weight matrix of a model.
 
     model : a module (its `config` is used, if it has one), a state dict, the path of a file or
-    folder, or a Hugging Face id. against : an earlier state of the same model: rows for `before`,
-    `after` and `change`, the difference of the two.
+    folder, a Hugging Face id, or an open checkpoint. against : an earlier state of the same model:
+    rows for `before`, `after` and `change`, the difference of the two.
     revision, key, against_revision, against_key : as in `rclib.open_checkpoint`. blocks : which
     ones; default all. family, sizes : axes of one's own, as in `rclib.layout`.
     workers : matrices that are worked on at a time, default one for each core; threads : of the
@@ -228,15 +228,17 @@ def opened_sources(source: Source) -> Iterator[dict[str, Checkpoint]]:
     """
     with contextlib.ExitStack() as stack:
 
-        def opened(one: Source) -> Checkpoint:
-            found = open_checkpoint(one.model, revision=one.revision, key=one.key)
-            return stack.enter_context(found)
+        def entered(one: Source) -> Checkpoint:
+            found: Checkpoint = stack.enter_context(
+                opened(one.model, revision=one.revision, key=one.key)
+            )
+            return found
 
-        after = opened(replace(source, against=None))
+        after = entered(replace(source, against=None))
         if source.against is None:
             yield {"weights": after}
             return
-        before = opened(source.against)
+        before = entered(source.against)
         checkpoints = {"before": before, "after": after}
         with contextlib.suppress(CheckpointError):
             checkpoints["change"] = Change(after, before)

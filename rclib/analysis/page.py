@@ -29,10 +29,11 @@ from rclib.analysis.pictures import Picture, pictures
 from rclib.checkpoints.names import shorter_names
 from rclib.checkpoints.opening import Checkpoint
 from rclib.files.atomic import write_atomically
+from rclib.files.plain import check_replaceable
 from rclib.inspection.spectrum import MatrixSpectrum, esd_histogram
 from rclib.inspection.vocabulary import MEANINGS, TEXTS, cell, heading, number
 
-__all__ = ["page", "write_page"]
+__all__ = ["check_place", "page", "write_page"]
 
 EDGES = (48, 160)  # tiles of a heat map: at least, at most
 BUDGET = 6_000_000 / 0.8  # tiles of all heat maps together; one takes about 0.8 bytes
@@ -76,12 +77,18 @@ class _Card:
 def write_page(
     path: Path, parts: Sequence[Measured], checkpoints: Mapping[str, Checkpoint]
 ) -> Path:
-    """Write the page whole or not at all; returns its path. Raises ValueError as `page`, OSError
-    for a path that cannot be written."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; the page is one file, such as {path}/report.html")
+    """Write the page whole or not at all; returns its path. Raises ValueError as `page` and
+    `check_place`, OSError for a path that cannot be written."""
+    check_place(path)
     write_atomically(path, page(parts, checkpoints).encode("utf-8", "backslashreplace"))
     return path
+
+
+def check_place(path: Path) -> None:
+    """Raise ValueError for a path at which there is something else than a page."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; the page is one file, such as {path}/report.html")
+    check_replaceable(path, b"<!doctype html", "page")
 
 
 def page(parts: Sequence[Measured], checkpoints: Mapping[str, Checkpoint]) -> str:

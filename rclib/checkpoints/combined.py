@@ -8,7 +8,8 @@ or a scale is missing, is left out by name.
 
 from __future__ import annotations
 
-import json
+import bisect
+import itertools
 import math
 import re
 from collections import Counter
@@ -20,7 +21,7 @@ from torch import Tensor
 from rclib.checkpoints import recipes
 from rclib.checkpoints.readers import Chosen, Reader
 from rclib.checkpoints.recipes import Made, Parts, Recipe
-from rclib.checkpoints.tensor_file import TensorInfo
+from rclib.checkpoints.tensor_file import TensorInfo, brief_line
 
 __all__ = ["combined"]
 
@@ -39,9 +40,12 @@ EIGHT = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")
 
 
 def combined(
-    readers: Sequence[Reader], config: Mapping[str, Any] | None
+    readers: Sequence[Reader], config: Mapping[str, Any] | None, where: str = ""
 ) -> tuple[list[Reader], dict[str, str], list[str]]:
-    """(readers, {name: why it is left out}, notes); nothing changes if no weight is in parts."""
+    """(readers, {name: why it is left out}, notes); nothing changes if no weight is in parts.
+
+    where : the file or folder, for errors in reading.
+    """
     home = {name: reader for reader in readers for name in reader.tensors}
     infos = {name: info for reader in readers for name, info in reader.tensors.items()}
     finder = _Finder(home, infos, _quantisation(config))
@@ -55,7 +59,7 @@ def combined(
         kept.append(reader if len(names) == len(reader.tensors) else Chosen(reader, names))
     counts = Counter(recipe.what for recipe in finder.made.values())
     notes = [f"{n} weights put together from their parts ({what})" for what, n in counts.items()]
-    return [*kept, _Combined(finder.made)], finder.left_out, notes
+    return [*kept, _Combined(finder.made, where)], finder.left_out, notes
 
 
 def _quantisation(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -66,8 +70,9 @@ def _quantisation(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
 class _Combined:
     """Weights by recipe."""
 
-    def __init__(self, made: Mapping[str, Recipe]) -> None:
-        self._made = {name: Made(recipe) for name, recipe in made.items()}
+    def __init__(self, made: Mapping[str, Recipe], where: str) -> None:
+        begin = f"{where}: tensor" if where else "tensor"
+        self._made = {n: Made(recipe, f"{begin} {brief_line(n)}") for n, recipe in made.items()}
         self.tensors: Mapping[str, TensorInfo] = {
             name: TensorInfo(recipe.shape, "float32", 4 * math.prod(recipe.shape))
             for name, recipe in made.items()
@@ -99,6 +104,7 @@ class _Finder:
             lambda name, start, stop: home[name].read(name, start, stop, None),
             {name: tuple(info.shape) for name, info in infos.items()},
         )
+        self.sorted = sorted(infos)
         self.made: dict[str, Recipe] = {}
         self.used: set[str] = set()
         self.left_out: dict[str, str] = {}
@@ -115,6 +121,12 @@ class _Finder:
                 continue
             if BESIDE.search(name) and _stem(name) in stems:
                 self.left_out[name] = "belongs to quantised codes"
+
+    def _beginning(self, prefix: str) -> list[str]:
+        """The names that begin with a text, found in time that does not grow with all of them."""
+        first = bisect.bisect_left(self.sorted, prefix)
+        found = itertools.islice(self.sorted, first, None)
+        return list(itertools.takewhile(lambda name: name.startswith(prefix), found))
 
     def _take(self, weight: str, names: Sequence[str], make: Callable[[], Recipe]) -> None:
         there = [name for name in names if name in self.infos]
@@ -145,7 +157,7 @@ class _Finder:
         if found is None:
             return
         weight, base = found[1] + found[2], name.removesuffix("original" + found[3])
-        beside = [n for n in infos if n.startswith(base) and n != name]
+        beside = [n for n in self._beginning(base) if n != name]
         direction = base + "original1"
         u, v = base + "0._u", base + "0._v"
         if found[3] == "0" and beside == [direction]:
@@ -211,10 +223,10 @@ class _Finder:
             beside = name.removesuffix("weight") + "weight_format"
             self._take(name, [name, scb, beside], lambda: recipes.int8(self.parts, name, scb))
         elif info.dtype == "uint8" and state is not None:
-            parts = [n for n in self.infos if n == name or n.startswith(name + ".")]
+            parts = [name, *self._beginning(name + ".")]
             try:
                 recipe = recipes.nf4(self.parts, name, state)
-            except (ValueError, KeyError, TypeError, json.JSONDecodeError):
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 self._refuse(name, "holds codes of bitsandbytes whose description is damaged")
                 return
             self._take(name, parts, lambda: recipe)

@@ -203,6 +203,8 @@ class _GgufFile(TensorFile):
         said: dict[str, Any] = {}
         for _ in range(entries):
             key, kind = self._text(), self._number("<I")
+            if key in said and key:
+                raise self._damaged(f"entry {brief_line(key)} is there twice")
             said[key] = self._value(kind)
         places: dict[str, tuple[int, int, tuple[int, ...]]] = {}
         for _ in range(tensors):
@@ -225,6 +227,7 @@ class _GgufFile(TensorFile):
         types: dict[int, _Blocks | str] = {}
         infos: dict[str, TensorInfo] = {}
         starts: dict[str, int] = {}
+        end, before = 0, ""
         for name, (kind, offset, shape) in sorted(places.items(), key=lambda item: item[1][1]):
             count = math.prod(shape)
             if kind in PLAIN:
@@ -247,6 +250,9 @@ class _GgufFile(TensorFile):
                     f"{self.path}: tensor {brief_line(name)} ends at byte {data + offset + length}"
                     f", the file has {self.size} (truncated, or damaged)"
                 )
+            if offset < end:
+                raise self._damaged(f"tensor {brief_line(name)} overlaps {brief_line(before)}")
+            end, before = max(end, offset + length), name
             infos[name], starts[name] = info, data + offset
         self.tensors, self._starts = infos, starts
 

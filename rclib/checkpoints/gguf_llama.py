@@ -70,7 +70,8 @@ def as_llama(checkpoint: Checkpoint) -> Checkpoint:
         biased = any(re.match(rf"blk\.[0-9]+\.{part}_.*\.bias", name) for name in names)
         made["attention_bias" if part == "attn" else "mlp_bias"] = biased
     reader = _Renamed(checkpoint, names, made["head_dim"])
-    return Checkpoint(where, [reader], made, notes=checkpoint.notes, folder=checkpoint.folder)
+    about: dict[str, Any] = {"notes": checkpoint.notes, "folder": checkpoint.folder}
+    return Checkpoint(where, [reader], made, **about, files=checkpoint.files)
 
 
 def _name(name: str, where: str) -> str:

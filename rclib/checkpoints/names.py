@@ -9,6 +9,8 @@ names, in whatever order they were applied, at the front or around an inner modu
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 __all__ = ["shorter_names", "unwrapped"]
 
 # Parts that only wrappers use, taken off wherever they stand.
@@ -38,7 +40,8 @@ def unwrapped(name: str) -> str:
     return ".".join(p for i, p in enumerate(parts) if p != "module" or i == len(parts) - 1)
 
 
-def shorter_names(name: str) -> list[str]:
+@lru_cache(1 << 16)  # every table of a family asks for all names
+def shorter_names(name: str) -> tuple[str, ...]:
     """The name, without wrappers, and without one after another of the words at its front."""
     plain = unwrapped(name)
     names = list(dict.fromkeys([name, plain]))
@@ -46,4 +49,4 @@ def shorter_names(name: str) -> list[str]:
     while len(parts) > 1 and parts[0] in FRONT:
         parts = parts[1:]
         names.append(".".join(parts))
-    return names
+    return tuple(names)

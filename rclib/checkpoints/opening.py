@@ -15,6 +15,7 @@ run.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,23 +26,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rclib.checkpoints.belonging import check_names, named_by_index, without_empty
 from rclib.checkpoints.combined import combined
 from rclib.checkpoints.config import read_config
 from rclib.checkpoints.contents import GGUF, PICKLE, kind_of
 from rclib.checkpoints.errors import CheckpointError, printable
-from rclib.checkpoints.folders import LORA, cache_snapshot
+from rclib.checkpoints.folders import cache_snapshot
 from rclib.checkpoints.gguf_file import GgufReader
 from rclib.checkpoints.hub import NotFoundError, fetch_model
 from rclib.checkpoints.hub_names import hub_id
 from rclib.checkpoints.live import config_of
 from rclib.checkpoints.pickled import PickleReader
-from rclib.checkpoints.readers import Chosen, FileReader, MemoryReader, Reader, only_tensors
+from rclib.checkpoints.readers import FileReader, MemoryReader, Reader, only_tensors
 from rclib.checkpoints.safetensors_file import SafetensorsFile
 from rclib.checkpoints.shards import indexed, weight_files
 from rclib.checkpoints.state_dicts import TOP
 from rclib.checkpoints.tensor_file import TensorInfo, brief_line
 
-__all__ = ["Checkpoint", "CheckpointError", "TensorInfo", "open_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointError", "TensorInfo", "open_checkpoint", "opened"]
 
 CHUNK = 16 << 20
 # The model's sizes beside its weights; params.json is Meta's.
@@ -57,7 +59,7 @@ class Checkpoint:
     tensors : {name: TensorInfo} in file order, known without reading data.
     left_out : {name: reason} of what the source holds and cannot be read, as "is sparse".
     notes : lines for the user on what was chosen where there was a choice.
-    folder : what its files lie in, None for one in memory.
+    folder : what its files lie in, None for one in memory; files : their readers.
     """
 
     def __init__(
@@ -69,7 +71,9 @@ class Checkpoint:
         left_out: Mapping[str, str] | None = None,
         notes: Sequence[str] = (),
         folder: Path | None = None,
+        files: Sequence[FileReader] = (),
     ) -> None:
+        self.files = tuple(files)
         self.source = printable(source)
         self.folder = folder
         self.config = config
@@ -179,6 +183,15 @@ class Checkpoint:
             flat = self.entries(name, first * width, last * width, buffer)
             yield first, flat.view(last - first, *info.shape[1:])
 
+    def check_unchanged(self) -> None:
+        """Raise CheckpointError for a file that was written to since it was opened.
+
+        Numbers from it may belong to no one state of the model. Asked at the end of a `with` block.
+        """
+        if not self._closed:
+            for file in self.files:
+                file.check_unchanged()
+
     def close(self) -> None:
         """Close all files; tensors that were handed out stay valid."""
         self._closed = True
@@ -194,7 +207,11 @@ class Checkpoint:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            if kind is None:
+                self.check_unchanged()
+        finally:
+            self.close()
 
 
 def open_checkpoint(
@@ -212,7 +229,8 @@ def open_checkpoint(
     revision : branch, tag or commit, for a Hugging Face id only.
     key : which set of weights, where a file of torch.save holds several.
     Raises CheckpointError (one line) for anything that cannot be read, ValueError for a revision
-    of anything but a Hugging Face id, or a key of anything but a pickle.
+    of anything but a Hugging Face id, or a key of anything but a pickle, TypeError for a source
+    that is none of these.
     """
     config: Mapping[str, Any] | None = None
     if isinstance(source, nn.Module):
@@ -220,6 +238,11 @@ def open_checkpoint(
         config = config_of(source)
     elif isinstance(source, Mapping):
         title, state = "state dict", dict(source)
+    elif not isinstance(source, (str, os.PathLike)):
+        raise TypeError(
+            "source must be a path, a Hugging Face id, a module or a mapping of tensors by name, "
+            f"got {type(source).__name__}"
+        )
     else:
         try:
             return _from_path(os.fspath(source), revision, key)
@@ -230,6 +253,24 @@ def open_checkpoint(
             raise ValueError(f"{argument} must be None for a {title}, got {value!r}")
     readers, left_out, notes = combined([MemoryReader(only_tensors(state, title))], config)
     return Checkpoint(title, readers, config, left_out=left_out, notes=notes)
+
+
+@contextlib.contextmanager
+def opened(
+    source: Any, *, revision: str | None = None, key: str | None = None
+) -> Iterator[Checkpoint]:
+    """A checkpoint as it is; what else `open_checkpoint` takes, open while this lasts.
+
+    Raises as `open_checkpoint`, and ValueError for a revision or key of an open checkpoint.
+    """
+    if not isinstance(source, Checkpoint):
+        with open_checkpoint(source, revision=revision, key=key) as found:
+            yield found
+        return
+    for argument, value in (("revision", revision), ("key", key)):
+        if value is not None:
+            raise ValueError(f"{argument} must be None for an open checkpoint, got {value!r}")
+    yield source
 
 
 def _from_path(source: str, revision: str | None, key: str | None) -> Checkpoint:
@@ -279,14 +320,15 @@ def _opened_path(source: str, path: Path, key: str | None) -> Checkpoint:
             left_out |= files[-1].left_out
             readers.append(files[-1])
             if expected is not None:
-                readers[-1] = _named_by_index(file, files[-1], expected, notes)
-        _check_names(source, readers)
-        readers = _without_empty(source, readers, left_out)
+                readers[-1] = named_by_index(file, files[-1], expected, notes)
+        check_names(source, readers)
+        readers = without_empty(source, readers, left_out)
         config, more = _about(folder, files)
-        readers, parts, made = combined(readers, config)
+        readers, parts, made = combined(readers, config, source)
         notes += [*more, *made]
         gone = left_out | parts
-        return Checkpoint(source, readers, config, left_out=gone, notes=notes, folder=folder)
+        about: dict[str, Any] = {"left_out": gone, "notes": notes, "folder": folder}
+        return Checkpoint(source, readers, config, **about, files=files)
     except BaseException:
         for reader in files:
             reader.close()
@@ -318,55 +360,6 @@ def _about(folder: Path, readers: list[FileReader]) -> tuple[Mapping[str, Any] |
     for name in CONFIGS:
         if (folder / name).is_file():
             return read_config(folder / name), notes
+        if os.path.lexists(folder / name):
+            notes.append(f"{name} is no plain file and was not read")
     return said, notes
-
-
-def _check_names(source: str, readers: list[Reader]) -> None:
-    """CheckpointError for a tensor in two files, and for factors instead of weights."""
-    seen: set[str] = set()
-    for reader in readers:
-        for name in reader.tensors:
-            if name in seen:
-                raise CheckpointError(f"{source}: tensor {brief_line(name)} is in two of its files")
-            seen.add(name)
-    factors = [name for name in seen if ".lora_A" in name or ".lora_B" in name]
-    if factors and 2 * len(factors) >= len(seen):
-        raise CheckpointError(f"{source}: {LORA}")
-
-
-def _without_empty(source: str, readers: list[Reader], left_out: dict[str, str]) -> list[Reader]:
-    """The readers without parameters of shape (0,), which is what ZeRO-3 leaves of a sharded one.
-
-    CheckpointError where they are more than a few.
-    """
-    names = {n for r in readers for n, i in r.tensors.items() if i.shape == (0,)}
-    names = {n for n in names if n.endswith(("weight", "bias"))}
-    if not names:
-        return readers
-    reason = (
-        "is empty: what DeepSpeed's ZeRO-3 leaves of weights that are saved without gathering "
-        "them (zero_to_fp32.py joins its shards; stage3_gather_16bit_weights_on_model_save)"
-    )
-    total = sum(len(reader.tensors) for reader in readers)
-    if 10 * len(names) >= total:
-        raise CheckpointError(
-            f"{source}: {len(names)} of {total} tensors are empty; tensor "
-            f"{brief_line(min(names))} {reason}"
-        )
-    left_out |= dict.fromkeys(sorted(names), reason)
-    return [Chosen(r, r.tensors.keys() - names) for r in readers]
-
-
-def _named_by_index(
-    path: Path, reader: FileReader, expected: frozenset[str], notes: list[str]
-) -> Reader:
-    """The tensors that the index puts into a file; the others are left out."""
-    for name in sorted(expected - set(reader.tensors) - set(reader.left_out)):
-        raise CheckpointError(
-            f"{path}: lacks tensor {brief_line(name)}, which the index puts there"
-        )
-    extra = [name for name in reader.tensors if name not in expected]
-    if not extra:
-        return reader
-    notes.append(f"{path.name}: left out what the index does not name: {brief_line(extra, 200)}")
-    return Chosen(reader, expected)

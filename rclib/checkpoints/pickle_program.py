@@ -24,6 +24,7 @@ from rclib.checkpoints.pickle_values import (
     Instance,
     Named,
     Other,
+    PickledTensor,
     Refused,
     Storage,
 )
@@ -172,8 +173,12 @@ class _Program:
             raise Refused("an entry for something that is no mapping")
         self.memory += ENTRY // 2 * len(items)
         if isinstance(target, dict):
-            for key, value in zip(items[::2], items[1::2], strict=True):
-                target[values.key_of(key)] = value
+            for said, value in zip(items[::2], items[1::2], strict=True):
+                key = values.key_of(said)
+                # Nothing that writes pickles does it; who reads last wins, who reads first loses.
+                if isinstance(value, (PickledTensor, Array)) and key in target:
+                    raise Refused(f"tensor {str(key)[:60]!r} is there twice")
+                target[key] = value
 
     def build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
@@ -233,7 +238,9 @@ class _Program:
                 raise Refused("a view of a storage without its place")
             first = view[1]
         storage = Storage(key, values.STORAGES[name], count, first)
-        self.storages[key] = storage
+        known = self.storages.setdefault(key, storage)
+        if known.dtype != storage.dtype or known.count != storage.count:
+            raise Refused(f"storage {key[:60]!r} is said to be of two types or sizes")
         self.push(storage, CONTAINER)
 
     def remember(self, place: int) -> None:

@@ -255,7 +255,10 @@ def _mapping(name: str, args: tuple[Any, ...]) -> dict[Any, Any]:
     if name == "collections.OrderedDict" and len(args) == 1 and isinstance(args[0], list):
         pairs = args[0]
         if all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
-            return {key_of(k): v for k, v in pairs}
+            found = {key_of(k): v for k, v in pairs}
+            if len(found) < len(pairs):
+                raise Refused("an OrderedDict with a key twice")
+            return found
     if not args or all(isinstance(a, Named) for a in args):
         return {}
     if len(args) == 1 and isinstance(args[0], dict):

@@ -47,6 +47,9 @@ MAGIC = 0x1950A86A20F9469CFC6C
 MAX_DIRECTORY = 40_000_000
 # Entries that overlapping ones (expanded tensors) may be written out into.
 MAX_REPEATED = 1 << 24
+# All tensors together may be so many times the file (tied weights, shared layers), and these bytes
+# more: a file of a thousand bytes must not ask for hours of linear algebra.
+MAX_SHARED, MAX_EXPANDED = 64, 1 << 24
 
 
 class PickleReader(FileReader):
@@ -126,6 +129,12 @@ class _PickleFile(TensorFile):
                 self.left_out[name] = found
             else:
                 infos[name] = found
+        total = sum(info.nbytes for _, info in infos.values())
+        if total > MAX_SHARED * self.size + MAX_EXPANDED:
+            raise Refused(
+                f"its tensors have {total} bytes, the file {self.size}: views of the same entries"
+            )
+        self.left_out |= self.state.nameless
         # In the order of their bytes, which is the fastest to read.
         order = sorted(infos, key=lambda name: infos[name][0])
         self._starts = {name: infos[name][0] for name in order}
@@ -137,6 +146,9 @@ class _PickleFile(TensorFile):
             bounded = Bounded(raw, step=MAX_DIRECTORY, end=self.size)
             with zipfile.ZipFile(bounded) as archive:  # type: ignore[type-var]
                 entries = {entry.filename: entry for entry in archive.infolist()}
+                count = len(archive.infolist())
+        if len(entries) < count:
+            raise Refused("an entry of the archive is there twice")
         pickles = [name for name in entries if PurePosixPath(name).name == "data.pkl"]
         folder = pickles[0].removesuffix("data.pkl") if pickles else ""
         if f"{folder}constants.pkl" in entries or any(
@@ -182,6 +194,7 @@ class _PickleFile(TensorFile):
         if tensor.storage.key not in places:
             raise Refused(f"the entries of tensor {brief_line(name)} are not in the file")
         start, length = places[tensor.storage.key]
+        length = min(length, tensor.storage.count * _itemsize(tensor.storage.dtype or "uint8"))
         if (first + span) * itemsize > length:
             raise Refused(
                 f"tensor {brief_line(name)} reaches beyond the {length} bytes of its storage"

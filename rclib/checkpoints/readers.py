@@ -74,6 +74,15 @@ class FileReader:
             return self.read(name, start, stop, buffer)
         return torch.from_numpy(mapped).view(dtype)
 
+    def check_unchanged(self) -> None:
+        """Raise CheckpointError for a file that was cut or written to since it was opened."""
+        change = self._file.change()
+        if change:
+            raise CheckpointError(
+                f"{self._file.path}: {change} while it was read: what was read is of no one state "
+                "of it; read it again when nobody writes to it"
+            )
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()

@@ -29,6 +29,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rclib.checkpoints.errors import CheckpointError
+
 __all__ = [
     "Made",
     "Parts",
@@ -79,10 +81,14 @@ class Recipe:
 
 
 class Made:
-    """Entries of recipes; the unit made last is kept. Thread-safe."""
+    """Entries of recipes; the unit made last is kept. Thread-safe.
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    where : names the weight in errors. Reading raises CheckpointError for parts that do not fit
+    together, whatever torch says of them.
+    """
+
+    def __init__(self, recipe: Recipe, where: str) -> None:
+        self.recipe, self.where = recipe, where
         self._lock = threading.Lock()
         self._kept: tuple[int, Tensor] | None = None
 
@@ -100,8 +106,26 @@ class Made:
         with self._lock:
             if self._kept is None or self._kept[0] != number:
                 self._kept = None  # two need not be held at once
-                self._kept = number, self.recipe.make(number).float().reshape(-1)
+                self._kept = number, self._made(number)
             return self._kept[1]
+
+    def _made(self, number: int) -> Tensor:
+        unit, total = self.recipe.unit, math.prod(self.recipe.shape)
+        try:
+            found = self.recipe.make(number).float().reshape(-1)
+            due = max(0, min(unit, total - number * unit))
+            reason = f"{len(found)} entries instead of {due}" if len(found) != due else ""
+        except (CheckpointError, MemoryError):
+            raise
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            if "allocate memory" in str(error):
+                raise
+            reason = " ".join(str(error).split())[:160] or type(error).__name__
+        if reason:
+            raise CheckpointError(
+                f"{self.where}: its parts ({self.recipe.what}) do not fit together: {reason}"
+            )
+        return found
 
 
 def _unpacked(codes: Tensor, bits: int, *, along: int) -> Tensor:
@@ -115,7 +139,8 @@ def _unpacked(codes: Tensor, bits: int, *, along: int) -> Tensor:
 
 
 def gptq(parts: Parts, stem: str, *, bits: int, offset: int) -> Recipe:
-    """offset : 1, or 0 in the second format."""
+    """offset : 1, or 0 in the second format. Made from groups that the scales lack it raises
+    ValueError."""
     inputs = parts.shapes[stem + "qweight"][0] * 32 // bits
     outputs = parts.shapes[stem + "qweight"][1]
 
@@ -125,6 +150,8 @@ def gptq(parts: Parts, stem: str, *, bits: int, offset: int) -> Recipe:
         zeros = (zeros + offset) & (2**bits - 1) if offset else zeros
         if stem + "g_idx" in parts.shapes:
             groups = parts.whole(stem + "g_idx").long()
+            if groups.numel() and not 0 <= int(groups.min()) <= int(groups.max()) < len(scales):
+                raise ValueError(f"g_idx is not in 0 to {len(scales) - 1}")
         else:
             groups = torch.arange(inputs) // -(-inputs // len(scales))
         codes = _unpacked(parts.whole(stem + "qweight"), bits, along=0)
@@ -193,10 +220,18 @@ def int8(parts: Parts, name: str, scale: str) -> Recipe:
 
 
 def nf4(parts: Parts, name: str, state: str) -> Recipe:
-    """bitsandbytes' codes of 4 bits; state : the tensor that holds their description, JSON."""
+    """bitsandbytes' codes of 4 bits; state : the tensor that holds their description, JSON.
+
+    Raises ValueError, KeyError or TypeError for a description that does not fit the codes.
+    """
     about: dict[str, Any] = json.loads(bytes(parts.whole(state).to(torch.uint8).tolist()))
     shape = tuple(int(n) for n in about["shape"])
     size, total = int(about["blocksize"]), math.prod(shape)
+    held, blocks = 2 * math.prod(parts.shapes[name]), math.prod(parts.shapes[f"{name}.absmax"])
+    if any(n < 1 for n in shape) or not 0 <= held - total <= 1:
+        raise ValueError(f"codes of {held} entries for a weight of shape {shape}")
+    if size < 1 or -(-total // size) != blocks or len(shape) > 8:
+        raise ValueError(f"{blocks} blocks of {size} entries for a weight of shape {shape}")
 
     def make(_: int) -> Tensor:
         packed = parts.whole(name).flatten().to(torch.uint8)
@@ -233,13 +268,16 @@ def mxfp4(parts: Parts, stem: str) -> Recipe:
 
 
 def masked(parts: Parts, original: str, mask: str) -> Recipe:
-    """A pruned weight."""
+    """A pruned weight. Made with a mask of another shape it raises ValueError."""
     shape = parts.shapes[original]
+    same = parts.shapes[mask] == shape
     unit = max(1, math.prod(shape[1:])) if shape else 1
     rows = max(1, (1 << 20) // unit)
     total = math.prod(shape)
 
     def make(number: int) -> Tensor:
+        if not same:
+            raise ValueError(f"a mask of shape {parts.shapes[mask]} for {shape}")
         start, stop = number * unit * rows, min(total, (number + 1) * unit * rows)
         return parts.some(original, start, stop).float() * parts.some(mask, start, stop).float()
 
@@ -269,7 +307,7 @@ def spectral(parts: Parts, original: str, left: str, right: str | None) -> Recip
 
     def make(_: int) -> Tensor:
         w, u = parts.whole(original).float(), parts.whole(left).float().flatten()
-        axis = next(i for i, n in enumerate(shape) if n == len(u))  # transposed convolutions: 1
+        axis = list(shape).index(len(u))  # transposed convolutions: 1
         matrix = w.movedim(axis, 0).flatten(1)
         if right is None:
             v = torch.nn.functional.normalize(matrix.T @ u, dim=0)

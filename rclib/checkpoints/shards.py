@@ -65,7 +65,7 @@ def inside(folder: Path, name: str) -> Path:
     check_name(name, str(folder))
     path = folder / name
     if not path.is_file():
-        if path.is_symlink():
+        if path.is_symlink() and not path.exists():
             raise CheckpointError(f"{folder}: file {brief_line(name)} is a link to nothing")
         if path.exists() and not path.is_dir():
             return path  # a pipe or device, which its reader refuses by name
@@ -135,7 +135,10 @@ def _chosen(folder: Path, names: list[str]) -> tuple[list[Shard], str]:
     sets = {(p["stem"], int(p["n"]), p["end"]) for p in parts if p is not None}
     if len(sets) == 1 and all(parts):
         [(_, count, _)] = sets
-        return _complete(folder, {int(p["i"]): p.string for p in parts if p is not None}, count), ""
+        found = {int(p["i"]): p.string for p in parts if p is not None}
+        if len(found) < len(names):
+            raise CheckpointError(f"{folder}: two files for one shard: {brief_line(names, 200)}")
+        return _complete(folder, found, count), ""
     # One precision or copy beside the default one: X.safetensors, X.fp16.safetensors.
     shortest = min(names, key=len)
     stem, _, end = shortest.rpartition(".")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from rclib.checkpoints.errors import CheckpointError
 
-__all__ = ["TensorFile", "TensorInfo", "brief_line", "kind_of_path", "open_regular"]
+__all__ = ["TensorFile", "TensorInfo", "brief_line", "kind_of_path", "open_regular", "opened"]
 
 # Below this, mapping costs more than copying.
 MAP_FROM = 1 << 20
@@ -69,6 +70,10 @@ def kind_of_path(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "something else")
 
 
+# Every open file; those of a process that ends by a signal are named by it.
+opened: weakref.WeakSet[TensorFile] = weakref.WeakSet()
+
+
 class TensorFile:
     """An open regular file; a subclass fills `tensors` and `_starts` when it opens.
 
@@ -81,7 +86,9 @@ class TensorFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._handle = open_regular(self.path)
-        self.size = os.fstat(self._handle).st_size
+        state = os.fstat(self._handle)
+        self.size, self._written = state.st_size, state.st_mtime_ns
+        opened.add(self)
 
     def read_at(self, count: int, offset: int) -> bytes:
         """Bytes of the file. Raises CheckpointError if it ends before."""
@@ -118,6 +125,22 @@ class TensorFile:
                     f"{self.path}: ends inside tensor {brief_line(name)}; it was cut after opening"
                 )
             done += got
+
+    def change(self) -> str:
+        """What became of the file since it was opened: "was cut short", "was written to", or "".
+
+        One that was replaced by another of its name is read on as it was.
+        """
+        if self._handle < 0:
+            return ""
+        try:
+            state = os.fstat(self._handle)
+        except OSError:
+            return ""
+        if state.st_size < self.size:
+            return "was cut short"
+        same = (state.st_size, state.st_mtime_ns) == (self.size, self._written)
+        return "" if same else "was written to"
 
     def _length(self, name: str) -> int:
         """Bytes of a tensor in the file."""

@@ -143,8 +143,8 @@ def given_sizes(texts: Sequence[str]) -> dict[str, int]:
     sizes = {}
     for text in texts:
         index, _, number = text.partition("=")
-        if not index or not number.isdecimal() or int(number) < 1:
-            raise ValueError(f"--size needs INDEX=NUMBER, such as head=12, got {text!r}")
+        if not index or not number.isdecimal() or len(number) > 12 or int(number) < 1:
+            raise ValueError(f"--size needs INDEX=NUMBER, such as head=12, got {text[:80]!r}")
         sizes[index] = int(number)
     return sizes
 
@@ -212,23 +212,30 @@ def opened(arguments: argparse.Namespace) -> Iterator[tuple[Checkpoint, Layout]]
 def write_table(path: str | None, layout: Layout, checkpoint: Checkpoint) -> None:
     """The table that is used, as a file to edit."""
     from rclib.families.infer import table_text
-    from rclib.files.atomic import write_atomically
 
     if path is not None and layout.table is not None:
-        text = table_text(layout.table, checkpoint.tensors, inferred=layout.inferred)
-        write_atomically(Path(path), text.encode())
+        _write_table(path, table_text(layout.table, checkpoint.tensors, inferred=layout.inferred))
 
 
 def write_start(path: str, checkpoint: Checkpoint) -> str:
     """Write a table to begin with where none fits and none can be inferred; a line that says so."""
     from rclib.families.infer import start_text
-    from rclib.files.atomic import write_atomically
 
-    write_atomically(Path(path), start_text(checkpoint.tensors).encode())
+    _write_table(path, start_text(checkpoint.tensors))
     return (
         f"no table fits {checkpoint.source} and none can be inferred; {path} now has a row for "
         "every tensor: give axes over the same neurons one name, and pass the file as --axes"
     )
+
+
+def _write_table(path: str, text: str) -> None:
+    """ValueError where a file of another kind is, such as the weights themselves."""
+    from rclib.files.atomic import write_atomically
+    from rclib.files.plain import check_replaceable
+
+    if Path(path).suffix not in (".yaml", ".yml"):
+        check_replaceable(Path(path), b"# ", "table of axes")
+    write_atomically(Path(path), text.encode())
 
 
 def layout_text(layout: Layout) -> str:

@@ -8,6 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 
+from rclib.files.cut_short import named
 from rclib.files.interrupt import pressed
 from rclib.files.terminal import note, printable, to_nowhere
 
@@ -33,7 +34,7 @@ def guarded(work: Callable[[], int]) -> int:
     """
     stopped = [False]
     try:
-        with warnings.catch_warnings(), pressed() as stopped:
+        with warnings.catch_warnings(), pressed() as stopped, named(_cut):
             if not sys.warnoptions:  # torch's and numpy's are for programmers
                 warnings.simplefilter("ignore")
             status = work()
@@ -56,17 +57,33 @@ def guarded(work: Callable[[], int]) -> int:
         return 2
 
 
+def _cut() -> str:
+    """Which file is shorter than it was, of those that are read."""
+    module = sys.modules.get("rclib.checkpoints.tensor_file")
+    files = sorted(str(f.path) for f in (module.opened if module else ()) if f.change())
+    return printable(f"{', '.join(files) or 'a file'}: was cut short while it was read")
+
+
 def _interrupted() -> int:
     note("interrupted")
     to_nowhere()
     return 130
 
 
+# What says so in torch and in the system's loader, which maps gigabytes of torch.
+_NO_MEMORY = (
+    "allocate memory",
+    "DefaultCPUAllocator",
+    "failed to map segment",
+    "can't start new thread",
+)
+
+
 def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, (ValueError, OSError)):  # CheckpointError and FamilyError are ValueErrors
         return text or type(error).__name__
-    if isinstance(error, MemoryError) or "allocate memory" in text or "DefaultCPUAllocator" in text:
+    if isinstance(error, MemoryError) or any(said in text for said in _NO_MEMORY):
         return f"not enough memory ({text[:200] or type(error).__name__})"
     return (
         f"unexpected {type(error).__name__}: {text[:300]} (RCLIB_TRACEBACK=1 shows where; please "

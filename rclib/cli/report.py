@@ -48,10 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure, and write the page whole or not at all; ValueError for an --out that cannot be."""
     from rclib.analysis.call import Source
+    from rclib.analysis.page import check_place
 
     path = Path(arguments.out)
-    if path.is_dir():
-        raise ValueError(f"--out {path} is a folder; the page is one file, such as report.html")
+    try:
+        check_place(path)
+    except ValueError as error:
+        raise ValueError(f"--out {error}") from None
     first = Source(arguments.source, arguments.revision, arguments.key)
     before = before_of(arguments)
     if arguments.after is None:

@@ -119,9 +119,10 @@ class TextData:
         if state == self.origin or state[:2] != self.origin[:2]:
             return
         same = state[2] >= len(self.tokens)
-        if same and (self.path, *state, self.n_train) not in _verified:
-            _verified[self.path, *state, self.n_train] = _checksum(self.tokens, self.n_train)
-        if not same or _verified[self.path, *state, self.n_train] != self.checksum:
+        known: tuple[str | int, ...] = (self.path, *state, len(self.tokens), self.n_train)
+        if same and known not in _verified:
+            _verified[known] = _checksum(self.tokens, self.n_train)
+        if not same or _verified[known] != self.checksum:
             raise DataError(f"text file {self.path} was changed while it was in use")
 
     def _windows(self, starts: Tensor, context: int) -> Tensor:
@@ -153,7 +154,7 @@ def _rebuild(
         tokens, origin = _mapped(Path(path))
     except (OSError, RuntimeError, ValueError) as error:  # ValueError: it is empty by now
         raise DataError(f"text file {path} cannot be read: {error}") from None
-    known: tuple[str | int, ...] = (path, *origin, n_train)
+    known: tuple[str | int, ...] = (path, *origin, len(tokens), n_train)
     if known not in _verified:  # once a process: it comes along with every task
         _verified[known] = _checksum(tokens, n_train) if len(tokens) >= n_train else ""
     if _verified[known] != checksum:
@@ -161,6 +162,8 @@ def _rebuild(
     return TextData(name, description, tokens, n_train, checksum, path, origin)
 
 
+# Path, `_origin`, bytes that are mapped of it, n_train -> checksum. A file that grew has more bytes
+# than a mapping from before, so what was verified of one says nothing of the other.
 _verified: dict[tuple[str | int, ...], str] = {}
 
 

@@ -23,14 +23,16 @@ resized, with the reason), `tied` (head and embedding that are one tensor) and `
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from rclib.checkpoints.opening import Checkpoint, opened
 from rclib.families.axis_notation import (
     NotationError,
     TensorAxes,
@@ -63,6 +65,7 @@ __all__ = [
     "Tied",
     "Weight",
     "base",
+    "check_layout",
     "is_floating",
     "known_families",
     "layout",
@@ -191,7 +194,7 @@ def base(index: str) -> str:
 
 
 def layout(
-    tensors: Mapping[str, Shaped],
+    tensors: Mapping[str, Shaped] | Checkpoint | nn.Module | str | os.PathLike[str],
     config: Mapping[str, Any] | None = None,
     *,
     family: Family | None = None,
@@ -200,8 +203,9 @@ def layout(
 ) -> Layout:
     """The layout of a checkpoint's tensors; nothing but names, shapes and types is looked at.
 
-    tensors : by name, `Checkpoint.tensors` or a state dict. config : the parsed config.json, of a
-    live model `model.config.to_dict()`.
+    tensors : a checkpoint, or what `rclib.open_checkpoint` takes, with its configuration; or
+        tensors by name, `Checkpoint.tensors` or a state dict. config : the parsed config.json, of a
+        live model `model.config.to_dict()`.
     family : a table of one's own; default the one that config's model_type or, failing that,
         the names and shapes tell. sizes : sizes by index without block (e.g. {"head": 12}), which
         override the config's.
@@ -209,8 +213,13 @@ def layout(
         table fits (`rclib.families.infer`).
 
     Raises FamilyError (one line) for tensors that no row describes, with their names and how to
-    describe them, for shapes that contradict the table, and for sizes that nothing tells.
+    describe them, for shapes that contradict the table, and for sizes that nothing tells; as
+    `rclib.open_checkpoint` for what is not a mapping.
     """
+    if not isinstance(tensors, Mapping):
+        with opened(tensors) as source:
+            told = source.config if config is None else config
+            return layout(source.tensors, told, family=family, sizes=sizes, partial=partial)
     flat = flat_config(config)
     if family is not None:
         return _described(family, match(family, tensors), tensors, flat, sizes or {}, partial)
@@ -240,6 +249,16 @@ def layout(
     # The table that comes nearest says what is missing.
     known, found, _ = min(candidates, key=lambda e: (len(e[1].unmatched), -len(e[1].rows)))
     raise FamilyError(unmatched_message(known, tensors, found.unmatched or list(tensors)))
+
+
+def check_layout(value: Any) -> Layout:
+    """A layout. Raises TypeError for anything else, saying what makes one."""
+    if not isinstance(value, Layout):
+        raise TypeError(
+            "layout must be a Layout, which rclib.layout(checkpoint) makes, got "
+            f"{type(value).__name__}"
+        )
+    return value
 
 
 def _fits(family: Family, found: Match) -> bool:

@@ -109,4 +109,9 @@ class _Reshaped:
 def as_matrices(checkpoint: Checkpoint, views: Mapping[str, MatrixView]) -> Checkpoint:
     """The tensors of `views` as a checkpoint of matrices and vectors; reads from the other one."""
     shapes = {name: view.shape for name, view in views.items()}
-    return Checkpoint(checkpoint.source, [_Reshaped(checkpoint, shapes)], checkpoint.config)
+    return Checkpoint(
+        checkpoint.source,
+        [_Reshaped(checkpoint, shapes)],
+        checkpoint.config,
+        files=checkpoint.files,
+    )

@@ -6,7 +6,7 @@ The format is described in `rclib.families.layout`. Tables are data: nothing in 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,11 +25,13 @@ MAX_BYTES = 1 << 20
 MAX_ROWS, MAX_PREFIXES, MAX_TEXT, MAX_ALIKE = 5000, 50, 500, 200
 # Ways to write one name that are tried, and characters of a name that is looked at.
 MAX_VARIANTS, MAX_NAME = 64, 1000
+MAX_SKELETONS = 1 << 14
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 DIGITS = re.compile(r"[0-9]+")
 
 
 Entries = TypeVar("Entries", bound=Sized)
+Rows = Mapping[str, list[tuple[str, re.Pattern[str]]]]  # by skeleton
 
 
 class FamilyError(ValueError):
@@ -87,19 +89,17 @@ class Family:
 
     def find(self, name: str) -> tuple[str, dict[str, str]] | None:
         """(pattern, {placeholder: digits}) of the row that describes a tensor, or None."""
-        for short in self._shorter(name):
-            for pattern, compiled in self._rows.get(_skeleton(short), ()):
-                found = compiled.fullmatch(short)
-                if found is not None:
-                    return pattern, found.groupdict()
+        for pattern, compiled, short in self._alike(name, self._rows, self._no_row):
+            found = compiled.fullmatch(short)
+            if found is not None:
+                return pattern, found.groupdict()
         return None
 
     def ignores(self, name: str) -> bool:
         """Whether the table says that a tensor of this name is no weight."""
         return any(
             compiled.fullmatch(short)
-            for short in self._shorter(name)
-            for _, compiled in self._ignored.get(_skeleton(short), ())
+            for _, compiled, short in self._alike(name, self._ignored, self._not_ignored)
         )
 
     def size(self, index: str, config: Mapping[str, Any]) -> int | None:
@@ -116,6 +116,24 @@ class Family:
             if whole[0] % whole[1] == 0:
                 return whole[0] // whole[1]
         return None
+
+    def _alike(
+        self, name: str, rows: Rows, unlike: set[str]
+    ) -> Iterator[tuple[str, re.Pattern[str], str]]:
+        """(pattern, compiled, the name without prefixes) of the rows that differ from a name in
+        numbers alone. unlike : skeletons of names that have none, filled here: a model has a
+        hundred of them for its 100,000 names, and 20 tables are asked for each."""
+        skeleton = _skeleton(name)
+        if skeleton in unlike and len(name) <= MAX_NAME:
+            return
+        some = False
+        for short in self._shorter(name):
+            for pattern, compiled in rows.get(_skeleton(short), ()):
+                some = True
+                yield pattern, compiled, short
+        # Prefixes and words of wrappers have no digits, so that names alike have alike variants.
+        if not some and len(unlike) < MAX_SKELETONS and len(name) <= MAX_NAME and self._plain:
+            unlike.add(skeleton)
 
     def _shorter(self, name: str) -> list[str]:
         """The name, and what is left of it without wrappers and prefixes, in any order."""
@@ -138,11 +156,24 @@ class Family:
         return list(names)
 
     @cached_property
-    def _rows(self) -> Mapping[str, list[tuple[str, re.Pattern[str]]]]:
+    def _no_row(self) -> set[str]:
+        return set()
+
+    @cached_property
+    def _not_ignored(self) -> set[str]:
+        return set()
+
+    @cached_property
+    def _plain(self) -> bool:
+        """Whether no prefix, and no name of `rename`, has a digit."""
+        return not DIGITS.search("".join((*self.prefixes, *self.rename, *self.rename.values())))
+
+    @cached_property
+    def _rows(self) -> Rows:
         return _by_skeleton(self.tensors)
 
     @cached_property
-    def _ignored(self) -> Mapping[str, list[tuple[str, re.Pattern[str]]]]:
+    def _ignored(self) -> Rows:
         return _by_skeleton(self.ignore)
 
 

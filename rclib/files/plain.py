@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["DataError", "open_plain", "read_plain"]
+__all__ = ["DataError", "check_replaceable", "open_plain", "read_plain"]
 
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # Windows has neither it nor named pipes of this kind
 
@@ -46,3 +46,20 @@ def read_plain(path: Path, most: int) -> bytes:
     if len(content) > most:
         raise DataError(f"{path} is refused: more than {most:,} bytes")
     return content
+
+
+def check_replaceable(path: Path, begin: bytes, what: str) -> None:
+    """Raise ValueError unless a path is free, or holds such a file as will be written there.
+
+    begin : what such a file begins with, whatever its case; what : what it is, for the message.
+    An output that was named by mistake (the weights themselves) replaces nothing.
+    """
+    try:
+        if not path.is_file() or path.stat().st_size == 0:
+            return  # what is no plain file is refused when it is written
+        with open(path, "rb") as file:
+            found = file.read(len(begin))
+    except OSError:
+        return
+    if found.lower() != begin.lower():
+        raise ValueError(f"{path} is there and is no {what}; remove it first, or give another name")

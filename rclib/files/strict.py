@@ -18,6 +18,8 @@ __all__ = ["parse_json", "parse_yaml"]
 
 _YAML_KINDS = {"map", "seq", "str", "int", "float", "bool", "null"}
 _MAX_DEPTH = 50  # of YAML, its stream and document included
+# YAML 1.1 takes 010 for eight and 1:30 for ninety.
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
 _MAX_DIGITS = 40  # of a whole number
 _MAX_NODES = 100_000  # of a YAML file, aliases written out; a parameters file has some fifty
 
@@ -108,6 +110,8 @@ def _check_node(node: Any) -> None:
         raise ValueError(f"{where}: {kind[:60]!r} is no plain kind of value (quote text)")
     if kind == "float" and not math.isfinite(_yaml_float(node.value)):
         raise ValueError(f"{where}: {node.value:.60} is no finite number")
+    if kind == "int" and not _DECIMAL.fullmatch(node.value):
+        raise ValueError(f"{where}: {node.value:.60} is no whole number in decimal digits")
     if kind == "map":
         _refuse_twice([str(key.value) for key, _ in node.value], f"{where}: ")
 

@@ -18,6 +18,7 @@ Sources: paper A, Figure 4.4. The model's weights are read once, a window at a t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,10 +27,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import special, stats
-from torch import Tensor
+from torch import Tensor, nn
 
-from rclib.checkpoints.opening import Checkpoint, CheckpointError
-from rclib.families.layout import Layout, base
+from rclib.checkpoints.opening import Checkpoint, CheckpointError, opened
+from rclib.families.layout import Layout, base, check_layout
+from rclib.families.layout import layout as layout_of
 from rclib.families.matrix_view import MatrixView, as_matrices, matrix_view
 from rclib.rowcolumn import measure
 from rclib.streaming.means import BlockMeans, Blocks, stream_means
@@ -123,8 +125,8 @@ _NOT_IN_TABLE = ("left_out", "found")
 
 
 def block_correlations(
-    checkpoint: Checkpoint,
-    layout: Layout,
+    checkpoint: Checkpoint | nn.Module | Mapping[str, Tensor] | str | os.PathLike[str],
+    layout: Layout | None = None,
     *,
     blocks: Collection[int | None] | None = None,
     biases: bool = False,
@@ -134,21 +136,28 @@ def block_correlations(
 ) -> BlockCorrelations:
     """Figure 4.4 for one checkpoint: the largest correlation of every block and index set.
 
+    checkpoint : an open one, or what `rclib.open_checkpoint` takes. layout : its axes; default the
+    table that fits or, where none does, what names and shapes tell (`rclib.layout`, partial).
     blocks : which ones (None: tensors outside the blocks); default all. biases : compare gains
     and biases too, not the means of matrices alone. progress, workers, failed : as in
     `rclib.streaming.means.stream_means`. Sets of fewer than two comparable vectors or fewer than
     4 neurons give no row. Raises CheckpointError for weights that cannot be read or hold NaN,
-    ValueError for blocks that are not there and when nothing can be compared.
+    FamilyError where no layout is given and none can be told, ValueError for blocks that are not
+    there and when nothing can be compared, TypeError for a layout that is none.
     """
-    vectors = block_vectors(
-        checkpoint,
-        layout,
-        blocks=blocks,
-        biases=biases,
-        progress=progress,
-        workers=workers,
-        failed=failed,
-    )
+    with opened(checkpoint) as source:
+        if layout is None:
+            layout = layout_of(source, partial=True)
+        title = source.source
+        vectors = block_vectors(
+            source,
+            check_layout(layout),
+            blocks=blocks,
+            biases=biases,
+            progress=progress,
+            workers=workers,
+            failed=failed,
+        )
     names: dict[tuple[int | None, str], int] = {}
     for block, name, _ in vectors:
         names[block, name] = names.get((block, name), 0) + 1
@@ -160,10 +169,10 @@ def block_correlations(
         if row is not None:
             rows.append(row)
     if not rows:
-        raise ValueError(f"{checkpoint.source}: no index set has two vectors to compare")
+        raise ValueError(f"{title}: no index set has two vectors to compare")
     order = {name: i for i, name in enumerate(layout.sets)}
     rows.sort(key=lambda r: (r.block is None, r.block or 0, order.get(r.set, len(order))))
-    return BlockCorrelations(checkpoint.source, layout.family, tuple(rows))
+    return BlockCorrelations(title, layout.family, tuple(rows))
 
 
 def _correlate(

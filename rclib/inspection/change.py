@@ -60,6 +60,11 @@ class Change(Checkpoint):
         title = f"{after.source} minus {before.source}"
         super().__init__(title, [_Difference(self, infos)], after.config, left_out=left)
 
+    def check_unchanged(self) -> None:
+        """As that of the two, which is asked of both."""
+        self.after.check_unchanged()
+        self.before.check_unchanged()
+
     def close(self) -> None:
         """No more reading; the two are closed if they are its own."""
         super().close()

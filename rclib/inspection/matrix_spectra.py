@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Collection, Iterator
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rclib.checkpoints.opening import Checkpoint, CheckpointError
+from rclib.checkpoints.opening import Checkpoint, CheckpointError, opened
 from rclib.checkpoints.tensor_file import brief_line
-from rclib.families.layout import Layout
+from rclib.families.layout import Layout, check_layout
 from rclib.files.memory import available_memory
 from rclib.inspection.change import Change
 from rclib.inspection.matrix_plan import MatrixPlan, plan_matrices, spectra_layout
@@ -37,7 +38,7 @@ Failures = list[tuple[str, CheckpointError]]
 
 
 def matrix_spectra(
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | nn.Module | Mapping[str, Tensor] | str | os.PathLike[str],
     layout: Layout | None = None,
     *,
     blocks: Collection[int | None] | None = None,
@@ -48,6 +49,7 @@ def matrix_spectra(
 ) -> Iterator[MatrixSpectrum]:
     """The spectrum of every matrix, block by block, those outside the blocks last.
 
+    checkpoint : an open one, or what `rclib.open_checkpoint` takes.
     layout : of the checkpoint; None takes the table that fits, or names and shapes alone. plans :
         the matrices themselves, instead (`rclib.inspection.matrix_plan.plan_matrices`).
     blocks : which ones (None: matrices outside the blocks); default all. progress : called with
@@ -56,12 +58,32 @@ def matrix_spectra(
     workers : tensors that are worked on at a time, as far as the memory allows. With more than one
         the linear algebra of each should have one thread (`rclib.inspection.side_by_side.limited`).
     Raises CheckpointError naming the tensor for NaN or infinite weights, types without fractions
-    and missing memory, ValueError for blocks that are not there.
+    and missing memory, ValueError for blocks that are not there, TypeError for a layout that is
+    none.
     """
+    with opened(checkpoint) as source:
+        yield from _measured(
+            source, layout, blocks=blocks, plans=plans, progress=progress, failed=failed,
+            workers=workers,
+        )  # fmt: skip
+
+
+def _measured(
+    checkpoint: Checkpoint,
+    layout: Layout | None,
+    *,
+    blocks: Collection[int | None] | None,
+    plans: Collection[MatrixPlan] | None,
+    progress: Callable[[int], object] | None,
+    failed: Callable[[str, CheckpointError], object] | None,
+    workers: int,
+) -> Iterator[MatrixSpectrum]:
     if plans is None:
         unknown: frozenset[str] = frozenset()
         if layout is None:
             layout, unknown = spectra_layout(checkpoint.tensors, checkpoint.config)
+        else:
+            check_layout(layout)
         plans, left = plan_matrices(checkpoint.tensors, layout, unknown)
         check_blocks(plans, blocks)
         for name in left:

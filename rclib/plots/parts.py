@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes as Panel
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from rclib.plots.style import GREY
 
@@ -82,12 +82,29 @@ class _Decades(LogLocator):
         return MaxNLocator(3).tick_values(low, high)
 
 
+class _Numbers(Formatter):
+    """Numbers as `number` prints them; where one is a power of ten, all powers of ten are."""
+
+    def __call__(self, value: float, place: int | None = None) -> str:
+        return number(value)
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        texts = [number(value) for value in values]
+        if not any(text.startswith("$10^") for text in texts):
+            return texts
+        powers = [math.log10(value) if value > 0 else 0.5 for value in values]
+        return [
+            f"$10^{{{round(power)}}}$" if abs(power - round(power)) < 1e-9 else text
+            for text, power in zip(texts, powers, strict=True)
+        ]
+
+
 def log_axis(panel: Panel, which: str) -> None:
     """A logarithmic axis ("x" or "y") on which at least two numbers stand, none of them twice."""
     axis = panel.xaxis if which == "x" else panel.yaxis
     (panel.set_xscale if which == "x" else panel.set_yscale)("log")
     axis.set_major_locator(_Decades())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axis.set_major_formatter(_Numbers())
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -119,14 +136,27 @@ def level(panel: Panel, value: float, text: str, *, ls: str = ":", name_it: bool
 
 
 def moment(panel: Panel, value: float, text: str, *, ls: str = ":") -> None:
-    """A vertical reference line with its name at it, along the line."""
+    """A vertical reference line with its name along it, where least else runs: at its top or
+    bottom, to the left or the right."""
     panel.axvline(value, color=GREY, lw=0.9, ls=ls, zorder=1.5)
-    if text:
-        panel.annotate(
-            text, (value, 0.98), xycoords=("data", "axes fraction"), xytext=(-2, 0),
-            textcoords="offset points", rotation=90, ha="right", va="top", size=SMALL,
-            color=GREY, path_effects=_HALO,
-        )  # fmt: skip
+    if not text:
+        return
+    high, wide = _extent(panel, text, SMALL, upright=True)
+    lines = _in_panel(panel)
+    (x, _) = panel.transAxes.inverted().transform(
+        panel.transData.transform((value, panel.get_ylim()[0]))
+    )
+    places = [
+        (at, down, side, _covered(lines, (x + side * wide / 2, middle), (wide, high)))
+        for at, down, middle in ((0.98, "top", 0.98 - high / 2), (0.02, "bottom", 0.02 + high / 2))
+        for side in (-1, 1)
+    ]
+    at, down, side, _ = min(places, key=lambda place: place[3])  # the first of equally good ones
+    panel.annotate(
+        text, (value, at), xycoords=("data", "axes fraction"), xytext=(2 * side, 0),
+        textcoords="offset points", rotation=90, ha="right" if side < 0 else "left", va=down,
+        size=SMALL, color=GREY, path_effects=_HALO,
+    )  # fmt: skip
 
 
 def guide(panel: Panel, sizes: Sequence[float], start: float, power: float) -> None:
@@ -141,7 +171,8 @@ def guide(panel: Panel, sizes: Sequence[float], start: float, power: float) -> N
 
 def write_into(panel: Panel, text: str, *, near: float | None = None, size: float = SMALL) -> None:
     """Write where least of the panel's lines, markers and error bars runs: at the height `near`,
-    above or below it, or else in the corner that is emptiest."""
+    above or below it, where it stays when the range changes; or else in the corner that is
+    emptiest."""
     width, height = _extent(panel, text, size)
     lines = _in_panel(panel)
     if near is not None:
@@ -166,10 +197,14 @@ def write_into(panel: Panel, text: str, *, near: float | None = None, size: floa
                 best = (cost, x, across, place, down)
     assert best is not None
     _, x, across, place, down = best
-    panel.text(
-        x, place, text, transform=panel.transAxes, ha=across, va=down, size=size, color=GREY,
-        path_effects=_HALO,
-    )  # fmt: skip
+    look: Any = {"ha": across, "va": down, "size": size, "color": GREY, "path_effects": _HALO}
+    if near is None:
+        panel.text(x, place, text, transform=panel.transAxes, **look)
+    else:
+        panel.annotate(
+            text, (x, near), xycoords=("axes fraction", "data"),
+            xytext=(0, 1.5 if down == "bottom" else -1.5), textcoords="offset points", **look,
+        )  # fmt: skip
 
 
 def _along(panel: Panel, text: str, x: np.ndarray, y: np.ndarray) -> None:
@@ -235,17 +270,27 @@ def _some_x(panel: Panel) -> float:
     return float(panel.get_xlim()[0])
 
 
-def _extent(panel: Panel, text: str, size: float) -> tuple[float, float]:
-    """About how much of the panel's width and height a text takes. The layout comes later and
-    leaves panels smaller than they are now, so a third more than it is."""
+def _extent(panel: Panel, text: str, size: float, *, upright: bool = False) -> tuple[float, float]:
+    """About how much of the panel's width and height a text takes (`upright`: of its height and
+    width). The layout comes later and leaves panels smaller than they are now, so a third more
+    than it is."""
     figure: Any = panel.get_figure(root=True)
     wide, high = np.array([panel.bbox.width, panel.bbox.height]) * 72.0 / figure.dpi
+    if upright:
+        wide, high = high, wide
     rows = text.split("\n")
     return 0.66 * size * max(map(len, rows)) / wide, 1.7 * size * len(rows) / high
 
 
+def _settle(panel: Panel) -> None:
+    """Ranges that are still to follow from the data are set: transformations do not wait."""
+    panel.get_xlim()
+    panel.get_ylim()
+
+
 def _in_panel(panel: Panel) -> np.ndarray:
     """Points along all lines and error bars, (n, 2), as fractions of the panel."""
+    _settle(panel)
     found = [np.empty((0, 2))]
     for line in panel.lines:
         data = np.asarray(line.get_xydata(), dtype=float)
@@ -254,7 +299,7 @@ def _in_panel(panel: Panel) -> np.ndarray:
         with np.errstate(all="ignore"):
             points = panel.transAxes.inverted().transform(panel.transData.transform(data))
         points = points[np.isfinite(points).all(axis=1)]
-        if len(points) > 1:
+        if len(points) > 1 and line.get_linestyle() not in ("None", "none", "", " "):
             at = np.linspace(0, len(points) - 1, 40 * min(len(points), 25))
             order = np.arange(len(points))
             points = np.stack([np.interp(at, order, points[:, k]) for k in (0, 1)], axis=1)
@@ -277,6 +322,7 @@ def direct_labels(
     names : label -> what is written; without it the labels. Reference lines have names of their
     own (`guide`, `level`).
     """
+    _settle(panel)
     ends = []
     for line in panel.lines:
         label = str(line.get_label())
@@ -317,4 +363,4 @@ def letters(figure: Figure) -> None:
     """(a), (b), ... before the titles of the panels that are seen and have one."""
     found = [panel for panel in figure.axes if panel.get_visible() and panel.get_title()]
     for i, panel in enumerate(found):
-        panel.set_title(f"({chr(97 + i)}) {panel.get_title()}")
+        panel.title.set_text(f"({chr(97 + i)}) {panel.get_title()}")  # its size stays

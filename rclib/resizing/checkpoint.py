@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from rclib.families.layout import FamilyError, Layout, Tied, base
+from rclib.families.layout import FamilyError, Layout, Tied, base, check_layout
 from rclib.rowcolumn import transfer
 
 __all__ = ["apply_maps", "checkpoint_maps", "resize_checkpoint"]
@@ -83,8 +83,15 @@ def resize_checkpoint(
     The new model's configuration is the reader's to write (its head size must stay). Tensors
     that the layout ignores are copied. With tied embeddings the last hidden state, in front of
     the output matrix, is scaled as well. Raises FamilyError for indices that are unknown or
-    ordered, ValueError as `transfer.transfer` does.
+    ordered, TypeError for weights or a layout that are none, ValueError as `transfer.transfer`
+    does.
     """
+    if not isinstance(tensors, Mapping):
+        raise TypeError(
+            "tensors must be a mapping of tensors by name, such as model.state_dict(), got "
+            f"{type(tensors).__name__}; `python -m rclib resize` takes files and folders"
+        )
+    check_layout(layout)
     maps = checkpoint_maps(
         layout, target, random_rate=random_rate, replacement=replacement, seed=seed
     )

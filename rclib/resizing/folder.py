@@ -113,6 +113,7 @@ def resize_folder(
             files.append(_nanogpt(work, names, config))
         for path in copied:
             shutil.copyfile(path, work / path.name)
+        checkpoint.check_unchanged()
     own = tuple(p.name for p in copied)
     total = sum(info.nbytes for info in infos.values())
     return Resized(target, plan, (*files, *own), own, beside, total)

@@ -257,10 +257,9 @@ class Claims:
         if interval is not None:
             low, high = contract.interval_given(key, interval, value)
             made = made if repeats is None else count(f"repeats of {key!r}", repeats)
-            if claim.unit == "seed":
-                contract.check_repeats(key, made, claim.seeds)
         elif repeats is not None:
             raise ValueError(f"repeats of {key!r} goes with an interval, got {repeats}")
+        contract.check_repeats(key, made, claim.seeds)
         verdict = claim.criterion.verdict(low, high, unit=claim.unit, repeats=made)
         if verdict != claim.criterion.verdict(low, high):
             few = f"a verdict needs {MIN_REPEATS} repeats, got {made}"

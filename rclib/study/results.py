@@ -22,7 +22,7 @@ from typing import Any
 from rclib import paths
 from rclib.files.plain import DataError, read_plain
 from rclib.files.strict import parse_json
-from rclib.study import contract
+from rclib.study import agreement, contract
 from rclib.study.claims import UNITS, VERDICTS, Criterion
 
 __all__ = [
@@ -37,9 +37,12 @@ __all__ = [
 ]
 
 _MAX_BYTES = 2**24  # a hundred times the largest so far
-# Control characters, separators of lines, marks that turn the direction of text, halves of
-# characters.
-_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Control characters, separators of lines, marks that turn the direction of text or are not seen,
+# halves of characters.
+_HIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
+    "\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 _NUMBER = (float, int)
 _ENVIRONMENT = ("python", "torch", "numpy", "system", "machine", "cores", "commit")
 
@@ -97,26 +100,31 @@ def _check(record: dict[str, Any], path: Path) -> None:
     for key in _ENVIRONMENT:
         if _get(environment, "environment: ", key, str, int, type(None)) is not None:
             _line({key: str(environment[key])}, "environment: ", key)
+    figures: set[str] = set()
     for figure in _objects(record, "figures"):
         name = _line(figure, "figures: ", "name")
+        if name in figures:
+            raise ValueError(f"figures: name {name[:60]!r} is there twice")
+        figures.add(name)
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise ValueError(f"figures: name {name[:60]!r} is no plain file name")
         _line(figure, "figures: ", "caption")
     for name, rows in _get(record, "", "tables", dict).items():
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ValueError(f"tables: {name[:60]!r} must be a list of objects")
-    seen = set()
+    seen: set[str] = set()
     for claim in _objects(record, "claims"):
-        _check_claim(claim)
-        if claim["key"] in seen:
+        if _word(claim, "claims: ", "key") in seen:
             raise ValueError(f"claims: key {claim['key'][:60]!r} is there twice")
+        _check_claim(claim, seen)
         seen.add(claim["key"])
 
 
-def _check_claim(claim: dict[str, Any]) -> None:
-    where = f"claim {_line(claim, 'claims: ', 'key')[:60]!r}: "
-    for key in ("paper", "statement", "quantity", "criterion", "note"):
-        _line(claim, where, key)
+def _check_claim(claim: dict[str, Any], earlier: set[str]) -> None:
+    where = f"claim {claim['key'][:60]!r}: "
+    for key in ("paper", "statement", "quantity", "criterion"):
+        _word(claim, where, key)
+    _line(claim, where, "note")
     rounded = "criterion_low" not in claim
     if rounded:
         _fill(claim, where)
@@ -133,13 +141,14 @@ def _check_claim(claim: dict[str, Any]) -> None:
         _get(claim, where, key, bool)
     if _line(claim, where, "verdict") not in VERDICTS:
         raise ValueError(f"{where}unknown verdict {claim['verdict'][:60]!r}")
-    _get(claim, where, "repeats", int)
+    if _get(claim, where, "repeats", int) < 0:
+        raise ValueError(f"{where}repeats must not be negative, got {claim['repeats']}")
     untested = claim["verdict"] == "not testable here"
     for key in ("value", "low", "high"):
         _get(claim, where, key, *([type(None)] if untested else _NUMBER))
     if not untested:
         _check_verdict(claim, where, criterion, rounded=rounded)
-        _check_repeats(claim, where)
+    agreement.check_row(claim, where, earlier)
 
 
 def _check_looks(claim: dict[str, Any], where: str) -> None:
@@ -153,8 +162,6 @@ def _check_looks(claim: dict[str, Any], where: str) -> None:
     _optional(claim, where, "restates")
     if look is not None and not 0 <= look <= len(looks or ()):
         raise ValueError(f"{where}look {look} is none of {looks}")
-    if looks and not isinstance(claim["declared_seeds"], list):
-        raise ValueError(f"{where}looks need declared_seeds")
 
 
 def _whole_numbers(where: str, key: str, seeds: Any) -> None:
@@ -185,17 +192,6 @@ def _check_verdict(
             f"{where}verdict {claim['verdict']!r} contradicts its interval [{low:g}, {high:g}] of "
             f"{claim['repeats']} repeats against {claim['criterion']}, which gives {due!r}"
         )
-
-
-def _check_repeats(claim: dict[str, Any], where: str) -> None:
-    """As many repeats as were declared: fewer only where looks end early, never more than there."""
-    seeds, repeats = claim["declared_seeds"], claim["repeats"]
-    declared = len(seeds) if isinstance(seeds, list) else seeds
-    if declared is None or claim["unit"] != "seed":
-        return
-    least, most = (0, declared) if claim["looks"] else (declared, math.inf)
-    if not least <= repeats <= most:
-        raise ValueError(f"{where}it declares {declared} seeds and rests on {repeats}")
 
 
 _DIGITS = r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
@@ -267,6 +263,14 @@ def _line(record: dict[str, Any], where: str, key: str) -> str:
     return text
 
 
+def _word(record: dict[str, Any], where: str, key: str) -> str:
+    """A text of at least one letter, on one line."""
+    text = _line(record, where, key)
+    if not text.strip():
+        raise ValueError(f"{where}{key} is empty")
+    return text
+
+
 def _get(record: dict[str, Any], where: str, key: str, *kinds: type) -> Any:
     if key not in record:
         raise ValueError(f"{where}it has no {key!r}")
@@ -313,7 +317,12 @@ def readable_results(profile: str) -> tuple[list[dict[str, Any]], list[str]]:
         times = times_path(path)
         try:
             known = read_times(times) if times.is_file() else {"core_seconds": 0.0, "seconds": 0.0}
-            records.append(known | read_results(path))
+            record = read_results(path)
+            if record["profile"] != profile:
+                raise ValueError(
+                    f"results file {path} is not valid: its profile is {record['profile'][:60]!r}"
+                )
+            records.append(known | record)
         except ValueError as error:
             broken.append(" ".join(str(error).split()))
     return records, broken

@@ -399,10 +399,10 @@ def test_wrappers_are_taken_off_in_any_order(name: str, plain: str) -> None:
 
 
 def test_words_at_the_front_go_one_by_one() -> None:
-    assert shorter_names("model.model.layers.0.w") == [
+    assert shorter_names("model.model.layers.0.w") == (
         "model.model.layers.0.w", "model.layers.0.w", "layers.0.w",
-    ]  # fmt: skip
-    assert shorter_names("model") == ["model"]
+    )  # fmt: skip
+    assert shorter_names("model") == ("model",)
 
 
 def test_packed_types_are_named_and_the_others_read(tmp_path: Path) -> None:

@@ -294,10 +294,15 @@ def test_a_notebook_has_an_experiment_of_its_theme(name: str) -> None:
 MANY = {
     "33_law_of_the_gap": 13,
     "34_sampling_better_than_copying": 9,
+    "40_lottery_ticket": 14,
+    "45_data_diet": 18,
     "60_deep_linear": 12,
     "61_generalization_dynamics": 10,
+    "62_grokking_li2": 20,
+    "63_train_longer": 15,
     "64_universality_lens": 11,
     "65_inductive_bias": 9,
+    "66_laws_in_w": 12,
 }
 
 

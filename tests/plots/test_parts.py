@@ -98,6 +98,34 @@ def test_a_level_has_its_name_where_no_error_bar_stands() -> None:
     assert not [bar for bar in bars if box.x0 < bar < box.x1]
 
 
+def test_a_level_keeps_its_name_beside_it_when_the_range_changes() -> None:
+    figure, panel = plt.subplots(figsize=(3, 2))
+    panel.plot([0, 1], [0.6, 0.8])
+    parts.level(panel, 1.0, "exact")
+    panel.set_ylim(0.5, 3.0)
+    figure.canvas.draw()
+    box = panel.texts[0].get_window_extent()
+    line = panel.transData.transform((0.5, 1.0))[1]
+    assert min(abs(box.y0 - line), abs(box.y1 - line)) < 0.03 * panel.bbox.height
+
+
+def test_a_corner_is_chosen_by_the_range_that_is_shown() -> None:
+    _, panel = plt.subplots()
+    panel.plot([0, 100], [0, 100])  # far from the 0 to 1 that axes begin with
+    parts.write_into(panel, "a line of words")
+    (text,) = panel.texts
+    assert (text.get_ha(), text.get_va()) in {("right", "bottom"), ("left", "top")}
+
+
+def test_markers_alone_cover_nothing_between_them() -> None:
+    _, panel = plt.subplots()
+    panel.plot([0, 10, 10, 0], [0, 0, 10, 10], "o")  # a line would run along the right
+    panel.set(xlim=(-5, 15), ylim=(-1, 11))
+    parts.level(panel, 5.0, "words")
+    assert panel.texts[0].get_position()[0] == 0
+    assert panel.texts[0].xy == (0.99, 5.0)
+
+
 def test_a_slope_is_named_beside_its_line_and_off_the_others() -> None:
     figure, panel = plt.subplots(figsize=(4, 3))
     sizes = np.array([50.0, 100.0, 500.0, 1000.0])
@@ -130,6 +158,34 @@ def test_moments_are_named_along_their_line() -> None:
     parts.moment(panel, 4.0, "")
     assert [t.get_text() for t in panel.texts] == ["transfer"]
     assert [list(line.get_xdata()) for line in panel.lines] == [[3.0, 3.0], [4.0, 4.0]]
+
+
+def test_a_moment_is_named_where_no_line_runs() -> None:
+    figure, panel = plt.subplots(figsize=(3, 2))
+    panel.plot([0.0, 3.0, 3.2, 6.0], [9.0, 9.0, 1.0, 1.0])  # above on the left, below on the right
+    panel.set_ylim(0, 10)
+    parts.moment(panel, 3.1, "here")
+    figure.canvas.draw()
+    (text,) = panel.texts
+    assert (text.get_ha(), text.get_va()) in {("left", "top"), ("right", "bottom")}
+
+
+def test_where_one_number_is_a_power_of_ten_all_are() -> None:
+    _, panel = plt.subplots()
+    parts.log_axis(panel, "y")
+    written = panel.yaxis.get_major_formatter().format_ticks
+    assert written([0.001, 0.0001, 1e-5]) == ["$10^{-3}$", "$10^{-4}$", "$10^{-5}$"]
+    assert written([0.01, 0.1, 1, 3]) == ["0.01", "0.1", "1", "3"]
+    assert written([3.0, 1.0, 1e-5]) == ["3", "$10^{0}$", "$10^{-5}$"]
+
+
+def test_letters_leave_the_size_of_a_title() -> None:
+    figure, panels = plt.subplots(1, 2)
+    panels[0].set_title("one", fontsize=5)
+    panels[1].set_title("two")
+    parts.letters(figure)
+    assert [p.get_title() for p in panels] == ["(a) one", "(b) two"]
+    assert panels[0].title.get_fontsize() == 5
 
 
 def test_a_guide_has_its_slope() -> None:

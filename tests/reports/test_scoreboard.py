@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -205,3 +206,14 @@ def test_starts_with_the_standard_library_alone(folder: Path) -> None:
     )
     assert done.stdout.splitlines()[-1] == "['rclib']"
     assert "1 claims: 1 reproduced" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(("only", "early"), [("64_universality_lens", False), ("", True)])
+def test_papers_that_do_not_run_have_no_early_scoreboard(only: str, *, early: bool) -> None:
+    """`make figures ONLY=...` of another series said "0 claims: none" before its own."""
+    done = subprocess.run(
+        ["make", "-n", "-o", ".venv/.installed", "_first_scoreboard", f"ONLY={only}"],
+        capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True, timeout=120,
+    )  # fmt: skip
+    assert ("scoreboard --profile quick --series 1 2" in done.stdout) == early

@@ -106,7 +106,7 @@ def without(*keys: str) -> Callable[[dict[str, Any]], None]:
         (change(repeats=4, declared_seeds=5), "declares 5 seeds and rests on 4"),
         (change(declared_seeds=[0, 1, 2, 3]), "declares 4 seeds and rests on 3"),
         (
-            change(declared_seeds=[0, 1], looks=[2, 5], look=1),
+            change(declared_seeds=[0, 1], looks=[2, 5], look=1, level=0.02),
             "declares 2 seeds and rests on 3",
         ),
         (change(criterion="≥ 2"), "criterion '≥ 2' contradicts its numbers, ≥ 0.5"),

@@ -382,7 +382,8 @@ def _read_times(content: bytes, folder: Path) -> None:
 
 
 def _stability() -> list[bytes]:
-    return [next((ROOT / "results/stability/quick").glob("2*.json")).read_bytes()]
+    path = min((ROOT / "results/stability/quick").glob("2*.json"))
+    return [path.read_bytes().replace(path.stem.encode(), b"20_a")]
 
 
 def _read_stability(content: bytes, folder: Path) -> None:

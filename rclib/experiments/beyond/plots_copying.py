@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rclib.plots import parts
 from rclib.plots.drawing import redrawable
 from rclib.plots.style import WIDTH, Look, looks, shown
 
@@ -47,13 +48,16 @@ def bandwidth_curves(curve: pd.DataFrame) -> Figure:
             others = part.loc[list(_OTHERS)]
             _points(row[1], others, column, np.arange(len(others)) + shift, look, line=False)
         for panel in row:
-            panel.axhline(0, color="0.3", lw=0.8, ls=":")
+            parts.level(panel, 0.0, "as its source", name_it=panel is panels[0, 0])
         row[0].set_ylabel(f"lost, percent of the progress\n{title}")
     names = ["0\n(copies)", *(arm.removeprefix("h = ") for arm in smooth[1:-1]), "∞\n(normal)"]
     panels[1, 0].set_xticks(range(len(smooth)), names)
     panels[1, 0].set_xlabel("bandwidth h (star: held-out rule), entries drawn anew")
     panels[1, 1].set_xticks(range(len(_OTHERS)), list(_OTHERS.values()), fontsize=6)
+    panels[0, 0].set_title("neurons of a smoothed bootstrap")
+    panels[0, 1].set_title("other ways")
     panels[0, 0].legend(fontsize=6)
+    parts.letters(figure)
     return figure
 
 
@@ -83,16 +87,17 @@ def width_curves(by_width: pd.DataFrame) -> Figure:
     arms = [arm for arm in dict.fromkeys(by_width.arm) if not arm.startswith("h = ")]
     for name, look in looks([arm for arm in arms if arm not in ("copies", "independent")]).items():
         part = by_width[by_width.arm == name]
-        panel.errorbar(
-            part.N, 100 * part["mean"], 200 * part["sem"], capsize=2, lw=1, ms=4,
+        panel.errorbar(  # beside each other, so that no bar hides another
+            1.03 ** (len(panel.containers) - 1.5) * part.N, 100 * part["mean"], 200 * part["sem"],
+            capsize=2, lw=1, ms=4,
             color=look["color"], marker=look["marker"], ls=look["linestyle"], label=name,
         )  # fmt: skip
     widths = sorted(by_width.N.unique())
     panel.set_xscale("log")
     panel.set_xticks(widths, [f"{n:g}" for n in widths])
     panel.xaxis.minorticks_off()
-    panel.axhline(0, color="0.3", lw=0.8, ls=":")
-    panel.set(xlabel="source width N", ylabel="lost, percent of the progress")
+    panel.set(xlabel="source width N", ylabel="lost, percent of the progress\nright after (MF)")
+    parts.level(panel, 0.0, "as its source")
     panel.legend(fontsize=6)
     return figure
 
@@ -112,18 +117,16 @@ def twin_curves(frame: pd.DataFrame, *, noise: float) -> Figure:
             panel.plot(mean.index, mean.distance / over, label=name, **dots)
             panel.plot(mean.index, mean.predicted / over, color=look["color"], lw=1)
         right.plot(mean.index, mean.loss, label=name, **look)
-    for panel in (left, middle):
-        panel.axhline(1.0, color="0.3", lw=0.8, ls=":")
-    left.annotate(
-        "unlike neurons", (0.98, 1.0), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-        fontsize=6,
-    )  # fmt: skip
-    left.set(yscale="log", xlabel="step", ylabel="distance of twins / of others")
-    left.set_title(f"noise {noise:g}")
-    middle.set(xlabel="step", ylabel="distance / at the start", title="growth")
-    right.set(xlabel="step", ylabel="training loss", title="loss")
+    parts.log_axis(left, "y")
+    parts.level(left, 1.0, "unlike neurons")
+    parts.level(middle, 1.0, "as at the start")
+    left.set(xlabel="step", ylabel="distance of twins / of others")
+    left.set_title(f"twins with noise {noise:g}")
+    middle.set(xlabel="step", ylabel="distance / at the start", title="its growth")
+    right.set(xlabel="step", ylabel="training loss (nats)", title="training loss")
     left.legend(
-        fontsize=6, loc="center left", bbox_to_anchor=(0.02, 0.7), title="line: linearised",
-        title_fontsize=6,
+        fontsize=6, loc="center left", bbox_to_anchor=(0.02, 0.7), title_fontsize=6,
+        title="dots: measured\nlines: linearised", alignment="left",
     )  # fmt: skip
+    parts.letters(figure)
     return figure

@@ -45,7 +45,7 @@ def compute_curves(curves: pd.DataFrame) -> Figure:
                     own = {**styles[str(method)], "lw": 1.0}
                 panel.plot(one["all"], one.loss, label=shown(str(method)), ms=2.5, **own)
             panel.set(title=f"{shown(name)}, {kind}", xlabel="operations, sources included")
-            panel.set_ylabel("test loss" if j == 0 else "")
+            panel.set_ylabel("test loss (nats)" if j == 0 else "")
             panel.xaxis.set_major_formatter(EngFormatter(sep=""))
             panel.xaxis.set_major_locator(MaxNLocator(4))
             grown = part[part.method.isin(CURVES) & ~part.method.isin(LOOK_OF)].loss
@@ -83,22 +83,23 @@ def method_points(growths: pd.DataFrame, gains: pd.DataFrame) -> Figure:
     kinds, names = list(growths.kind.unique()), list(growths.parametrization.unique())
     methods = list(growths.method.unique())
     titles = {
-        "lost": "lost at once (share)",
-        "own": "gain, source for nothing",
-        "all": "gain, source included",
-        "rank": "values not zero, end",
+        "lost": ("lost at once", "share of the progress"),
+        "own": ("gain, source not counted", "loss (nats)"),
+        "all": ("gain, source counted", "loss (nats)"),
+        "rank": ("singular values not zero", "share, at the end"),
     }
     figure, panels = plt.subplots(
         len(kinds), 4, figsize=(WIDTH, 2.3 * len(kinds) + 0.4), squeeze=False, sharey="row"
     )
     for i, kind in enumerate(kinds):
-        for j, (column, title) in enumerate(titles.items()):
+        for j, (column, (title, unit)) in enumerate(titles.items()):
             frame = growths if column in growths.columns else gains
             panel = panels[i, j]
             _rows(panel, frame[frame.kind == kind], column, names, methods)
             panel.set_title(title if i == 0 else "", fontsize=7.5)
             panel.axvline(1 if column == "rank" else 0, color="0.3", lw=0.8, ls=":")
             panel.tick_params(axis="x", labelsize=6)
+            panel.set_xlabel(unit if i == len(kinds) - 1 else "", fontsize=7)
             if column == "lost":
                 panel.set_xscale("symlog", linthresh=0.1)
                 low, high = panel.get_xlim()
@@ -119,13 +120,17 @@ def shrinking_points(shrunk: pd.DataFrame) -> Figure:
     """
     kinds, names = list(shrunk.kind.unique()), list(shrunk.parametrization.unique())
     methods = list(shrunk.method.unique())
-    titles = {"lost": "lost at once (share)", "end": "at the end: loss minus from scratch"}
+    titles = {
+        "lost": ("lost at once", "share of the progress"),
+        "end": ("at the end, over that from scratch", "loss (nats)"),
+    }
     figure, panels = plt.subplots(
         len(kinds), 2, figsize=(WIDTH, 1.5 * len(kinds) + 0.4), squeeze=False, sharey="row"
     )
     for i, kind in enumerate(kinds):
-        for j, (column, title) in enumerate(titles.items()):
+        for j, (column, (title, unit)) in enumerate(titles.items()):
             panel = panels[i, j]
+            panel.set_xlabel(unit if i == len(kinds) - 1 else "")
             _rows(panel, shrunk[shrunk.kind == kind], column, names, methods)
             panel.set_title(title if i == 0 else "")
             panel.axvline(0, color="0.3", lw=0.8, ls=":")

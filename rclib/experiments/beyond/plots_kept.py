@@ -7,12 +7,12 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rclib.plots import parts
 from rclib.plots.drawing import redrawable
-from rclib.plots.style import GREY, MARKERS, WIDTH, looks, shown
+from rclib.plots.style import GREY, MARKERS, WIDTH, colour, looks, shown
 
 __all__ = ["kept_panels"]
 
@@ -42,10 +42,11 @@ def kept_panels(
     panels[0, 0].legend(fontsize=5.5, loc="upper left", handlelength=1.4)
     top = max(panel.get_ylim()[1] for panel in panels[0])
     for panel in panels[0]:
-        panel.set_ylim(0, 1.35 * top)
+        panel.set_ylim(0, 1.55 * top)
     _distances(panels[1, 0], table, width)
     _alphas(panels[1, 1], table, width)
     _kept(panels[1, 2], kept)
+    parts.letters(figure)
     for panel in panels[1, :2]:
         sizes = sorted(table.M.unique())
         panel.set_xscale("log", base=2)
@@ -70,11 +71,11 @@ def _spectrum(panel: Axes, esd: pd.DataFrame, law: pd.DataFrame, m: int) -> None
         measured, bins, weights=np.full(len(measured), 1 / len(measured) / each), color="0.8",
         label="after transfer",
     )  # fmt: skip
-    colour = sns.color_palette("colorblind")[0]
-    panel.plot(np.log10(law.x), law.share, color=colour, lw=1.2, label="predicted bulk")
+    blue = colour(0)
+    panel.plot(np.log10(law.x), law.share, color=blue, lw=1.2, label="predicted bulk")
     spikes = np.log10(esd[(m == esd.M) & (esd.kind == "spike")].value)
     panel.plot(
-        spikes, np.full(len(spikes), 0.03), ls="", marker="v", ms=4, mew=0.7, mec=colour,
+        spikes, np.full(len(spikes), 0.03), ls="", marker="v", ms=4, mew=0.7, mec=blue,
         mfc="none", label="predicted spikes", transform=panel.get_xaxis_transform(),
     )  # fmt: skip
     panel.set_xlim(low, high)
@@ -82,15 +83,15 @@ def _spectrum(panel: Axes, esd: pd.DataFrame, law: pd.DataFrame, m: int) -> None
 
 
 def _distances(panel: Axes, table: pd.DataFrame, width: int) -> None:
-    colours = sns.color_palette("colorblind")
     for i, (column, label) in enumerate(_LAWS.items()):
         by = table.groupby("M")[column]
         mean = by.mean()
         panel.plot(
-            mean.index, mean, color=colours[i], marker=MARKERS[i], ms=3.5, lw=1.2, label=label
+            mean.index, mean, color=colour(i), marker=MARKERS[i], ms=3.5, lw=1.2, label=label
         )
-        panel.fill_between(mean.index, by.min(), by.max(), color=colours[i], alpha=0.15, lw=0)
-    panel.set(yscale="log", ylabel="KS distance of the bulk", title="bulk against three laws")
+        panel.fill_between(mean.index, by.min(), by.max(), color=colour(i), alpha=0.15, lw=0)
+    parts.log_axis(panel, "y")
+    panel.set(ylabel="KS distance of the bulk", title="bulk against three laws")
     panel.set_ylim(top=4.0)
     panel.legend(fontsize=5.5, loc="upper left")
 
@@ -106,25 +107,25 @@ def _alphas(panel: Axes, table: pd.DataFrame, width: int) -> None:
     noise = table.groupby("M").alpha_noise.mean()
     panel.plot(noise.index, noise, color="0.3", ls=":", lw=1)
     panel.annotate(
-        "noise of this shape", (noise.index[-1], noise.iloc[-1]), (0, 5), ha="right",
+        "noise of this shape", (noise.index[0], noise.iloc[0]), (0, 3), ha="left",
         textcoords="offset points", fontsize=6, color="0.3",
     )  # fmt: skip
+    panel.set_ylim(top=panel.get_ylim()[1] + 0.04)
     panel.set(ylabel="α (Hill)", title="α: line predicted, bar source")
-    panel.legend(fontsize=5.5)
+    panel.legend(fontsize=5.5, loc="center left", bbox_to_anchor=(0.0, 0.5))
 
 
 def _kept(panel: Axes, kept: pd.DataFrame) -> None:
-    colours = sns.color_palette("colorblind")
     for i, (what, part) in enumerate(kept.groupby("what", sort=False)):
         by = part.groupby("r1").left
         panel.plot(
-            by.mean().index, by.mean(), color=colours[i], marker=MARKERS[i], ms=3.5, lw=1.2,
+            by.mean().index, by.mean(), color=colour(i), marker=MARKERS[i], ms=3.5, lw=1.2,
             label=what,
         )  # fmt: skip
-        panel.fill_between(by.mean().index, by.min(), by.max(), color=colours[i], alpha=0.15, lw=0)
+        panel.fill_between(by.mean().index, by.min(), by.max(), color=colour(i), alpha=0.15, lw=0)
     at = np.linspace(0, 1, 51)
     panel.plot(at, (1 - at) ** 2, color="0.3", ls=":", lw=1, label="(1 − r1)²")
     panel.set(
         xlabel="random rate r1", ylabel="share that is left", title="what r1 breaks, MF, M = N"
     )
-    panel.legend(fontsize=5.5)
+    panel.legend(fontsize=5.5, loc="upper right", bbox_to_anchor=(1.0, 0.9))

@@ -42,9 +42,9 @@ def owned_spectra(spectra: pd.DataFrame) -> Figure:
         seen = part[part.predicted.notna()]
         panel.plot(seen.k, seen.predicted, color="0.1", ls="", marker="x", ms=4.5, mew=0.8)
         panel.axhline(1.0, color="0.3", lw=0.8, ls=":")
-        panel.set_title(f"{_ARMS.get(arm, arm)}, η = {part.rate.iloc[0]:g}", fontsize=7)
+        panel.set_title(f"{_ARMS.get(arm, arm)}\nη = {part.rate.iloc[0]:g}", fontsize=7)
         panel.set(xscale="log", yscale="log")
-        panel.set_xlabel("number k")
+        panel.set_xlabel("its number k")
     panels[0, 0].set_ylabel("eigenvalue / edge of the bulk")
     panels[0, 0].legend(
         handles=[
@@ -54,7 +54,7 @@ def owned_spectra(spectra: pd.DataFrame) -> Figure:
         fontsize=6, loc="lower left",
     )  # fmt: skip
     bar = figure.colorbar(points, ax=panels, shrink=0.9, pad=0.01)
-    bar.set_label("in the row-column part")
+    bar.set_label("share in the row-column part")
     return figure
 
 
@@ -88,11 +88,17 @@ def tails(exponents: pd.DataFrame, removed: pd.DataFrame) -> Figure:
         rates = sorted(part.rate.unique())
         panels[0, j].set_xticks(rates, [f"{rate:g}" for rate in rates], fontsize=6)
         panels[0, j].set_xlabel("learning rate η")
-        panels[1, j].set_xlabel("products taken out")
+        panels[1, j].set_xlabel("outer products out")
         panels[1, j].legend(fontsize=5.5, handlelength=1.6, loc="best")
     for panel in panels[:, 0]:
         panel.set_ylabel("α (Hill)")
-    parts.write_into(panels[0, 0], "noise", near=float(exponents.noise.iloc[0]))
+    panels[0, 0].set_ylim(top=panels[0, 0].get_ylim()[1] + 0.06)
+    named: list[float] = []
+    for j, arm in enumerate(arms):  # its name once for every shape
+        noise = float(exponents[exponents.arm == arm].noise.iloc[0])
+        if all(abs(noise - other) > 0.1 for other in named):
+            parts.write_into(panels[0, j], "noise", near=noise)
+            named.append(noise)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=7)
     return figure

@@ -35,11 +35,15 @@ def course_panels(
         left.plot(group.t, group.exact, color=colour, lw=1.2)
         thin = group.iloc[:: max(1, len(group) // 25)]
         left.plot(thin.t, thin.u, "o", color=colour, ms=2.5)
+        left.annotate(
+            f"s = {s:g}", (float(group.t.max()), float(group.u.iloc[-1])), (0, -4), ha="right",
+            va="top", textcoords="offset points", fontsize=6, color=colour,
+        )  # fmt: skip
     handles = [
         Line2D([], [], color=GREY, marker="o", ls="", ms=2.5, label="gradient descent"),
         Line2D([], [], color=GREY, lw=1.2, label="closed form"),
     ]
-    left.legend(handles=handles, loc="upper right", bbox_to_anchor=(1.0, 0.9), fontsize=6)
+    left.legend(handles=handles, loc="center right", bbox_to_anchor=(1.0, 0.72), fontsize=6)
     left.set_title("one mode after the other")
     _times(left, "strength u of a mode")
     _half_times(middle, halves)
@@ -53,15 +57,16 @@ def course_panels(
     ]
     low_left.legend(handles=lines, fontsize=6, loc="lower right")
     low_left.set_title("a tree of 8 items: broad splits first")
-    _times(low_left, "u / s")
+    _times(low_left, "strength u / s")
     low_right.step(counts.t, counts.seen, where="post", color="0.1", lw=1.2)
     low_right.step(counts.t, counts.due, where="post", color="C1", lw=1.2, ls="--")
     low_right.legend(
-        ["eigenvalues of W21ᵀ W21 over the edge", "modes with u over the edge"], fontsize=6,
+        ["eigenvalues of W₂₁ᵀW₂₁ beyond its start's edge", "modes with u beyond that edge"],
+        fontsize=6,
         loc="lower right",
-    )  # fmt: skip
-    low_right.set_title("learned modes are spikes of W21")
-    _times(low_right, "number")
+    )
+    low_right.set_title("learned modes are spikes of W₂₁")
+    _times(low_right, "how many")
     parts.few_ticks(low_right, "y")
     parts.letters(figure)
     return figure
@@ -86,7 +91,9 @@ def _half_times(panel: Axes, halves: pd.DataFrame) -> None:
     panel.set_ylabel("time to s / 2 (in τ)")
     panel.set_title("strong modes are fast")
     panel.set_ylim(top=2.2 * top)
-    parts.direct_labels(panel)
+    parts.direct_labels(
+        panel, {"larger start": "two, larger start", "regression": "one (regression)"}
+    )
 
 
 @redrawable
@@ -109,8 +116,8 @@ def depth_panels(
         sizes = sorted(frame.depth.unique())
         panel.set_xticks(sizes, [str(n) for n in sizes])
         parts.log_axis(panel, "y")
-        parts.level(panel, most, f"stopped at {most}")
         panel.set_ylim(top=1.6 * most)
+        parts.level(panel, most, f"stopped at {most}")
         panel.set_xlabel("number of matrices")
         panel.set_ylabel("steps to 5 % of the error")
         panel.set_title(title)

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from rclib.plots import parts
 from rclib.plots.drawing import redrawable
-from rclib.plots.style import GREY, WIDTH, colour, ordered
+from rclib.plots.style import DASHES, GREY, WIDTH, colour, ordered
 
 __all__ = ["generalization_panels", "span_panels"]
 
@@ -36,18 +36,21 @@ def generalization_panels(
         left.plot(group.best.iloc[0], group.theory.min(), "*", color=shade, ms=8, mec="white")
     left.set_xscale("log")
     left.set_xlabel("time t (in τ)")
-    left.set_ylabel("test error over noise")
+    left.set_ylabel("test error over noise variance")
     left.set_title("theory (lines) and draws")
+    left.set_ylim(top=1.12 * left.get_ylim()[1])
     parts.direct_labels(left)
+    parts.write_into(left, "star: least error")
     for k, (what, group) in enumerate(late.groupby("what", sort=False)):
         middle.plot(group.alpha, group.error, color=colour(k), lw=1.2, label=what)
         dots = simulated[simulated.what == what]
         middle.plot(dots.alpha, dots.error, "o", color=colour(k), ms=3)
     parts.log_axis(middle, "x")
     middle.set_xlabel("samples over inputs, α")
-    middle.set_ylabel("test error over noise")
+    middle.set_ylabel("test error over noise variance")
     middle.set_title("overtraining peaks at α = 1")
-    middle.legend(fontsize=6, loc="lower left")
+    middle.set_ylim(top=1.35 * float(late.error.max()))
+    middle.legend(fontsize=6, loc="upper right")
     _students(right, students)
     parts.letters(figure)
     return figure
@@ -63,16 +66,17 @@ def _students(panel: Axes, students: pd.DataFrame) -> None:
             panel.fill_between(mean.index, mean - error, mean + error, color=colour(k), alpha=0.15)
         handles.append(Line2D([], [], color=colour(k), label=str(start)))
     handles += [
-        Line2D([], [], color=GREY, ls=ls, label=t) for t, ls in (("end", "-"), ("best", "--"))
+        Line2D([], [], color=GREY, ls=ls, label=t)
+        for t, ls in (("at the end", "-"), ("at its best", "--"))
     ]
     parts.log_axis(panel, "x")
     parts.log_axis(panel, "y")
-    parts.moment(panel, 1.0, "parameters = samples")
+    panel.set_ylim(bottom=0.3 * panel.get_ylim()[0])
+    parts.moment(panel, 1.0, "as many of both")
     panel.set_xlabel("parameters over samples")
-    panel.set_ylabel("test error over signal")
+    panel.set_ylabel("test error over signal variance")
     panel.set_title("ReLU students")
-    panel.set_ylim(bottom=0.45 * panel.get_ylim()[0])
-    panel.legend(handles=handles, fontsize=6, ncols=2, loc="lower center")
+    panel.legend(handles=handles, fontsize=6, loc="lower right")
 
 
 @redrawable
@@ -93,16 +97,17 @@ def span_panels(bulk: pd.DataFrame, span: pd.DataFrame) -> Figure:
         panel.fill_between(group["at"], group.density, color="0.8", lw=0)
         twin = panel.twinx()
         for k, name in enumerate(times):
-            twin.plot(group["at"], group[name], color=colour(k), lw=1.2, label=name)
+            twin.plot(group["at"], group[name], color=colour(k), ls=DASHES[k], lw=1.2, label=name)
         twin.set_yscale("log")
         twin.set_ylim(0.03, 300)
-        twin.tick_params(labelright=alpha == alphas[-1])
+        if alpha != alphas[-1]:
+            twin.tick_params(which="both", right=False, labelright=False)
         panel.set_ylim(0, min(1.0, 1.2 * float(group.density.max())))
         panel.set_xlim(0, 6)
         panel.set_xlabel("eigenvalue λ of XᵀX")
         panel.set_title(f"α = {alpha:g}")
     panels[0].set_ylabel("density ρ (grey)")
-    twin.set_ylabel("weight (1 − e^(−λt))² / λ")
+    twin.set_ylabel("noise let in, $(1 - e^{-λt})^2 / λ$")
     twin.legend(fontsize=6, loc="upper right")
     last = panels[-1]
     for k, (_, group) in enumerate(span.groupby("optimiser", sort=False)):
@@ -111,6 +116,7 @@ def span_panels(bulk: pd.DataFrame, span: pd.DataFrame) -> Figure:
     last.set_xticks([0, 1], ["GD", "Adam"])
     last.set_xlim(-0.5, 1.5)
     parts.log_axis(last, "y")
-    last.set_ylabel("share of ΔW outside")
-    last.set_title("span of the inputs")
+    last.set_ylabel("share of ΔW₁ outside\nthe inputs' span")
+    last.set_title("what each writes")
+    parts.letters(figure)
     return figure

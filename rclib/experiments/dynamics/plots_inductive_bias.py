@@ -67,8 +67,9 @@ def bias_panels(
     low_right.set_xticks([0, 1], ["Gaussian process", "networks"])
     low_right.set_xlim(-0.6, 1.6)
     parts.log_axis(low_right, "y")
-    low_right.set_ylabel("information (nats), at least 0.001")
-    low_right.set_title("digits, error of a linear map")
+    parts.level(low_right, 1e-3, "0.001 or less")
+    low_right.set_ylabel("information (nats)")
+    low_right.set_title("digits, for the error of a linear map")
     parts.letters(figure)
     return figure
 
@@ -101,8 +102,9 @@ def refit_panels(refits: pd.DataFrame, lengths: pd.DataFrame) -> Figure:
         middle.plot(
             group["size"], group.spread, "o-", ms=3, color=colour(k), lw=1.0, label=str(seed)
         )
-    parts.level(left, 1.0, "exact")
     left.set_ylim(0.5, 1.1)
+    parts.level(left, 1.0, "the exact value")
+    parts.write_into(left, "one line a seed")
     left.set_ylabel("fitted over exact")
     left.set_title("bias stays")
     sizes = sorted(refits["size"].unique())
@@ -117,6 +119,7 @@ def refit_panels(refits: pd.DataFrame, lengths: pd.DataFrame) -> Figure:
     for _, group in lengths.groupby("seed"):
         right.plot(group.length, group.information, "o-", ms=3, color=colour(0), lw=0.8, alpha=0.6)
     parts.log_axis(right, "y")
+    parts.write_into(right, "one line a seed")
     right.set_xlabel("length of the kernel")
     right.set_ylabel("information (nats)")
     right.set_title("random labels")

@@ -42,7 +42,7 @@ def regret_panels(
     top = 1.05 * float(targets.jensen.max())
     right.plot([0, top], [0, top], ls=":", color=GREY, lw=1.0)
     parts.write_into(right, "dotted: regret = bound")
-    right.set_xlabel("bound −ln Σ w e^(−nD) (nats)")
+    right.set_xlabel("bound $-\\ln\\,Σ\\,w\\,e^{-nD}$ (nats)")
     right.set_ylabel("regret (nats)")
     right.set_title("many targets: the bound is nearly tight")
     look = looks(list(ranks.prior.unique()))
@@ -53,8 +53,8 @@ def regret_panels(
         )
     parts.log_axis(low_left, "x")
     parts.log_axis(low_left, "y")
-    low_left.set_xlabel("rank of the function")
-    low_left.set_ylabel("weight w")
+    low_left.set_xlabel("rank of the function by its weight")
+    low_left.set_ylabel("weight w under the prior")
     low_left.set_title("few functions own the mass")
     low_left.legend(fontsize=6)
     for k, (target, group) in enumerate(widths.groupby("target", sort=False)):
@@ -63,7 +63,7 @@ def regret_panels(
     low_right.set_xscale("log", base=2)
     low_right.set_xlabel("hidden units")
     low_right.set_ylabel("−ln w (nats)")
-    low_right.set_title("everything N(0, 1): width and weight")
+    low_right.set_title("all weights N(0, 1): weight by width")
     parts.direct_labels(low_right)
     parts.letters(figure)
     return figure
@@ -95,5 +95,6 @@ def chain_panels(chains: pd.DataFrame) -> Figure:
         panel.set_xlabel("log-loss over that of the truth (nats)")
         panel.set_title(f"truth: {kind}")
     panels[0, 0].invert_yaxis()
+    parts.write_into(panels[0, -1], "small: one data set\nlarge: mean, 95 % interval")
     parts.letters(figure)
     return figure

@@ -1,0 +1,1 @@
+"""Pruning and data: notebooks 4x."""
