@@ -64,12 +64,14 @@ def chosen(frame: pd.DataFrame, name: str, *, width: int, at: int) -> pd.DataFra
 
 
 def ends(curves: pd.DataFrame, step: int, *, width: int, at: int) -> dict[str, pd.Series]:
-    """Loss by seed after a step, of every run whose width is `width` since step `at`, by its name.
+    """Loss by seed after a step, by name, of the runs whose width is `width` since step `at`; those
+    that were not followed so far are left out.
 
-    Raises ValueError as `after_step`."""
-    of_width = curves[(curves.width == width) & (curves["at"] == at)]
-    names = dict.fromkeys(of_width.name)
-    return {name: after_step(of_width[of_width.name == name], step) for name in names}
+    Raises ValueError where that leaves none, and for several runs of one name and seed."""
+    rows = curves[(curves.width == width) & (curves["at"] == at) & (curves.step == step)]
+    if rows.empty:
+        raise ValueError(f"no run of width {width} from step {at} was evaluated after step {step}")
+    return {str(name): after_step(group, step) for name, group in rows.groupby("name", sort=False)}
 
 
 def lost_table(curves: pd.DataFrame, *, floor: float) -> pd.DataFrame:

@@ -238,6 +238,12 @@ def test_rows_of_one_run_and_ends_by_name() -> None:
     assert growth_tables.chosen(frame, "a", width=8, at=3).loss.to_dict() == {0: 4, 1: 5}
     found = growth_tables.ends(frame, 5, width=16, at=3)
     assert {name: list(loss) for name, loss in found.items()} == {"a": [1, 2], "b": [2, 3]}
+    short = frame.assign(name="short", step=4)
+    assert list(growth_tables.ends(pd.concat([short, frame]), 5, width=16, at=3)) == ["a", "b"]
+    with pytest.raises(
+        ValueError, match="no run of width 16 from step 3 was evaluated after step 7"
+    ):
+        growth_tables.ends(frame, 7, width=16, at=3)
     with pytest.raises(ValueError, match="frame has no 'b' of width 8 from step 3"):
         growth_tables.chosen(frame, "b", width=8, at=3)
 
