@@ -21,6 +21,7 @@ __all__ = [
     "alpha_moved",
     "broken",
     "esd_rows",
+    "fall_by_drawing",
     "kept_rows",
     "law_rows",
     "measurements",
@@ -174,6 +175,15 @@ def alpha_moved(frame: pd.DataFrame) -> pd.Series:
     """α at the last random rate minus that at the first, mean over arms and targets, by seed."""
     table = frame.pivot_table(index="seed", columns="r1", values="alpha")
     return table[table.columns[-1]] - table[table.columns[0]]
+
+
+def fall_by_drawing(frame: pd.DataFrame) -> pd.Series:
+    """How far α of the start falls when it is drawn, over how far it falls by training: means over
+    the cells of a seed at the first random rate."""
+    first = frame[frame.r1 == 0].groupby("seed")[["alpha_start", "alpha_untrained", "alpha_source"]]
+    mean = first.mean()
+    drawn, trained = (mean.alpha_start - mean[f"alpha_{k}"] for k in ("untrained", "source"))
+    return (drawn / trained).rename("fall")
 
 
 def broken(frame: pd.DataFrame, *, arm: str) -> pd.Series:

@@ -16,7 +16,13 @@ import numpy as np
 import pandas as pd
 
 from rclib.data.images import Dataset
-from rclib.experiments.dynamics.inductive_bias_runs import digits_bias, posterior, refits
+from rclib.experiments.dynamics.inductive_bias_runs import (
+    components_law,
+    digits_bias,
+    likelihood_fits,
+    posterior,
+    refits,
+)
 from rclib.experiments.dynamics.inductive_bias_theory import Quadratic, fitted, information
 from rclib.runs import sweep
 from rclib.runs.store import Arrays
@@ -24,13 +30,17 @@ from rclib.stats.slopes import slope
 
 __all__ = [
     "bias_left",
+    "component_frame",
+    "component_rise",
     "digits_frame",
     "dimension_frame",
     "dimension_gain",
     "fit_frame",
     "length_frame",
+    "likelihood_frame",
     "refit_frame",
     "refit_slopes",
+    "settings_frame",
     "shown_law",
     "spike_correlation",
 ]
@@ -100,9 +110,9 @@ def fit_frame(
     quantile: float,
     **shared: Any,
 ) -> pd.DataFrame:
-    """The fitted against the exact information, teachers "kernel": seed, d, what ("quantile" or the
-    share of the variance), exact, found. At the quantile the exact value is that of `samples`
-    draws, -ln of the quantile."""
+    """The fitted against the exact information, teachers "kernel": seed, d, what ("quantile",
+    "mean" for the mean of the law, or the share of the variance), exact, found. At the quantile
+    the exact value is that of `samples` draws, -ln of the quantile."""
     lengths = [float(np.sqrt(d)) for d in dimensions]
     rows = []
     for _, seed, run in _posteriors(
@@ -115,6 +125,8 @@ def fit_frame(
             fit = fitted(errors)
             at = float(np.quantile(law.sample(random, samples), quantile))
             rows.append((seed, d, "quantile", -np.log(quantile), information(fit, at)))
+            mean = law.cumulant(1)
+            rows.append((seed, d, "mean", information(law, mean), information(fit, mean)))
             for share in shares:
                 at = share * float(run["variance"][k])
                 rows.append((seed, d, f"{share:g}", information(law, at), information(fit, at)))
@@ -145,21 +157,23 @@ def bias_left(frame: pd.DataFrame) -> pd.Series:
 
 
 def digits_frame(data: Dataset, seeds: Sequence[int], **shared: Any) -> pd.DataFrame:
-    """Images: seed, linear (the error asked for), kernel and network (information for it in both
-    spaces), error (mean of the networks), train, spikes (mean), correlation (Spearman, of spikes
-    and error over the networks of a split)."""
+    """Images: seed, linear (the error asked for), kernel, short (kernel of length one) and network
+    (information for it in these spaces), error (mean of the networks), train, spikes (mean),
+    correlation (Spearman, of spikes and error over the networks of a split)."""
     configs = [{"seed": seed, **shared} for seed in seeds]
     runs = sweep.run(digits_bias, configs, data=data, description="networks")
     rows = []
     for config, run in zip(configs, runs, strict=True):
         at = float(run["linear"])
         law = Quadratic.of(run["weights"], float(data.n_classes), run["shift"])
+        short = Quadratic.of(run["short_weights"], float(data.n_classes), run["short_shift"])
         networks = pd.Series(run["networks"].astype(float))
         rows.append(
             {
                 "seed": config["seed"],
                 "linear": at,
                 "kernel": information(law, at),
+                "short": information(short, at),
                 "network": information(fitted(networks), at),
                 "error": float(networks.mean()),
                 "train": float(run["train"].mean()),
@@ -168,6 +182,67 @@ def digits_frame(data: Dataset, seeds: Sequence[int], **shared: Any) -> pd.DataF
             }
         )
     return pd.DataFrame(rows)
+
+
+def settings_frame(
+    data: Dataset, seeds: Sequence[int], settings: Mapping[str, Mapping[str, Any]], **shared: Any
+) -> pd.DataFrame:
+    """`digits_frame` in several settings, means over seeds, one row a name. settings : name ->
+    what it has in place of `shared`."""
+    frames = [
+        digits_frame(data, seeds, **{**shared, **own}).assign(setting=name)
+        for name, own in settings.items()
+    ]
+    table = pd.concat(frames).drop(columns="seed")
+    return table.groupby("setting", sort=False).mean().reset_index()
+
+
+def component_frame(
+    data: Dataset, seeds: Sequence[int], *, components: Sequence[int], share: float, **shared: Any
+) -> pd.DataFrame:
+    """Images in their leading principal components: seed, components, information at the error
+    `share` times the variance of the test labels, and left, the error of the posterior's mean
+    over that variance."""
+    configs = [{"seed": seed, "components": list(components), **shared} for seed in seeds]
+    runs = sweep.run(components_law, configs, data=data, description="components")
+    rows = []
+    for config, run in zip(configs, runs, strict=True):
+        for k, count in enumerate(components):
+            law = Quadratic.of(run["weights"][k], float(data.n_classes), run["shift"][k])
+            variance = float(run["variance"])
+            rows.append(
+                (
+                    config["seed"], count, information(law, share * variance),
+                    float(run["shift"][k].sum()) / variance,
+                )
+            )  # fmt: skip
+    return pd.DataFrame(rows, columns=["seed", "components", "information", "left"])
+
+
+def component_rise(frame: pd.DataFrame) -> pd.Series:
+    """ln of the information with the most components over that with the fewest, by seed."""
+    table = frame.pivot_table(index="seed", columns="components", values="information")
+    return np.log(table[max(table.columns)] / table[min(table.columns)]).rename("rise")
+
+
+def likelihood_frame(
+    seeds: Sequence[int], *, dimensions: Sequence[int], shares: Sequence[float], **shared: Any
+) -> pd.DataFrame:
+    """The estimate as the authors' code makes it: seed, d, share, exact, moments (fit by
+    cumulants), likelihood and fallback."""
+    configs = [
+        {"seed": seed, "d": d, "shares": list(shares), **shared}
+        for d in dimensions
+        for seed in seeds
+    ]
+    runs = sweep.run(likelihood_fits, configs, description="likelihood fits")
+    return pd.concat(
+        [
+            pd.DataFrame({"seed": c["seed"], "d": c["d"], "share": c["shares"], **run})
+            for c, run in zip(configs, runs, strict=True)
+        ],
+        ignore_index=True,
+    )
 
 
 def spike_correlation(run: Mapping[str, Any]) -> float:

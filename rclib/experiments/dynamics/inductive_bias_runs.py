@@ -17,7 +17,15 @@ from rclib.runs.store import Arrays
 from rclib.spectral.random_matrix import outliers
 from rclib.spectral.spectra import esd
 
-__all__ = ["TEACHERS", "TINY", "digits_bias", "posterior", "refits"]
+__all__ = [
+    "TEACHERS",
+    "TINY",
+    "components_law",
+    "digits_bias",
+    "likelihood_fits",
+    "posterior",
+    "refits",
+]
 
 TEACHERS = ("kernel", "sine", "noise")
 TINY: dict[str, dict[str, Any]] = {
@@ -25,6 +33,10 @@ TINY: dict[str, dict[str, Any]] = {
         "seed": 0, "teacher": "kernel", "dimensions": [2], "lengths": [1.0], "n": 5, "m": 4,
         "jitter": 1e-6,
     },
+    "likelihood_fits": {
+        "seed": 0, "d": 2, "n": 5, "m": 4, "jitter": 1e-6, "samples": 50, "shares": [0.5],
+    },
+    "components_law": {"seed": 0, "n": 20, "m": 10, "components": [2, 4]},
     "refits": {"seed": 0, "m": 6, "quantile": 0.01, "sizes": [20], "repeats": 3},
     "digits_bias": {
         "seed": 0, "n": 40, "m": 30, "nets": 3, "width": 4, "depth": 1, "steps": 3, "rate": 3e-3,
@@ -131,6 +143,76 @@ def refits(
     return {"exact": np.array(information(law, high)), "found": np.array(found)}
 
 
+def likelihood_fits(
+    data: Source | None,
+    *,
+    seed: int,
+    d: int,
+    n: int,
+    m: int,
+    jitter: float,
+    samples: int,
+    shares: Sequence[float],
+) -> Arrays:
+    """Stored run: the estimate as the authors' code makes it, for a teacher of the process in `d`
+    dimensions (a `posterior` run's law with the length √d).
+
+    exact, moments, likelihood, fallback (shares,) : information at these shares of the variance of
+    the test labels: of the law, of the fit by cumulants, and the two of `likelihood_information`.
+    """
+    from rclib.experiments.dynamics.inductive_bias_theory import (
+        Quadratic,
+        fitted,
+        information,
+        likelihood_fit,
+        likelihood_information,
+    )
+
+    run = posterior(
+        None, seed=seed, teacher="kernel", dimensions=[d], lengths=[float(np.sqrt(d))], n=n, m=m,
+        jitter=jitter,
+    )  # fmt: skip
+    law = Quadratic.of(run["weights"][0], 1.0, run["shift"][0])
+    errors = law.sample(np.random.default_rng([seed, d, 9]), samples)
+    fit, best, found = fitted(errors), likelihood_fit(errors), []
+    for share in shares:
+        at = share * float(run["variance"][0])
+        of_code = likelihood_information(best, at)
+        found.append((information(law, at), information(fit, at), *of_code))
+    names = ("exact", "moments", "likelihood", "fallback")
+    return dict(zip(names, np.array(found).T.copy(), strict=True))
+
+
+def components_law(
+    data: Dataset, *, seed: int, n: int, m: int, components: Sequence[int]
+) -> Arrays:
+    """Stored run: images in their leading principal components (of all training images), `n`
+    labels to train and `m` to test, one-hot and centred: the law of the error in the space of a
+    Gaussian process whose length is the median distance, for each number of components. Images of
+    3 x 32 x 32 are averaged over squares of 2 x 2 pixels first.
+
+    weights, shift (components, m) : as in `digits_bias` (df: the number of classes). variance ():
+    of the test labels, a class.
+    """
+    x = data.x_train.flatten(1).numpy()
+    if x.shape[1] == 3 * 32 * 32:
+        x = x.reshape(-1, 3, 16, 2, 16, 2).mean((3, 5)).reshape(len(x), -1)
+    x = x.astype(float) - x.mean(0)
+    axes = np.linalg.eigh(x.T @ x)[1][:, ::-1][:, : max(components)]
+    order = np.random.default_rng([seed, 11]).permutation(len(x))[: n + m]
+    y = np.eye(data.n_classes)[data.y_train[order].numpy()]
+    y = y - y[:n].mean(0)
+    scores, laws = x[order] @ axes, []
+    for k in components:
+        part = scores[:, :k]
+        length = float(np.median(pdist(part[:n])))
+        mean, cov = _conditioned(part[:n], part[n:], y[:n], length, 1e-4)
+        laws.append(_law(mean, cov, y[n:]))
+    weights, shifts = (np.array(each) for each in zip(*laws, strict=True))
+    variance = np.array(np.square(y[n:]).mean())
+    return {"weights": weights, "shift": shifts, "variance": variance}
+
+
 def digits_bias(
     data: Dataset,
     *,
@@ -148,9 +230,10 @@ def digits_bias(
 
     linear () : error of least squares with a ridge of 1e-3 n. weights, shift (m,) : law of the
     error in the space of a Gaussian process whose length is the median distance (df: the number of
-    classes). networks, train (nets,) : errors of ReLU networks with `depth` hidden layers from
-    different starts (uniform in ±1/√fan-in), Adam, full batch. spikes (nets,) : eigenvalues of the
-    first matrix outside the bulk of its start.
+    classes); short_weights, short_shift (m,) : with the length one for pixels of unit variance, as
+    in the authors' code. networks, train (nets,) : errors of ReLU networks with `depth` hidden
+    layers from different starts (uniform in ±1/√fan-in), Adam, full batch. spikes (nets,) :
+    eigenvalues of the first matrix outside the bulk of its start.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(data.y_train), generator=generator)[: n + m]
@@ -164,6 +247,8 @@ def digits_bias(
     length = float(np.median(pdist(x[:n])))
     mean, cov = _conditioned(x[:n], x[n:], y[:n] - centre, length, 1e-4)
     weights, shift = _law(mean, cov, y[n:] - centre)
+    near = 1.0 / np.sqrt(x.shape[1])
+    short = _law(*_conditioned(x[:n], x[n:], y[:n] - centre, near, 1e-4), y[n:] - centre)
 
     inputs = torch.from_numpy(x * np.sqrt(x.shape[1])).float()
     labels = torch.from_numpy(y).float()
@@ -194,6 +279,8 @@ def digits_bias(
         "linear": np.array(linear),
         "weights": weights,
         "shift": shift,
+        "short_weights": short[0],
+        "short_shift": short[1],
         "networks": errors[:, n:].mean((1, 2)).numpy(),
         "train": errors[:, :n].mean((1, 2)).numpy(),
         "spikes": np.array(spikes),

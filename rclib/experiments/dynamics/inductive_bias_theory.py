@@ -17,9 +17,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.stats import ncx2, norm
 
-__all__ = ["Quadratic", "fitted", "information"]
+__all__ = [
+    "Quadratic",
+    "fitted",
+    "information",
+    "likelihood_fit",
+    "likelihood_information",
+    "sankaran",
+]
 
 Floats = NDArray[np.float64]
 
@@ -118,3 +125,33 @@ def fitted(errors: ArrayLike) -> Quadratic:
                 return Quadratic.of(c, df, c * nc)
     c = k2 / (2.0 * k1)
     return Quadratic.of(c, k1 / c, 0.0)
+
+
+def likelihood_fit(errors: ArrayLike) -> tuple[float, float, float]:
+    """(df, nc, c) of the maximum-likelihood c χ'²(df, nc) of `errors`, by scipy's search without a
+    shift, as in the authors' code. Raises ValueError for errors that are not positive."""
+    e = np.asarray(errors, dtype=float)
+    if not e.min() > 0:
+        raise ValueError(f"errors must be positive, got {e.min()}")
+    df, nc, _, scale = (float(v) for v in ncx2.fit(e, floc=0))
+    return df, nc, scale
+
+
+def likelihood_information(fit: tuple[float, float, float], at: float) -> tuple[float, float]:
+    """I at an error as the authors' code reads it off a `likelihood_fit`, and its fallback alone:
+    -ln of the distribution function, and where that is not finite z² / 2 with z of `sankaran`."""
+    df, nc, scale = fit
+    z = sankaran(at / scale, df=df, nc=nc)
+    fallback = 0.5 * z * z if z < 0 else 0.0
+    exact = -float(ncx2.logcdf(at / scale, df, nc))
+    return (exact if np.isfinite(exact) else fallback), fallback
+
+
+def sankaran(x: float, *, df: float, nc: float) -> float:
+    """z with Φ(z) ≈ P(χ'²(df, nc) <= x), of Sankaran (Biometrika 1963)."""
+    first, second, third = df + nc, df + 2 * nc, df + 3 * nc
+    h = 1 - 2 * first * third / (3 * second**2)
+    p = second / first**2
+    m = (h - 1) * (1 - 3 * h)
+    mean = 1 + h * p * (h - 1 - 0.5 * (2 - h) * m * p)
+    return float(((x / first) ** h - mean) / (h * np.sqrt(2 * p) * (1 + 0.5 * m * p)))

@@ -75,7 +75,7 @@ def bias_panels(
 
 
 def _fits(panel: Axes, fits: pd.DataFrame) -> None:
-    asked = fits[(fits.what != "quantile") & (fits.exact > 0.05)]
+    asked = fits[~fits.what.isin(["quantile", "mean"]) & (fits.exact > 0.05)]
     panel.plot(asked.exact, asked.found, "o", ms=3, color=colour(0), alpha=0.7)
     ends = [float(asked.exact.min()), float(asked.exact.max())]
     panel.plot(ends, ends, ls=":", color=GREY, lw=1.0)

@@ -121,6 +121,10 @@ def test_tables_and_figure(measured: tuple[pd.DataFrame, dict]) -> None:
     moved = experiment.alpha_moved(frame)
     both = [part.groupby("seed").alpha.mean() for part in (last, first)]
     np.testing.assert_allclose(moved, both[0] - both[1])
+    fall = experiment.fall_by_drawing(frame[frame.arm == "MF"])
+    mean = first[(first.arm == "MF") & (first.seed == 1)].mean(numeric_only=True)
+    by = [mean.alpha_start - mean[name] for name in ("alpha_untrained", "alpha_source")]
+    assert fall[1] == pytest.approx(by[0] / by[1])
     lost = experiment.broken(frame, arm="MF")
     mf = last[last.arm == "MF"]
     bounds = mf.groupby("seed").lost.mean(), 1 - mf.groupby("seed").tied_left.mean()

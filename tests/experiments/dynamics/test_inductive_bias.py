@@ -12,15 +12,23 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
-from scipy.stats import ncx2
+from scipy.spatial.distance import pdist
+from scipy.stats import ncx2, norm
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF
 
-from rclib.data.images import load
+from rclib.data.images import Dataset, load
 from rclib.experiments.dynamics import inductive_bias as experiment
 from rclib.experiments.dynamics import inductive_bias_runs as runs
 from rclib.experiments.dynamics import plots_inductive_bias as plots
-from rclib.experiments.dynamics.inductive_bias_theory import Quadratic, fitted, information
+from rclib.experiments.dynamics.inductive_bias_theory import (
+    Quadratic,
+    fitted,
+    information,
+    likelihood_fit,
+    likelihood_information,
+    sankaran,
+)
 
 SMALL: dict[str, Any] = {"n": 12, "m": 10, "jitter": 1e-6}
 
@@ -179,3 +187,81 @@ def test_frames_and_figures() -> None:
     law = experiment.shown_law(0, d=4, share=0.25, samples=200, **SMALL)
     assert len(plots.bias_panels(law, frame, fits, digits).axes) == 4
     assert len(plots.refit_panels(refits, lengths).axes) == 3
+
+
+def test_the_fit_by_likelihood_finds_the_law_of_its_draws() -> None:
+    draws = 0.3 * ncx2.rvs(6.0, 4.0, size=4000, random_state=np.random.default_rng(0))
+    df, nc, scale = likelihood_fit(draws)
+    at = np.quantile(draws, [0.01, 0.2, 0.5, 0.9])
+    exact = ncx2.cdf(at / 0.3, 6.0, 4.0)
+    assert ncx2.cdf(at / scale, df, nc) == pytest.approx(exact, rel=0.15)
+    with pytest.raises(ValueError, match="errors must be positive, got -1"):
+        likelihood_fit([-1.0, 2.0])
+
+
+def test_information_by_likelihood_is_scipys_and_sankarans_beyond_it() -> None:
+    for x in (3.0, 6.0, 12.0):
+        z = sankaran(x, df=6.0, nc=4.0)
+        assert norm.cdf(z) == pytest.approx(ncx2.cdf(x, 6.0, 4.0), abs=5e-3)
+    value, _ = likelihood_information((6.0, 4.0, 2.0), 6.0)
+    assert value == pytest.approx(-np.log(ncx2.cdf(3.0, 6.0, 4.0)))
+    # Far out scipy's logarithm is infinite and the fallback stands.
+    far, fallback = likelihood_information((3000.0, 100.0, 1.0), 100.0)
+    assert not np.isfinite(ncx2.logcdf(100.0, 3000.0, 100.0))
+    assert far == fallback > 100
+    assert likelihood_information((6.0, 4.0, 1.0), 50.0)[1] == 0.0  # more likely than not
+
+
+def test_likelihood_runs_hold_the_exact_law_beside_their_fits() -> None:
+    own: dict[str, Any] = {"seed": 1, "d": 2, "n": 12, "m": 8, "jitter": 1e-6}
+    run = runs.likelihood_fits(None, samples=400, shares=[0.8, 0.4], **own)
+    posterior = runs.posterior(
+        None, teacher="kernel", dimensions=[2], lengths=[2**0.5],
+        **{k: v for k, v in own.items() if k != "d"},
+    )  # fmt: skip
+    law = Quadratic.of(posterior["weights"][0], 1.0, posterior["shift"][0])
+    at = [s * float(posterior["variance"][0]) for s in (0.8, 0.4)]
+    assert run["exact"].tolist() == pytest.approx([information(law, a) for a in at])
+    frame = experiment.likelihood_frame([1], dimensions=[2], shares=[0.8, 0.4], samples=400,
+                                        n=12, m=8, jitter=1e-6)  # fmt: skip
+    assert frame.exact.tolist() == pytest.approx(run["exact"].tolist())
+
+
+def test_all_principal_components_are_the_images_themselves() -> None:
+    """Axes turn, distances stay, and with them the law; fewer components are another space."""
+    data = load("digits")
+    run = runs.components_law(data, seed=3, n=30, m=12, components=[2, 64])
+    order = np.random.default_rng([3, 11]).permutation(len(data.x_train))[:42]
+    x = data.x_train.double().numpy()[order]
+    y = np.eye(10)[data.y_train.numpy()[order]]
+    y = y - y[:30].mean(0)
+    length = float(np.median(pdist(x[:30])))
+    weights, shift = runs._law(*runs._conditioned(x[:30], x[30:], y[:30], length, 1e-4), y[30:])
+    assert run["weights"][1].sum() == pytest.approx(weights.sum(), rel=1e-3)
+    assert run["shift"][1].sum() == pytest.approx(shift.sum(), rel=1e-3)
+    assert run["weights"][0].sum() < 0.5 * run["weights"][1].sum()
+    frame = experiment.component_frame(
+        data, [3], components=[2, 64], share=0.5, n=30, m=12
+    ).set_index("components")
+    rise = experiment.component_rise(frame.reset_index())
+    assert rise[3] == pytest.approx(np.log(frame.information[64] / frame.information[2]))
+
+
+def test_colour_images_are_averaged_before_their_components() -> None:
+    x = torch.randn(40, 3 * 32 * 32, generator=torch.Generator().manual_seed(0))
+    pooled = torch.nn.functional.avg_pool2d(x.reshape(40, 3, 32, 32), 2).flatten(1)
+    y = torch.arange(40) % 10
+    sets = [Dataset("a", "a", each, y, each, y, 10, "0") for each in (x, pooled)]
+    found = [runs.components_law(one, seed=0, n=20, m=10, components=[4]) for one in sets]
+    assert found[0]["shift"] == pytest.approx(found[1]["shift"], rel=1e-5)
+
+
+def test_settings_are_compared_by_their_means() -> None:
+    shared: dict[str, Any] = {
+        "n": 40, "m": 30, "nets": 3, "width": 6, "depth": 1, "steps": 3, "rate": 3e-3,
+    }  # fmt: skip
+    data = load("digits")
+    table = experiment.settings_frame(data, [0, 1], {"a": {}, "b": {"width": 8}}, **shared)
+    own = experiment.digits_frame(data, [0, 1], **{**shared, "width": 8})
+    assert table.setting.tolist() == ["a", "b"]
+    assert table.error[1] == pytest.approx(own.error.mean())

@@ -1,0 +1,1 @@
+"""Initialisation and growth: notebooks 5x."""
