@@ -720,12 +720,13 @@ def test_paper_of_a_notebook_is_the_one_whose_items_name_it_or_its_claims(projec
 def test_control_and_what_is_not_blind_are_marked(project: Path) -> None:
     path = project / "results" / "quick" / "20_b.json"
     whole = json.loads(path.read_text(encoding="utf-8"))
-    whole["claims"][0] |= {"blind": False, "seen_on": [0, 1], "control": True, "item": "Sweep"}
+    marks = {"blind": False, "seen_on": [8, 9], "declared_seeds": [0, 1, 2], "unit": "seed"}
+    whole["claims"][0] |= {**marks, "control": True, "item": "Sweep"}
     path.write_text(json.dumps(whole), encoding="utf-8")
     build(project / "site", api=False)
     rows = soup(project / "site" / "claims.html").select("#scoreboard table")[1].select("tbody tr")
     assert "Control: it must fail" in words(rows[0])
-    assert "Not blind: criterion set after seeds 0, 1 were seen." in words(rows[0])
+    assert "Not blind: criterion set after seeds 8, 9 were seen." in words(rows[0])
     assert "Control" not in words(rows[1])
     assert "Not blind" not in words(rows[1])
 

@@ -94,7 +94,7 @@ def test_long_forms_and_the_figures_of_them() -> None:
 
     figure = plots_split.owned_spectra(rows)
     panel = figure.axes[0]
-    assert panel.get_title() == "MF, η = 0.1"
+    assert panel.get_title() == "MF\nη = 0.1"
     np.testing.assert_allclose(panel.lines[0].get_ydata(), [5.0, 2.5])
     plt.close(figure)
     figure = plots_split.tails(tails, removed)

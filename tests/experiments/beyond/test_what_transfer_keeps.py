@@ -146,6 +146,6 @@ def test_tables_and_figure(measured: tuple[pd.DataFrame, dict]) -> None:
     assert (kept[(kept.what == "α") & (kept.r1 == 0)].left == 1).all()
     figure = plots_kept.kept_panels(esd_table, laws, first, kept, width=32)
     assert [panel.get_title() for panel in figure.axes[:3]] == [
-        f"N = 32 to M = {m}" for m in (24, 32, 48)
+        f"({letter}) N = 32 to M = {m}" for letter, m in zip("abc", (24, 32, 48), strict=True)
     ]
     plt.close(figure)
