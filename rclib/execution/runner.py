@@ -22,7 +22,7 @@ from rclib.execution.limits import few_files
 from rclib.files.command import command
 from rclib.files.plain import DataError, read_plain
 from rclib.files.strict import parse_yaml
-from rclib.files.terminal import Parser, note, report
+from rclib.files.terminal import Parser, note, printable, report
 from rclib.study.parameters import Parameters, read_parameters, undeclared_seeds
 from rclib.study.results import read_results, score
 from rclib.study.session import NOTEBOOK_VARIABLE
@@ -176,12 +176,12 @@ def check_seeds(name: str) -> None:
 
 def _line(error: object) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
-    return " ".join((text.splitlines() or [type(error).__name__])[-1].split())
+    return printable(" ".join((text.splitlines() or [type(error).__name__])[-1].split()))
 
 
 def _whole(message: str) -> str:
     """A message of several lines as one: an error of the library is written to be read whole."""
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", message).split())
+    return printable(" ".join(re.sub(r"\x1b\[[0-9;]*m", "", message).split()))
 
 
 def execute(

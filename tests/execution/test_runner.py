@@ -158,6 +158,7 @@ def test_parameter_of_a_wrong_kind_is_named(key: str, value: Any, kind: str) -> 
         ("profile: paper\nwidth: 3", "unknown parameter 'width'; the notebook has profile, widths"),
         ("profile: paper\nlr: fast", "parameter 'lr' must be of type float"),
         ("- 1\n- 2", r"notebooks/paper/10_good\.yaml must map names to values"),
+        ("a: 1\n\u202e20\n", r"10_good\.yaml: .*\\u202e"),  # no control character is shown
         ("", r"notebooks/paper/10_good\.yaml must map names to values"),
         ("a: [1", r"notebooks/paper/10_good\.yaml: "),
         ("lr: 0.5", "must set profile: paper, got None"),
