@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from rclib.data.images import Dataset, load
 from rclib.experiments.pruning import plots_random as plots
+from rclib.experiments.pruning import random_claims as claims
 from rclib.experiments.pruning import random_pruning as experiment
 from rclib.experiments.pruning import random_runs as stored
 from rclib.nets.densities import erdos_renyi
@@ -154,11 +155,23 @@ def test_frames_and_panels(data: Dataset) -> None:
     assert len(inside) == 2 * 3
     depths = experiment.depth_frame(frame, 8, [1, 2])
     assert depths.layers.tolist() == [1, 1, 2, 2]
-    arms = experiment.arms_frame(frame, 12, 3)
-    assert set(arms.arm) == {"ER", "SNIP"}
+    schemes = {"dense": [1.0], "ER": [0.3, 0.05], "GraSP": [0.05]}
+    looked = experiment.judged_frame(data, [5, 6], 12, 3, schemes, attack=0.1, **NET)
+    arms = experiment.arms_frame(frame, looked, 12, 3)
+    assert set(arms.arm) == {"uniform", "SNIP", "GraSP"}
     own = arms[(arms.arm == "SNIP") & (arms.seed == 0)].gain.item()
-    by_hand = [experiment.value(frame, "accuracy", 12, s, 0.05, 3)[0] for s in ("SNIP", "uniform")]
+    by_hand = [experiment.value(frame, "accuracy", 12, s, 0.05, 3)[0] for s in ("SNIP", "ER")]
     assert own == by_hand[0] - by_hand[1]
+    chosen = experiment.layer_densities(64, [12] * 3, 10, 0.05, frame, looked)
+    assert set(chosen.scheme) == {"uniform", "ER", "SNIP", "GraSP"}
+    sizes = np.array([64 * 12, 144, 144, 120])
+    for _, rows in chosen.groupby("scheme"):  # each keeps as much in all
+        assert (rows.density * sizes).sum() == pytest.approx(0.05 * sizes.sum(), abs=2)
+    gains = experiment.judged_gains(looked, 0.3)
+    assert len(gains) == 4 * 2
+    by = looked.set_index(["scheme", "density", "seed"])
+    one = gains[(gains.what == "ece") & (gains.seed == 6)].gain.item()
+    assert one == by.ece["ER", 0.3, 6] - by.ece["dense", 1.0, 6]
     assert len(plots.random_panels(gaps, layers, equal).axes) == 3
     assert len(plots.spectra_panels(inside, depths, arms).axes) == 5
 
@@ -176,3 +189,67 @@ def test_a_convolutional_network_is_one_entry_of_the_plan() -> None:
     assert frame.layers.tolist() == [3, 3]
     assert frame.top.isna().all()
     assert frame.weights[1] == pytest.approx(0.3 * frame.weights[0], abs=2)
+
+
+def test_masked_starts_and_their_edges() -> None:
+    frame = experiment.starts_frame(80, [200] * 3, 10, [1.0, 0.3, 0.04], range(8))
+    by = frame.groupby("density")
+    assert by.share.mean()[1.0] == 1.0
+    assert by.share.mean()[0.3] < 0.3  # ER gives more to the ends
+    # With no entry missing both laws are one; with few the dense law's edge is too small.
+    whole = frame[frame.density == 1.0]
+    assert whole.dense_edge.to_numpy() == pytest.approx(whole.sparse_edge.to_numpy(), rel=1e-6)
+    assert by.dense_edge.mean()[1.0] == pytest.approx(1.0, abs=0.03)
+    assert by.dense_edge.mean()[0.04] > 1.1
+    assert by.sparse_edge.mean()[0.04] == pytest.approx(1.0, abs=0.06)
+    assert whole.degrees.isna().all()
+    assert abs(by.degrees.mean()[0.3]) < 0.1
+    again = experiment.starts_frame(80, [200] * 3, 10, [0.04], [3])
+    assert again.sparse_edge.item() == frame[frame.density == 0.04].sparse_edge.iloc[3]
+
+
+def test_claims_are_about_the_arms_they_name(data: Dataset) -> None:
+    arms = {"uniform": [0.05], "ER": [0.3, 0.1, 0.05], "ER again": [0.1], "ER rescaled": [0.1],
+            "SNIP": [0.05], "SNIP shuffled": [0.05]}  # fmt: skip
+    plan = [
+        {"width": 12, "layers": 2, "schemes": {"dense": [1.0], **arms}},
+        {"width": 8, "layers": 2, "schemes": {"dense": [1.0], "ER": [0.1, 0.05]}},
+        {"width": 5, "layers": 2, "schemes": {"dense": [1.0]}},
+    ]
+    runs = experiment.networks(data, [0, 1, 2], plan, NET)
+    found = claims.width_values(runs, small=8, wide=12, narrow=5, collapse=8, layers=2)
+    by = runs.set_index(["width", "scheme", "density", "seed"])
+    accuracy = by.accuracy
+    wide, small = (accuracy[w, "ER", 0.1, 1] - accuracy[w, "dense", 1.0, 1] for w in ("12", "8"))
+    assert found["width_closes"][1] == pytest.approx(wide - small)
+    equal = accuracy["12", "ER", 0.1, 2] - accuracy["5", "dense", 1.0, 2]
+    assert found["sparse_pays"][2] == pytest.approx(equal)
+    own = accuracy["12", "SNIP shuffled", 0.05, 0] - accuracy["12", "uniform", 0.05, 0]
+    assert found["ratio_of_snip"][0] == pytest.approx(own)
+    spikes = by.spikes["12", "ER", 0.1, 0] - by.spikes["12", "dense", 1.0, 0]
+    assert found["more_spikes"][0] == spikes
+    deep = claims.depth_values(
+        runs, width=12, density=0.1, depths=[2, 2], collapse=8, layers=2, classes=10
+    )
+    assert (deep["depth_closes"] == 0).all()
+    share = (accuracy["8", "ER", 0.05, 1] - 0.1) / (accuracy["8", "dense", 1.0, 1] - 0.1)
+    assert deep["too_small_share"][1] == pytest.approx(share)
+    assert claims.conv_values(runs, {}) == claims.residual_values(None) == {}
+    renamed = runs[runs.width == "12"].assign(width="conv")
+    conv = claims.conv_values(renamed, {"channels": [], "widths": [1, 1]})
+    erk = accuracy["12", "ER", 0.05, 2] - accuracy["12", "uniform", 0.05, 2]
+    assert conv["conv_erk"][2] == pytest.approx(erk)
+    looked = experiment.judged_frame(
+        data, [5, 6], 12, 2, {"dense": [1.0], "ER": [0.3, 0.05], "GraSP": [0.05],
+                              "GraSP shuffled": [0.05]}, attack=0.1, **NET,
+    )  # fmt: skip
+    edges = experiment.starts_frame(64, [12] * 2, 10, [0.3, 0.1, 0.05], [1, 2])
+    seen = claims.judged_values(looked, edges, wide=12, layers=2)
+    at = looked.set_index(["scheme", "density", "seed"]).accuracy
+    places = at["GraSP", 0.05, 6] - at["GraSP shuffled", 0.05, 6]
+    assert seen["places_of_grasp"][6] == pytest.approx(places)
+    assert seen["dense_edge_fails"][2] == edges[edges.density == 0.05].dense_edge.iloc[1]
+    tables = claims.tables(runs, runs, looked, edges, None)
+    assert set(tables) == {"judged", "starts", "networks"}
+    assert len(tables["judged"]) == 5
+    assert len(plots.other_panels(edges, experiment.judged_gains(looked, 0.3)).axes) == 2
