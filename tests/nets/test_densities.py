@@ -46,6 +46,20 @@ def test_convolutions_count_their_kernels() -> None:
     assert overall(shapes, found) == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("density", [0.02, 0.1, 0.3, 0.6, 0.9])
+def test_a_residual_networks_densities_are_those_of_one_level(density: float) -> None:
+    """min(1, ε raw), with ε by bisection, without taking layers out one after the other."""
+    shapes = {"K0": (8, 3, 3, 3), "K1": (8, 8, 3, 3), "K2": (16, 8, 3, 3), "K3": (16, 16, 3, 3),
+              "K4": (32, 16, 3, 3), "K5": (32, 32, 3, 3), "W": (10, 32)}  # fmt: skip
+    raw = {name: sum(shape) / math.prod(shape) for name, shape in shapes.items()}
+    low, high = 0.0, 1e6
+    for _ in range(200):
+        level = (low + high) / 2
+        found = {name: min(1.0, level * value) for name, value in raw.items()}
+        low, high = (level, high) if overall(shapes, found) < density else (low, level)
+    assert d.erdos_renyi(shapes, density) == pytest.approx(found, rel=1e-9)
+
+
 def test_uniform_plus_keeps_its_ends_and_meets_the_density() -> None:
     found = d.uniform_plus(MLP, 0.3)
     assert (found["W1"], found["W4"]) == (1.0, 0.3)
