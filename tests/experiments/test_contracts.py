@@ -298,6 +298,7 @@ MANY = {
     "40_lottery_ticket": 14,
     "45_data_diet": 18,
     "52_rich_lazy_rank": 13,
+    "55_spectral_bottleneck": 18,
     "60_deep_linear": 12,
     "61_generalization_dynamics": 10,
     "62_grokking_li2": 20,
