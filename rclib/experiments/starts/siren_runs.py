@@ -216,7 +216,7 @@ def picture_runs(
 ) -> Arrays:  # fmt: skip
     """Stored runs of a group of members, each a seed (of picture and start), s0 and s1.
 
-    at (T,) : updates done. psnr (T,) : 10 log10 of the picture's squared range over the MSE.
+    at (T,) : updates done. error (T,) : MSE over the picture's squared range.
     """
     seeds = [int(member["seed"]) for member in group]
     pictures = [picture(data, kind, side, seed=seed) for seed in seeds]
@@ -227,5 +227,5 @@ def picture_runs(
     _, found = _fitted(start, x, x, ys, ys, rate=rate, steps=steps, moments=at)
     mse = found["looked"][:, :, 0] * ys.double().var(dim=1, correction=0)
     spread = (ys.max(1).values - ys.min(1).values).double()
-    psnr = 10 * torch.log10(spread.square() / mse)
-    return {"at": np.tile(np.array(at), (len(group), 1)), "psnr": psnr.T.contiguous().numpy()}
+    error = (mse / spread.square()).T.contiguous()
+    return {"at": np.tile(np.array(at), (len(group), 1)), "error": error.numpy()}

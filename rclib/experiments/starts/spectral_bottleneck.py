@@ -213,7 +213,7 @@ def picture_frame(
         description="pictures",
     )  # fmt: skip
     found = pd.DataFrame(rows, columns=["kind", "arm", "seed"])
-    return found.assign(psnr=[float(run["psnr"].max()) for run in runs])
+    return found.assign(psnr=[-10 * np.log10(float(run["error"].min())) for run in runs])
 
 
 def sweep_frame(fits: Fits, frame: pd.DataFrame, step: int) -> pd.DataFrame:
