@@ -298,6 +298,7 @@ MANY = {
     "40_lottery_ticket": 14,
     "45_data_diet": 18,
     "52_rich_lazy_rank": 13,
+    "53_gg_priors": 21,
     "55_spectral_bottleneck": 18,
     "60_deep_linear": 12,
     "61_generalization_dynamics": 10,
