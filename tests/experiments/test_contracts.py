@@ -297,6 +297,7 @@ MANY = {
     "34_sampling_better_than_copying": 9,
     "40_lottery_ticket": 14,
     "45_data_diet": 18,
+    "51_learngene_sws": 14,
     "52_rich_lazy_rank": 13,
     "53_gg_priors": 21,
     "55_spectral_bottleneck": 18,
