@@ -44,7 +44,7 @@ def batchnorm_panels(
     panel.set_xlim(0, 1)
     panel.set_xlabel("test accuracy")
     panel.set_title("what is trained")
-    panel.legend(fontsize=6, loc="upper left", bbox_to_anchor=(0.0, 0.45))
+    panel.legend(fontsize=6, loc="lower right")
     panel = panels[0, 1]
     look = looks(list(dict.fromkeys(gains.arm)))
     for name, own in gains.groupby("arm", sort=False):

@@ -45,6 +45,8 @@ def bottleneck_panels(
         top.plot(window.point, window[arm], color=look[arm]["color"], lw=1.1, label=arm)
     top.set_xlabel("point of the grid")
     top.set_title("signal and fits at the end")
+    low, high = top.get_ylim()
+    top.set_ylim(low, high + 0.25 * (high - low))  # room for the names
     top.legend(fontsize=6, ncols=3, loc="upper right")
     for place, arm in zip("bc", dict.fromkeys(spectra.arm), strict=True):
         panel, own = panels[place], spectra[spectra.arm == arm]
