@@ -152,7 +152,7 @@ def test_frames_and_panels(data: Dataset) -> None:
     assert set(equal.density) == {1.0, 0.3, 0.05}
     inside = experiment.inside_frame(frame, 12, 3)
     assert len(inside) == 2 * 3
-    depths = experiment.depth_frame(frame, 8, [1, 2])
+    depths = experiment.depth_frame(frame, 8, [1, 2], 0.3)
     assert depths.layers.tolist() == [1, 1, 2, 2]
     arms = experiment.arms_frame(frame, 12, 3)
     assert set(arms.arm) == {"ER", "SNIP"}
