@@ -152,14 +152,15 @@ def inside_frame(frame: pd.DataFrame, width: int, layers: int) -> pd.DataFrame:
     return own[["density", "seed", "spikes", "moved", "means"]].reset_index(drop=True)
 
 
-def depth_frame(frame: pd.DataFrame, width: int, depths: Sequence[int]) -> pd.DataFrame:
-    """layers, density, seed, gap of ER networks of one width."""
-    rows = []
-    for layers in depths:
-        own = frame[(frame.width == str(width)) & (frame.layers == layers) & (frame.scheme == "ER")]
-        for density in own.density.unique():
-            for seed, value_ in gap(frame, width, "ER", density, layers).items():
-                rows.append((layers, density, seed, value_))
+def depth_frame(
+    frame: pd.DataFrame, width: int, depths: Sequence[int], density: float
+) -> pd.DataFrame:
+    """layers, density, seed, gap of ER networks of one width and density."""
+    rows = [
+        (layers, density, seed, lost)
+        for layers in depths
+        for seed, lost in gap(frame, width, "ER", density, layers).items()
+    ]
     return pd.DataFrame(rows, columns=["layers", "density", "seed", "gap"])
 
 
