@@ -47,7 +47,8 @@ SHUFFLES = 100
 TINY: dict[str, dict[str, Any]] = {
     "pruned": {
         "group": [{"seed": 0}, {"seed": 3}], "pool": 1, "widths": [12, 8], "plan": PLAN,
-        "keeps": [0.5], "shares": [0.4], "arms": list(ARMS), "cap": 2.0, "mask_cap": 1.5,
+        "keeps": [0.5], "shares": [0.4],
+        "arms": {"units": list(ARMS), "weights": list(ARMS)}, "cap": 2.0, "mask_cap": 1.5,
     },
 }  # fmt: skip
 
@@ -67,14 +68,14 @@ def pruned(
     plan: Mapping[str, Any],
     keeps: Sequence[float],
     shares: Sequence[float],
-    arms: Sequence[str],
+    arms: Mapping[str, Sequence[str]],
     cap: float,
     mask_cap: float,
 ) -> Arrays:
     """Stored run of a group of seeds: ReLU networks of these hidden `widths`, trained by `plan`
     (`rethinking_arms.PLAN`), then pruned in every hidden layer to a share of the units of largest
     L1 norm (`keeps`, K of them), and over all layers to a share of the largest weights (`shares`,
-    P), and trained on from there in every one of `arms`.
+    P), and trained on from there in every one of `arms`, lists for "units" and for "weights".
 
     pool : see `rethinking_arms.Task.of`. cap, mask_cap : most that Scratch-B may take over E, for
     sliced networks and for masked ones, whose zeros cost as much as other numbers here.
@@ -101,7 +102,8 @@ def pruned(
     for keep in keeps:
         pruner = _Units(start, dense, seeds, keep)
         left = pruner.left()
-        ends = train_arms(task, arms, pruner.starts, seeds, steps_of(plan["steps"], left, cap))
+        budgets = steps_of(plan["steps"], left, cap)
+        ends = train_arms(task, arms["units"], pruner.starts, seeds, budgets)
         note("units_left", left)
         note("units_cut", judged(pruner.starts["inherited"]))
         for arm, end in ends.items():
@@ -115,7 +117,7 @@ def pruned(
         masks, starts = _weights(start, dense, seeds, share)
         left = share_left(masks["inherited"])
         budgets = steps_of(plan["steps"], left, mask_cap)
-        ends = train_arms(task, arms, starts, seeds, budgets, masks)
+        ends = train_arms(task, arms["weights"], starts, seeds, budgets, masks)
         note("weights_left", left)
         note("weights_cut", judged(starts["inherited"]))
         for arm, end in ends.items():
