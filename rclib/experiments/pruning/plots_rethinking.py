@@ -141,8 +141,10 @@ def _tickets(panel: Panel, below: Panel, tickets: pd.DataFrame) -> None:
     panel.set_yticks([0, 1, 3, 10, 30], ["0", "1", "3", "10", "30"])
     panel.minorticks_off()
     panel.set_ylabel("over fresh (points)")
-    panel.set_title("ticket − fresh start")
-    panel.legend(fontsize=5.5, loc="best")
+    panel.set_title("ticket − fresh start", pad=24)
+    panel.legend(
+        fontsize=5.5, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.1
+    )
     panel.axhline(0.0, color=GREY, ls=":", lw=0.9)
     dense = tickets[tickets.how == "dense"]
     below.errorbar(
@@ -166,10 +168,11 @@ def pruning_panels(shown: pd.DataFrame, differences: pd.DataFrame, tickets: pd.D
     shown, differences, tickets : as `rethinking_pruning.shown`, `shown_differences` and
     `shown_tickets` return them.
     """
-    figure = plt.figure(figsize=(WIDTH, 5.6), layout="constrained")
-    grid = figure.add_gridspec(4, 2, width_ratios=[1.0, 1.1])
-    left, low = figure.add_subplot(grid[:2, 0]), figure.add_subplot(grid[2, 0])
-    below, right = figure.add_subplot(grid[3, 0]), figure.add_subplot(grid[:, 1])
+    figure = plt.figure(figsize=(WIDTH, 6.0), layout="constrained")
+    whole = figure.add_gridspec(1, 2, width_ratios=[1.0, 1.1])
+    grid = whole[0].subgridspec(3, 1, height_ratios=[2.0, 1.7, 0.6])
+    left, low, below = (figure.add_subplot(grid[k]) for k in range(3))
+    right = figure.add_subplot(whole[1])
     _curves(left, shown, "units", "units by L1 norm")
     _tickets(low, below, tickets)
     _forest(right, differences, "fine_tuned", authors=True)
@@ -199,11 +202,11 @@ def inside_panels(
     )  # fmt: skip
     middle.plot(layer.chance, at, "|", color=GREY, ms=9, mew=1.4, label="shuffled")
     middle.set_yticks(at, [LAYERS[which] for which in layer.which], fontsize=6)
-    middle.invert_yaxis()
+    middle.set_ylim(len(layer) + 0.3, -0.6)
     middle.set_xlim(left=0.0)
     middle.set_xlabel("largest |correlation|")
     middle.set_title("means of rows and columns")
-    middle.legend(fontsize=5.5, loc="best")
+    middle.legend(fontsize=5.5, loc="lower center", ncols=2)
     if conv is not None:
         _curves(panels[2], conv, "filters", "filters by L1 norm")
     parts.letters(figure)
