@@ -96,9 +96,9 @@ def _forest(panel: Panel, differences: pd.DataFrame, over: str, *, authors: bool
         first = len(names) + 0.4
         panel.axhline(first - 0.7, color=GREY, lw=0.6)
         for k in (0, 1):
-            found = [values[k + 1] - values[0] for values in AUTHORS.values()]
-            at = first + np.arange(len(found)) + 0.18 * (2 * k - 1)
-            panel.plot(found, at, MARKERS[k], color=colour(k), ms=3.5, mfc="white")
+            gained = [values[k + 1] - values[0] for values in AUTHORS.values()]
+            rows = first + np.arange(len(gained)) + 0.18 * (2 * k - 1)
+            panel.plot(gained, rows, MARKERS[k], color=colour(k), ms=3.5, mfc="white")
         panel.set_yticks(
             [*range(len(names)), *(first + np.arange(len(AUTHORS)))], [*names, *AUTHORS], fontsize=6
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,11 @@ def test_a_seed_is_that_of_plain_torch(found: dict[int, Arrays]) -> None:
     seed, run = 4, found[4]
     full = [1.0] * 6 + [0.1] * 3 + [0.01] * 3
     large = dict(starts_of({"widths": [20, 10]}, [seed], 64, 10).member(0))
-    near = {"abs": 2.5 / 360}
-    assert run["dense"] == pytest.approx(by_hand(large, seed, 12, full), **near)
+
+    def near(value: float) -> Any:
+        return pytest.approx(value, abs=2.5 / 360)
+
+    assert run["dense"] == near(by_hand(large, seed, 12, full))
     units = [
         large[f"W{k}"].abs().sum(1).topk(n).indices.sort().values for k, n in ((1, 10), (2, 5))
     ]
@@ -126,16 +130,16 @@ def test_a_seed_is_that_of_plain_torch(found: dict[int, Arrays]) -> None:
         "B2": large["B2"][second], "W3": large["W3"][:, second], "B3": large["B3"],
     }  # fmt: skip
     cut = by_hand(dict(small), seed, 0, [])
-    assert run["units_cut"][0] == pytest.approx(cut, **near)
+    assert run["units_cut"][0] == near(cut)
     tuned = by_hand(dict(small), seed, 3, [0.01] * 3)
-    assert run["units_fine_tuned"][0] == pytest.approx(tuned, **near)
-    assert run["units_rewound"][0] == pytest.approx(by_hand(dict(small), seed, 12, full), **near)
+    assert run["units_fine_tuned"][0] == near(tuned)
+    assert run["units_rewound"][0] == near(by_hand(dict(small), seed, 12, full))
     fresh = dict(starts_of({"widths": [10, 5]}, [drawn_elsewhere(seed, 1)], 64, 10).member(0))
     left = (64 * 10 + 10 * 5 + 5 * 10) / (64 * 20 + 20 * 10 + 10 * 10)
     assert run["units_left"][0] == pytest.approx(left)
     steps = int(12 / left)
     rates = list(arms.factors(steps, steps, "schedule", [0.5, 0.75], 0.01))
-    assert run["units_scratch_b"][0] == pytest.approx(by_hand(fresh, seed, steps, rates), **near)
+    assert run["units_scratch_b"][0] == near(by_hand(fresh, seed, steps, rates))
 
 
 def test_all_units_and_no_step_are_the_large_network() -> None:
@@ -204,8 +208,9 @@ def test_chance_is_that_of_shuffled_vectors() -> None:
 
 def test_tickets_with_a_fresh_start_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """What differs between a ticket and a fresh start is the start alone."""
-    real = tickets.drawn_elsewhere
-    monkeypatch.setattr(tickets, "drawn_elsewhere", lambda s, k: s if k == 1 else real(s, k))
+    monkeypatch.setattr(
+        tickets, "drawn_elsewhere", lambda s, k: s if k == 1 else drawn_elsewhere(s, k)
+    )
     config = {**tickets.TINY["tickets_by_rate"], "widths": [20, 10], "plan": PLAN, "share": 0.59}
     config["group"] = [{"seed": 3, "rate": 0.02}, {"seed": 3, "rate": 0.1}]
     run = tickets.tickets_by_rate(load("digits"), **config)
@@ -236,15 +241,18 @@ def test_slimmed_networks_are_those_of_torch() -> None:
         last.weight.data.copy_(tensors["W3"][s])
         last.bias.data.copy_(tensors["B3"][s])
         net = nn.Sequential(*layers, last)
+        gradients = dict(net.named_parameters())
         own = {n: t[s].clone().requires_grad_() for n, t in tensors.items()}
         torch.testing.assert_close(slimming.outputs(own, x), net(x), atol=1e-5, rtol=1e-4)
         # The penalty adds s · sign(γ) to the gradient of the gains, and to nothing else.
         slimming._penalised_loss(slimming._penalised(0.1, own, x), y).backward()
         cross_entropy(net(x), y).backward()
         for k, place in ((1, 1), (2, 4)):
-            theirs = net[place].weight.grad + 0.1 * own[f"G{k}"].detach().sign()
+            of_loss = gradients[f"{place}.weight"].grad
+            assert of_loss is not None
+            theirs = of_loss + 0.1 * own[f"G{k}"].detach().sign()
             torch.testing.assert_close(own[f"G{k}"].grad, theirs, atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(own["W1"].grad, net[0].weight.grad, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(own["W1"].grad, gradients["0.weight"].grad, atol=1e-5, rtol=1e-4)
     # Statistics of the first rows alone: what comes after does not matter to the others.
     one = {n: t[0] for n, t in tensors.items()}
     both = slimming.outputs(one, torch.cat([x, 100 * x]), measured=50)
@@ -281,7 +289,7 @@ def test_the_penalty_makes_gains_small() -> None:
     start = slimming.normed_start([64, 12, 8, 10], [0])
     sums = []
     for strength in (0.0, 0.05):
-        penalised = replace(start, one=slimming.partial(slimming._penalised, strength))
+        penalised = replace(start, one=partial(slimming._penalised, strength))
         end = task.train(penalised, [0], loss=slimming._penalised_loss)
         sums.append(sum(float(end.tensors[f"G{k}"].abs().sum()) for k in (1, 2)))
     assert sums[1] < 0.8 * sums[0]
@@ -300,10 +308,10 @@ def test_cut_filters_are_filters_without_gain() -> None:
     assert {index: int(k.sum()) for index, k in kept.items()} == {"c1": 2, "c2": 3, "c3": 3}
     small = conv.sliced_network(net, kept).eval()
     for k, norm in enumerate(net.norms):
-        for value in (norm.weight, norm.bias):
-            value.data[~kept[f"c{k + 1}"][0]] = 0.0
+        for name in ("weight", "bias"):
+            norm.get_parameter(name).data[~kept[f"c{k + 1}"][0]] = 0.0
     torch.testing.assert_close(small(x), net(x), atol=1e-6, rtol=1e-4)
-    norms = net.convolutions[1].weight.abs().sum((1, 2, 3))
+    norms = net.convolutions[1].get_parameter("weight").abs().sum((1, 2, 3))
     assert kept["c2"][0].nonzero()[:, 0].tolist() == norms.topk(3).indices.sort().values.tolist()
     # Products by hand: 8 x 8, 4 x 4 and 2 x 2 places.
     whole = 9 * (3 * 4 * 64 + 4 * 6 * 16 + 6 * 6 * 4) + 60
@@ -312,7 +320,7 @@ def test_cut_filters_are_filters_without_gain() -> None:
     assert conv.multiplications(small, 8) == cut
     # By gain, over all layers together.
     for k, norm in enumerate(net.norms):
-        norm.weight.data.fill_(float(k + 1))
+        norm.get_parameter("weight").data.fill_(float(k + 1))
     by_gain = conv._kept(net, "gains", 0.5)
     assert [int(k.sum()) for k in by_gain.values()] == [1, 1, 6]
 
@@ -344,8 +352,9 @@ def test_gains_of_convolutions_feel_the_penalty() -> None:
     task.train(plain, 1, "schedule")
     task.train(penalised, 1, "schedule", 0.5)
     for one, two in zip(plain.norms, penalised.norms, strict=True):
-        torch.testing.assert_close(two.weight, one.weight - 0.1 * 0.5)
-        torch.testing.assert_close(two.bias, one.bias)
+        gain, shift = (one.get_parameter(name) for name in ("weight", "bias"))
+        torch.testing.assert_close(two.get_parameter("weight"), gain - 0.1 * 0.5)
+        torch.testing.assert_close(two.get_parameter("bias"), shift)
 
 
 # --- frames and figures --------------------------------------------------------------------
