@@ -95,6 +95,10 @@ def _forest(panel: Panel, differences: pd.DataFrame, over: str, *, authors: bool
     if authors:
         first = len(names) + 0.4
         panel.axhline(first - 0.7, color=GREY, lw=0.6)
+        panel.text(
+            0.01, first - 0.6, "authors' values, ImageNet", size=6, color=GREY, va="top",
+            transform=panel.get_yaxis_transform(),
+        )  # fmt: skip
         for k in (0, 1):
             gained = [values[k + 1] - values[0] for values in AUTHORS.values()]
             rows = first + np.arange(len(gained)) + 0.18 * (2 * k - 1)
@@ -138,7 +142,7 @@ def _tickets(panel: Panel, below: Panel, tickets: pd.DataFrame) -> None:
                 marker=MARKERS[k], ms=3, mfc="white",
             )  # fmt: skip
     panel.set_yscale("symlog", linthresh=1.0)
-    panel.set_yticks([0, 1, 3, 10, 30], ["0", "1", "3", "10", "30"])
+    panel.set_yticks([-10, -1, 0, 1, 3, 10, 30], ["−10", "−1", "0", "1", "3", "10", "30"])
     panel.minorticks_off()
     panel.set_ylabel("over fresh (points)")
     panel.set_title("ticket − fresh start", pad=24)
@@ -190,7 +194,7 @@ def inside_panels(
     layer : which, mean, low, high, chance, at one share. differences, conv : as for
     `pruning_panels`.
     """
-    over = "rewound" if "rewound" in {*differences.over} else "fine_tuned"
+    over = "rewound" if "rewound" in {*differences.over} else "long"
     count = 2 if conv is None else 3
     figure, panels = plt.subplots(1, count, figsize=(WIDTH, 3.0), layout="constrained")
     _forest(panels[0], differences, over, authors=False)

@@ -44,7 +44,11 @@ __all__ = [
 
 Runs = Mapping[int, Arrays]
 COLUMNS = ["seed", "method", "keep", "left", "arm", "accuracy"]
-COMPARED = ("fine_tuned", "rewound")  # what Scratch-E and Scratch-B are held against in a figure
+COMPARED = (
+    "fine_tuned",
+    "long",
+    "rewound",
+)  # what Scratch-E and Scratch-B are held against in a figure
 
 
 def sweep_pruned(data: Dataset, seeds: Sequence[int], *, group: int, **shared: Any) -> Runs:
@@ -251,8 +255,8 @@ def compared(frame: pd.DataFrame) -> list[tuple[str, float, str, str]]:
 
 
 def shown_differences(frame: pd.DataFrame) -> pd.DataFrame:
-    """Scratch-E and Scratch-B minus fine-tuned and minus rewound: method, keep, arm, over, mean,
-    low, high."""
+    """Scratch-E and Scratch-B minus each arm of `COMPARED` that is there: method, keep, arm, over,
+    mean, low, high."""
     rows = [
         {"method": method, "keep": keep, "arm": arm, "over": other}
         | _summary(gap(frame, method, keep, arm, other))

@@ -415,7 +415,7 @@ def test_frames_and_figures(found: dict[int, Arrays]) -> None:
     assert (shown.low <= shown["mean"]).all()
     assert {*table.how} == {"dense", "rounds", "one shot", "units"}
     compared = differences(both)
-    assert {*compared.over} == {"fine_tuned", "rewound"}
+    assert {*compared.over} == {"fine_tuned", "long", "rewound"}
     figure = plots.pruning_panels(shown, compared, table)
     low, high = figure.axes[0].get_xlim()
     assert low > high  # pruning goes to the right
