@@ -41,13 +41,17 @@ def l1_norms(tensors: Mapping[str, Tensor], axes: Axes) -> dict[str, Tensor]:
     """Sum of |w| over the weights that lead to a unit: index -> (S, N), for every
     index that one tensor leads to and another reads; so not for classes, and not for inputs.
 
-    Raises ValueError if tensors and table do not fit.
+    Raises ValueError if tensors and table do not fit, and for an index that two tensors lead to.
     """
     _sizes(tensors, axes)
     read = {index for names in axes.values() for index in names[1:]}
     found: dict[str, Tensor] = {}
     for name, names in axes.items():
         if len(names) > 1 and names[0] in read:
+            if names[0] in found:
+                raise ValueError(
+                    f"axes must have one tensor that leads to {names[0]!r}, got a second, {name!r}"
+                )
             found[names[0]] = tensors[name].detach().abs().flatten(2).sum(2)
     return found
 

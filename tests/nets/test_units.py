@@ -200,3 +200,10 @@ def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> N
 
     with pytest.raises(ValueError, match=message):
         cut()
+
+
+def test_a_unit_that_two_tensors_lead_to_has_no_one_norm() -> None:
+    tensors = {"A": torch.ones(1, 4, 3), "B": torch.ones(1, 4, 3), "C": torch.ones(1, 2, 4)}
+    axes = {"A": ("h", "x"), "B": ("h", "x"), "C": ("y", "h")}
+    with pytest.raises(ValueError, match="leads to 'h', got a second, 'B'"):
+        l1_norms(tensors, axes)
