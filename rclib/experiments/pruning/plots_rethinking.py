@@ -35,8 +35,8 @@ METHODS = {
 }
 LAYERS = {
     "dense": "large network",
-    "start": "pruned, at its start",
-    "cut": "pruned, not yet trained",
+    "start": "kept units, start",
+    "cut": "kept units",
     "fine_tuned": "fine-tuned, E/4",
     "scratch_b": "Scratch-B",
 }
@@ -54,6 +54,16 @@ PERCENT = FuncFormatter(lambda value, _: parts.number(100 * value))
 
 def _errors(rows: pd.DataFrame) -> np.ndarray:
     return np.array([rows["mean"] - rows.low, rows.high - rows["mean"]], dtype=float)
+
+
+def _legend_above(panel: Panel, title: str, *, columns: int) -> None:
+    """The names of the lines between title and panel, where no line runs."""
+    rows = -(-len(panel.get_legend_handles_labels()[1]) // columns)
+    panel.set_title(title, pad=6 + 9 * rows)
+    panel.legend(
+        fontsize=5.5, ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0),
+        borderaxespad=0.1, columnspacing=0.8,
+    )  # fmt: skip
 
 
 def _curves(panel: Panel, shown: pd.DataFrame, method: str, title: str) -> None:
@@ -74,8 +84,7 @@ def _curves(panel: Panel, shown: pd.DataFrame, method: str, title: str) -> None:
     panel.yaxis.set_major_formatter(PERCENT)
     panel.set_xlabel(f"{'filters' if method == 'filters' else 'units'} kept (%)")
     panel.set_ylabel("test accuracy (%)")
-    panel.set_title(title)
-    panel.legend(fontsize=5.5, loc="lower left")
+    _legend_above(panel, title, columns=2)
     parts.write_into(panel, "grey: large network", near=float(dense.low))
 
 
@@ -114,10 +123,10 @@ def _forest(panel: Panel, differences: pd.DataFrame, over: str, *, authors: bool
     panel.minorticks_off()
     low, high = panel.get_xlim()
     panel.set_xlim(min(low, -2.0), max(high, 2.0))
-    panel.invert_yaxis()
+    last = len(names) + (len(AUTHORS) if authors else 0)
+    panel.set_ylim(last - 0.3, -0.6)
     panel.set_xlabel("accuracy gained (points)")
-    panel.set_title(f"over {NAMES[over]}")
-    panel.legend(fontsize=5.5, loc="best")
+    _legend_above(panel, f"over {NAMES[over]}", columns=2)
 
 
 def _tickets(panel: Panel, below: Panel, tickets: pd.DataFrame) -> None:
@@ -145,10 +154,7 @@ def _tickets(panel: Panel, below: Panel, tickets: pd.DataFrame) -> None:
     panel.set_yticks([-10, -1, 0, 1, 3, 10, 30], ["−10", "−1", "0", "1", "3", "10", "30"])
     panel.minorticks_off()
     panel.set_ylabel("over fresh (points)")
-    panel.set_title("ticket − fresh start", pad=24)
-    panel.legend(
-        fontsize=5.5, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.1
-    )
+    _legend_above(panel, "ticket − fresh start", columns=2)
     panel.axhline(0.0, color=GREY, ls=":", lw=0.9)
     dense = tickets[tickets.how == "dense"]
     below.errorbar(
@@ -195,10 +201,11 @@ def inside_panels(
     `pruning_panels`.
     """
     over = "rewound" if "rewound" in {*differences.over} else "long"
-    count = 2 if conv is None else 3
-    figure, panels = plt.subplots(1, count, figsize=(WIDTH, 3.0), layout="constrained")
-    _forest(panels[0], differences, over, authors=False)
-    middle = panels[1]
+    rows = 1 if conv is None else 2
+    figure = plt.figure(figsize=(WIDTH, 1.2 + 1.9 * rows), layout="constrained")
+    grid = figure.add_gridspec(rows, 2)
+    left, middle = figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[0, 1])
+    _forest(left, differences, over, authors=False)
     at = np.arange(len(layer))
     middle.errorbar(
         layer["mean"], at, xerr=_errors(layer), fmt="o", color=colour(0), ms=4, lw=1.2,
@@ -206,12 +213,11 @@ def inside_panels(
     )  # fmt: skip
     middle.plot(layer.chance, at, "|", color=GREY, ms=9, mew=1.4, label="shuffled")
     middle.set_yticks(at, [LAYERS[which] for which in layer.which], fontsize=6)
-    middle.set_ylim(len(layer) + 0.3, -0.6)
+    middle.set_ylim(len(layer) - 0.4, -0.6)
     middle.set_xlim(left=0.0)
     middle.set_xlabel("largest |correlation|")
-    middle.set_title("means of rows and columns")
-    middle.legend(fontsize=5.5, loc="lower center", ncols=2)
+    _legend_above(middle, "row and column means", columns=2)
     if conv is not None:
-        _curves(panels[2], conv, "filters", "filters by L1 norm")
+        _curves(figure.add_subplot(grid[1, 1]), conv, "filters", "convolutional networks")
     parts.letters(figure)
     return figure
