@@ -22,6 +22,7 @@ NAMES = {
     "worst": "highest loss",
     "moved": "lowest, other parent",
 }
+WHEN = {"early": "early", "mean": "mean of the curve", "end": "end"}
 
 
 def _courses(panel: Axes, courses: pd.DataFrame) -> None:
@@ -91,9 +92,10 @@ def gain_panels(gains: pd.DataFrame, link: pd.DataFrame, early: int) -> Figure:
         for k, arm in enumerate(NAMES):
             one = at[at.arm == arm]
             places = np.arange(len(cases)) + 0.14 * (k - 2)
+            error = [one["mean"] - one.low, one.high - one["mean"]]
             panel.errorbar(
-                places, one["mean"], [one["mean"] - one.low, one.high - one["mean"]], fmt=MARKERS[k],
-                color=colour(k), ms=3, lw=1.0, label=NAMES[arm],
+                places, one["mean"], error, fmt=MARKERS[k], color=colour(k), ms=3, lw=1.0,
+                label=NAMES[arm],
             )  # fmt: skip
         panel.axhline(0.0, color=GREY, ls=":", lw=0.9)
         panel.set_xticks(range(len(cases)), [f"{case:g}" for case in cases])
@@ -109,7 +111,7 @@ def gain_panels(gains: pd.DataFrame, link: pd.DataFrame, early: int) -> Figure:
         for arm in ("searched", "narrow", "worst"):
             rows.append(scaled[(scaled.rescaled == rescaled) & (scaled.arm == arm)])
             names.append(f"{NAMES[arm]}{', rescaled' if rescaled else ''}")
-    for k, when in enumerate(("early", "mean", "end")):
+    for k, (when, told) in enumerate(WHEN.items()):
         for row, one in enumerate(rows):
             own = one[one.when == when]
             if len(own):
@@ -117,7 +119,7 @@ def gain_panels(gains: pd.DataFrame, link: pd.DataFrame, early: int) -> Figure:
                 error = [[mean - own.low.iloc[0]], [own.high.iloc[0] - mean]]
                 grid[1, 0].errorbar(
                     mean, row + 0.2 * (k - 1), xerr=error, fmt=MARKERS[k], color=colour(k), ms=3,
-                    lw=1.0, label={"mean": "mean of the curve"}.get(when, when) if row == 0 else None,
+                    lw=1.0, label=told if row == 0 else None,
                 )  # fmt: skip
     grid[1, 0].axvline(0.0, color=GREY, ls=":", lw=0.9)
     grid[1, 0].set_yticks(range(len(names)), names)

@@ -25,7 +25,7 @@ from rclib.spectral.random_matrix import outliers
 from rclib.spectral.spectra import esd
 from rclib.training.stacked import epoch_batches, train_stack
 
-__all__ = ["ARMS", "TASKS", "TINY", "drawn_units", "dense", "repeated", "searched", "sliced"]
+__all__ = ["ARMS", "TASKS", "TINY", "dense", "drawn_units", "repeated", "searched", "sliced"]
 
 # searched, worst: lowest and highest initial loss of all masks. random: the first mask. few: the
 # lowest of the first `few` masks. narrow: smallest spread of the logits, no labels used. moved and
