@@ -211,7 +211,7 @@ def searched(
             one = sliced(parent, (units[0][[mask]], units[1][[mask]]), rescaled=rescaled)
             for name, value in one.items():
                 begin[name].append(value)
-        losses.append(loss), spreads.append(spread), chosen.append(taken)
+        losses.append(loss), spreads.append(spread), chosen.append(taken)  # type: ignore[func-returns-value]
     start = _shell(of, keep, {name: torch.cat(rows) for name, rows in begin.items()})
     orders = [seed for seed in seeds for _ in ARMS]
     end, curves = _train(of, start, orders, o, range(0, steps + 1, every))
