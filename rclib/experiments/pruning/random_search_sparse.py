@@ -8,7 +8,7 @@ whether the choice can be seen in the first matrix. The runs are those of `searc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 from rclib.data.images import Dataset
 from rclib.experiments.pruning.search_runs import ARMS, dense, repeated, searched
 from rclib.runs.stacked import sweep_stacked
+from rclib.runs.store import Arrays
 from rclib.stats.sequential import interval
 
 __all__ = [
@@ -32,11 +33,17 @@ __all__ = [
 ]
 
 
-def _swept(function: Any, data: Dataset, seeds: Sequence[int], group: int, **shared: Any) -> Any:
-    configs = [{"seed": int(seed), **shared} for seed in seeds]
+def _configs(seeds: Sequence[int], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"seed": int(seed), **shared} for seed in seeds]
+
+
+def _searches(
+    data: Dataset, seeds: Sequence[int], group: int, **shared: Any
+) -> Iterator[tuple[int, Arrays]]:
     found = sweep_stacked(
-        function, configs, data=data, members=["seed"], group=group, description="parents"
-    )
+        searched, _configs(seeds, shared), data=data, members=["seed"], group=group,
+        description="searches",
+    )  # fmt: skip
     return zip(map(int, seeds), found, strict=True)
 
 
@@ -52,8 +59,8 @@ def course_frame(
     """
     frames = []
     for case in arms:
-        runs = _swept(
-            searched, data, seeds, group, n_masks=n_masks, few=few, every=every, **case, **shared
+        runs = _searches(
+            data, seeds, group, n_masks=n_masks, few=few, every=every, **case, **shared
         )
         for seed, run in runs:
             for place, arm in enumerate(ARMS):
@@ -78,7 +85,7 @@ def mask_frame(
     """Every mask before training: seed, mask, loss, spread (of the outputs), kind ("searched",
     "random", "worst", or "" for others). case : as one of `course_frame`'s arms."""
     frames = []
-    for seed, run in _swept(searched, data, seeds, group, **case, **shared):
+    for seed, run in _searches(data, seeds, group, **case, **shared):
         kinds = np.full(len(run["losses"]), "", dtype=object)
         for arm, mask in zip(ARMS[:3], run["chosen"][:3], strict=True):
             kinds[mask] = arm
@@ -93,11 +100,16 @@ def dense_frame(
     data: Dataset, seeds: Sequence[int], *, group: int, every: int, **shared: Any
 ) -> pd.DataFrame:
     """The parents themselves: seed, step, score."""
+    runs = sweep_stacked(
+        dense, _configs(seeds, {"every": every, **shared}), data=data, members=["seed"],
+        group=group, description="parents",
+    )  # fmt: skip
     frames = [
         pd.DataFrame({
-            "seed": seed, "step": every * np.arange(len(run["curves"])), "score": run["curves"],
+            "seed": int(seed), "step": every * np.arange(len(run["curves"])),
+            "score": run["curves"],
         })
-        for seed, run in _swept(dense, data, seeds, group, every=every, **shared)
+        for seed, run in zip(seeds, runs, strict=True)
     ]  # fmt: skip
     return pd.concat(frames, ignore_index=True)
 
@@ -109,7 +121,11 @@ def repeat_frame(
     for order i and half j of the test data."""
     frames = []
     for keep in keeps:
-        for seed, run in _swept(repeated, data, seeds, group, keep=keep, **shared):
+        runs = sweep_stacked(
+            repeated, _configs(seeds, {"keep": keep, **shared}), data=data, members=["seed"],
+            group=group, description="repeats",
+        )  # fmt: skip
+        for seed, run in zip(map(int, seeds), runs, strict=True):
             scores = {
                 f"score_{order}{half}": run["score"][:, order, half]
                 for order in (0, 1)
