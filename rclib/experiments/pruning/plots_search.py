@@ -139,7 +139,9 @@ def gain_panels(gains: pd.DataFrame, link: pd.DataFrame, early: int) -> Figure:
     panel.axhline(0.0, color=GREY, ls=":", lw=0.9)
     panel.set_xlabel("sparsity")
     panel.set_ylabel("searched minus random")
-    panel.legend(fontsize=6, loc="lower left")
+    low, high = panel.get_ylim()
+    panel.set_ylim(low - 0.25 * (high - low), high)
+    panel.legend(fontsize=6, loc="lower left", ncols=2)
     panel.set_title("first matrix after training")
     parts.letters(figure)
     return figure
