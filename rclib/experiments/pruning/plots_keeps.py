@@ -76,8 +76,9 @@ def _lines(panel: Axes, arms: pd.DataFrame) -> None:
         names += list(members.values())
         at += len(members)
     dense = rows.loc["dense"]
-    panel.axvline(dense["mean"], color=GREY, ls="--", lw=1.0)
-    panel.axvline(0.0, color=GREY, ls=":", lw=0.9)
+    ends = [-1.2, len(names) - 0.4]  # the legend stands above
+    panel.plot([dense["mean"]] * 2, ends, color=GREY, ls="--", lw=1.0)
+    panel.plot([0.0, 0.0], ends, color=GREY, ls=":", lw=0.9)
     panel.set_yticks(range(len(names)), names, fontsize=7)
     panel.set_ylim(len(names) - 0.4, -3.0)
     panel.annotate("dense ", (dense["mean"], -0.7), ha="right", va="center", fontsize=7, color=GREY)
