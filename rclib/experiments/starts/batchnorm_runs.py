@@ -79,9 +79,25 @@ def batchnorm_runs(
     of the column that reads it, where only one convolution does. moved () : ‖K - K0‖ / ‖K0‖ of
     all convolutions.
     """
+    # One by one: convolutions of several networks at once round otherwise than those of one, and
+    # are slower on a CPU.
+    found = [
+        _member(
+            data, int(member["seed"]), arm, pool, n, depth, width, batch_size, rate, decay, steps
+        )
+        for member in group
+    ]
+    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+
+
+def _member(
+    data: Dataset, seed: int, arm: str, pool: int, n: int, depth: int, width: int,
+    batch_size: int, rate: float, decay: float, steps: int,
+) -> Arrays:  # fmt: skip
+    """`batchnorm_runs` of one seed, a first axis of one."""
     x, x_test = inputs_of(data, pool)
     side = round((x.shape[1] / (3 if x.shape[1] % 3 == 0 else 1)) ** 0.5)
-    seeds = [int(member["seed"]) for member in group]
+    seeds = [seed]
     models = [
         ResNet(
             side=side, depth=depth, width=width, classes=data.n_classes,
@@ -117,7 +133,7 @@ def batchnorm_runs(
         "accuracy": torch.stack([_accuracy(nets, x_test, data.y_test) for nets in (start, end)], 1),
         "gains": last,
         "gains_start": first,
-        "layer": layer.expand(len(group), -1),
+        "layer": layer.expand(1, -1),
         **_without(end, gains, seeds, x_test, data.y_test),
         "alpha": torch.stack([e[0] for e in ends], 1),
         "kurtosis": torch.stack([e[1] for e in ends], 1),
