@@ -284,6 +284,14 @@ def test_totals_count_restatements_apart() -> None:
     rows.append(row("d", "not reproduced", "b"))
     said = "2 of 3 testable claims are decided (66 percent); 1 of the others have a restatement"
     assert sequential.total_text(rows).startswith(said)
+    assert sequential.total_text(rows).endswith("one question: 2 of 2 (100 percent)")
+    chain = [row("a", "undecided"), row("b", "undecided", "a"), row("c", "reproduced", "b")]
+    said = "1 of 3 testable claims are decided (33 percent); 1 of the others have a restatement "
+    said += "that is. A claim and its restatements taken as one question: "
+    assert sequential.total_text(chain) == said + "1 of 1 (100 percent)"
+    assert sequential.total_text([*chain, row("d", "undecided")]).endswith("1 of 2 (50 percent)")
+    gone = [row("b", "undecided", "a"), row("c", "not testable here", "b")]
+    assert sequential.total_text(gone) == "0 of 1 testable claims are decided (0 percent)"
     elsewhere = [row("a", "undecided"), row("e", "reproduced", "a") | {"notebook": "11_y"}]
     assert "restatement" not in sequential.total_text(elsewhere)
     assert sequential.total_text(rows[2:3]) == ""

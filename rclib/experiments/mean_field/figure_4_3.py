@@ -20,7 +20,16 @@ from rclib.experiments.mean_field.mlp_runs import (
 from rclib.runs import sweep
 from rclib.stats.slopes import slope
 
-__all__ = ["from_starts", "gap_curves", "pooled_exponent", "source", "transfers", "zero_shot_table"]
+__all__ = [
+    "at_epoch",
+    "at_rates",
+    "from_starts",
+    "gap_curves",
+    "pooled_exponent",
+    "source",
+    "transfers",
+    "zero_shot_table",
+]
 
 
 def _rows(run: Mapping[str, np.ndarray], first_epoch: int, name: str, seed: int) -> list[Any]:
@@ -168,6 +177,28 @@ def zero_shot_table(
                 rows.append((r1, r2, seed, loss, accuracy, reached, lost))
     columns = ["r1", "r2", "seed", "loss", "accuracy", "source_loss", "lost"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def at_rates(table: pd.DataFrame, r1: float, r2: float) -> pd.DataFrame:
+    """The rows of `zero_shot_table` at one pair of rates, by seed.
+
+    Raises ValueError for rates that it does not have."""
+    return _by_seed(table[(table.r1 == r1) & (table.r2 == r2)], f"r1 = {r1:g}, r2 = {r2:g}")
+
+
+def at_epoch(curves: pd.DataFrame, name: str, epoch: int) -> pd.DataFrame:
+    """The rows of one name (a start, a pair of rates) after an epoch, by seed.
+
+    Raises ValueError for a name or an epoch that `curves` does not have."""
+    return _by_seed(
+        curves[(curves.name == name) & (curves.epoch == epoch)], f"{name!r} after epoch {epoch}"
+    )
+
+
+def _by_seed(rows: pd.DataFrame, what: str) -> pd.DataFrame:
+    if rows.empty:
+        raise ValueError(f"the table has no rows of {what}")
+    return rows.set_index("seed")
 
 
 def gap_curves(
