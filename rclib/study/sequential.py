@@ -29,6 +29,7 @@ __all__ = [
     "judged",
     "more_seeds",
     "open_seeds",
+    "restated_place",
     "rule_text",
     "total_text",
 ]
@@ -173,12 +174,7 @@ def total_text(claims: Sequence[Mapping[str, Any]]) -> str:
         return ""
     decided = {_place(claim) for claim in testable if claim["verdict"] != _UNDECIDED}
     text = _of(len(decided), len(testable), "testable claims are decided ")
-    # A restatement and what it stands beside are claims of one notebook, with the same paper.
-    before = {
-        _place(claim): (claim.get("notebook"), claim["restates"])
-        for claim in testable
-        if claim.get("restates")
-    }
+    before = {_place(claim): restated_place(claim) for claim in testable if claim.get("restates")}
     before = {place: first for place, first in before.items() if first in map(_place, testable)}
     if not before:
         return text
@@ -198,6 +194,12 @@ def total_text(claims: Sequence[Mapping[str, Any]]) -> str:
 
 
 _Place = tuple[str | None, str]  # notebook and key
+
+
+def restated_place(claim: Mapping[str, Any]) -> _Place:
+    """Notebook and key of the claim that a row restates: of its own notebook, or "notebook/key"."""
+    notebook, separator, key = str(claim["restates"]).partition("/")
+    return (notebook, key) if separator else (claim.get("notebook"), notebook)
 
 
 def _place(claim: Mapping[str, Any]) -> _Place:

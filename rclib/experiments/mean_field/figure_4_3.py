@@ -269,11 +269,14 @@ def gap_curves(
     return pd.DataFrame(by_target, columns=columns), pd.DataFrame(by_source, columns=columns)
 
 
-def pooled_exponent(frame: pd.DataFrame, *, x: str, y: str) -> tuple[float, float, float]:
+def pooled_exponent(
+    frame: pd.DataFrame, *, x: str, y: str, level: float = 0.05
+) -> tuple[float, float, float]:
     """Log-log slope of the mean of `y` against `x`, with a jackknife interval over seeds.
 
     The mean is over everything but `x`; it must be positive. Returns (slope, low, high), the
-    95 percent interval slope ± t · standard error with t of (seeds - 1) degrees of freedom.
+    interval slope ± t · standard error with t of (seeds - 1) degrees of freedom, of the two-sided
+    `level` (0.05: 95 percent).
     Raises ValueError for fewer than two seeds.
     """
     seeds = list(frame.seed.unique())
@@ -287,6 +290,6 @@ def pooled_exponent(frame: pd.DataFrame, *, x: str, y: str) -> tuple[float, floa
     n = len(seeds)
     left_out = np.array([fit(frame[frame.seed != seed]) for seed in seeds])
     error = float(np.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum()))
-    half = float(stats.t.ppf(0.975, n - 1)) * error
+    half = float(stats.t.ppf(1 - level / 2, n - 1)) * error
     value = fit(frame)
     return value, value - half, value + half
