@@ -40,7 +40,7 @@ def restated(value: str, earlier: Collection[str]) -> str | None:
         return None
     found = _ELSEWHERE.fullmatch(value)
     if not found:
-        raise ValueError(f"{value[:60]!r} is no claim before it, nor notebook/key of another")
+        raise ValueError(f"{value[:60]!r}, which is no claim before it nor one of another notebook")
     return found[1]
 
 
