@@ -33,6 +33,7 @@ from rclib.training.lm_loop import evaluate_lm
 
 __all__ = [
     "BROKEN",
+    "NEW_ENTRIES",
     "SAMPLING",
     "TINY",
     "exponent_at",
@@ -40,12 +41,13 @@ __all__ = [
     "lost_by_seed",
     "lost_frame",
     "resized_losses",
-    "shrunk_minus_small",
+    "trained_on",
     "values_frame",
 ]
 
 SAMPLING = "RC sampling"
 BROKEN = "RC sampling, r1 = 1"
+NEW_ENTRIES = "RC sampling, new entries"
 
 # Tiny arguments of the stored function, for the tests.
 TINY: dict[str, dict[str, Any]] = {
@@ -155,41 +157,49 @@ def lost_by_seed(frame: pd.DataFrame, name: str) -> pd.Series:
     return rows.groupby("seed", sort=False).lost.mean()
 
 
-def shrunk_minus_small(
+def trained_on(
     data: TextData,
     *,
+    width: int,
+    to_width: int,
     small: int,
-    large: int,
     step: int,
     last: int,
+    methods: Sequence[str],
     seeds: Sequence[int],
     **options: Any,
 ) -> pd.DataFrame:
-    """Networks shrunk by RC sampling after `step` and trained on, and ones trained at the small
-    width from the start: validation losses after `last` steps on the same batches.
+    """Validation losses after `last` steps of networks whose width changed after `step`, and of one
+    trained at width `small` from the start, on the same batches.
 
-    Columns seed, shrunk, small. Adam's means move along; options : of `lm_configuration`.
+    Columns: one a method, `small`; index seed. Adam's means move along; options : of
+    `lm_configuration`.
     """
     natives = [
         lm_configuration(width=small, seed=seed, steps=last, eval_steps=[0, last], **options)
         for seed in seeds
     ]
     scratch = sweep.run(train_gpt, natives, data=data, cost=cost, description=f"N = {small}")
+    keys = [(method, seed) for method in methods for seed in seeds]
     configs = []
-    for seed in seeds:
-        kept = _kept(large, seed, step, options)
+    for method, seed in keys:
+        kept = _kept(width, seed, step, options)
         later = {"first_step": step, "steps": last, "warmup": 0, "eval_steps": [step, last]}
         later |= {"snapshot_steps": [], "snapshot_moments": False}
-        moved = {"source": kept, "width": small, "method": SAMPLING, "moments": True}
+        moved = {"source": kept, "width": to_width, "method": method, "moments": True}
         configs.append(moved | {"recipe": kept["recipe"] | later})
-    shrunk = sweep.run(
-        resized_run, configs, data=data, cost=resized_cost, description="shrunk", needs=_source_run
+    runs = sweep.run(
+        resized_run,
+        configs,
+        data=data,
+        cost=resized_cost,
+        description=f"{width} → {to_width}, trained on",
+        needs=_source_run,
     )
-    rows = [
-        (seed, *(float(losses_at(run, [last])[0]) for run in pair))
-        for seed, *pair in zip(seeds, shrunk, scratch, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=["seed", "shrunk", "small"])
+    found = {"small": [float(losses_at(run, [last])[0]) for run in scratch]}
+    for (method, _), run in zip(keys, runs, strict=True):
+        found.setdefault(method, []).append(float(losses_at(run, [last])[0]))
+    return pd.DataFrame(found, index=pd.Index(seeds, name="seed"))
 
 
 def gap_frame(
@@ -252,7 +262,7 @@ def exponent_at(
     return estimate
 
 
-def values_frame(values: Mapping[str, pd.Series], criteria: Sequence[float]) -> pd.DataFrame:
+def values_frame(values: Mapping[str, pd.Series], criteria: Sequence[str]) -> pd.DataFrame:
     """Values by seed of several questions, one row each: question, seed, value, criterion."""
     frames = [
         pd.DataFrame(

@@ -18,12 +18,12 @@ __all__ = ["asked_again"]
 def asked_again(gaps: pd.DataFrame, values: pd.DataFrame) -> Figure:
     """(a) gap against the target width, one line a source width; then one panel a question.
 
-    gaps : source, target, seed, gap. values : question, seed, value, criterion (its upper end).
+    gaps : source, target, seed, gap. values : question, seed, value, criterion (e.g. "≤ 0.1").
     """
     questions = list(values.question.unique())
     figure, panels = plt.subplots(
         1, 1 + len(questions), figsize=(WIDTH, 2.9), layout="constrained",
-        width_ratios=[2.2, *[1] * len(questions)],
+        width_ratios=[2.6, *[1] * len(questions)],
     )  # fmt: skip
     first = panels[0]
     sources = [int(n) for n in sorted(gaps.source.unique())]
@@ -48,11 +48,14 @@ def asked_again(gaps: pd.DataFrame, values: pd.DataFrame) -> Figure:
         spread = np.linspace(-0.25, 0.25, len(rows)) if len(rows) > 1 else np.zeros(1)
         panel.plot(spread, rows.value, "o", ms=3.5, color=colour(0), alpha=0.75, mec="none")
         panel.hlines(rows.value.mean(), -0.35, 0.35, color="0.1", lw=1.6)
-        panel.axhline(float(rows.criterion.iloc[0]), ls=":", lw=0.9, color=GREY)
+        criterion = str(rows.criterion.iloc[0])
+        panel.axhline(float(criterion.split()[-1]), ls=":", lw=0.9, color=GREY)
         panel.set_xlim(-0.6, 0.6)
         panel.set_xticks([])
-        panel.set_xlabel(question)
+        panel.set_xlabel(question, fontsize=7)
+        panel.set_title(criterion, fontsize=7, loc="right")
         panel.margins(y=0.12)
+        panel.tick_params(axis="y", labelsize=6)
     for letter, panel in zip("abcdefgh", panels, strict=False):
         panel.set_title(f"({letter})", loc="left")
     return figure

@@ -71,17 +71,27 @@ def test_lost_is_the_share_of_what_was_learned(text: Any) -> None:
         asked_again.lost_by_seed(frame, "other")
 
 
-def test_shrunk_networks_train_on_beside_small_ones(text: Any) -> None:
-    ends = asked_again.shrunk_minus_small(
-        text, small=16, large=32, step=2, last=4, seeds=[1, 0], **NETWORK
-    )
-    assert list(ends.seed) == [1, 0]
+def test_networks_train_on_beside_small_ones(text: Any) -> None:
+    methods = ["RC sampling", "duplication"]
+    ends = asked_again.trained_on(
+        text, width=16, to_width=32, small=16, step=2, last=4, methods=methods, seeds=[1, 0],
+        **NETWORK,
+    )  # fmt: skip
+    assert ends.index.name == "seed"
+    assert list(ends.index) == [1, 0]
+    assert list(ends.columns) == ["small", *methods]
     scratch = train_gpt(
         text, **lm_configuration(width=16, seed=0, steps=4, eval_steps=[4], **NETWORK)
     )
-    assert ends.set_index("seed").small[0] == pytest.approx(losses_at(scratch, [4])[0])
-    assert (ends.shrunk != ends.small).all()
-    assert np.isfinite(ends[["shrunk", "small"]]).all(axis=None)
+    assert ends.small[0] == pytest.approx(losses_at(scratch, [4])[0])
+    np.testing.assert_allclose(ends.duplication, ends.small, atol=1e-4)  # copies stay copies
+    assert (ends["RC sampling"] != ends.small).all()
+    shrunk = asked_again.trained_on(
+        text, width=32, to_width=16, small=16, step=2, last=4, methods=methods[:1], seeds=[0],
+        **NETWORK,
+    )  # fmt: skip
+    assert shrunk.small[0] == ends.small[0]
+    assert np.isfinite(shrunk["RC sampling"][0])
 
 
 def test_gaps_and_their_exponent() -> None:
@@ -115,10 +125,10 @@ def test_gaps_and_their_exponent() -> None:
 
 def test_values_of_questions_are_rows() -> None:
     values = {"a": pd.Series([1.0, 2.0], index=[3, 4]), "b": pd.Series([5.0], index=[3])}
-    frame = asked_again.values_frame(values, [0.5, 0.0])
+    frame = asked_again.values_frame(values, ["≤ 0.5", "≥ 0"])
     assert list(frame.question) == ["a", "a", "b"]
     assert list(frame.seed) == [3, 4, 3]
-    assert list(frame.criterion) == [0.5, 0.5, 0.0]
+    assert list(frame.criterion) == ["≤ 0.5", "≤ 0.5", "≥ 0"]
 
 
 def test_figure_draws_every_question(tmp_path: Path) -> None:
@@ -128,10 +138,14 @@ def test_figure_draws_every_question(tmp_path: Path) -> None:
         [(n, t, s, (1.0 + s) / t if t < 40 else -0.01) for n in (1, 2) for t in (10, 20, 40)
          for s in (0, 1)], columns=["source", "target", "seed", "gap"],
     )  # fmt: skip
-    values = asked_again.values_frame({"a": pd.Series([1.0, 2.0]), "b": pd.Series([5.0])}, [1, 6])
+    values = asked_again.values_frame(
+        {"a": pd.Series([1.0, 2.0]), "b": pd.Series([5.0])}, ["≤ 1", "≥ 6"]
+    )
     figure = plots_again.asked_again(gaps, values)
     assert [panel.get_title(loc="left") for panel in figure.axes] == ["(a)", "(b)", "(c)"]
     assert [panel.get_xlabel() for panel in figure.axes] == ["target width", "a", "b"]
+    assert [panel.get_title(loc="right") for panel in figure.axes] == ["", "≤ 1", "≥ 6"]
+    assert list(figure.axes[2].lines[-1].get_ydata()) == [6, 6]
     from_ten = figure.axes[0].lines[0]
     assert list(from_ten.get_xdata()) == [10, 20]  # the mean at 40 is negative
     figure.savefig(tmp_path / "asked_again.png")
