@@ -33,7 +33,6 @@ from rclib.training.lm_loop import evaluate_lm
 
 __all__ = [
     "BROKEN",
-    "NEW_ENTRIES",
     "SAMPLING",
     "TINY",
     "exponent_at",
@@ -47,7 +46,6 @@ __all__ = [
 
 SAMPLING = "RC sampling"
 BROKEN = "RC sampling, r1 = 1"
-NEW_ENTRIES = "RC sampling, new entries"
 
 # Tiny arguments of the stored function, for the tests.
 TINY: dict[str, dict[str, Any]] = {
