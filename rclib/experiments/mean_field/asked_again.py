@@ -87,7 +87,7 @@ def resized_losses(
         for at in np.ndindex(*found.shape):
             moved = change_width(model, width, method=methods[at[0]], seed=seed + 10_000 * at[1])
             found[at] = evaluate_lm(moved.model, data, **windows)
-    return {"loss": found, "source_loss": losses_at(run, [step])[0]}
+    return {"loss": found, "source_loss": np.asarray(losses_at(run, [step])[0])}
 
 
 def _source_run(config: Mapping[str, Any]) -> list[sweep.Need]:
