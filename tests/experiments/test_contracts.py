@@ -202,6 +202,7 @@ FETCHING = {
     "mean_field.mlp_runs.transferred_run",
     "mean_field.mlp_runs.zero_shot",
     "mean_field.growth_runs.resized_run",
+    "mean_field.asked_again.resized_losses",
 }
 
 
