@@ -32,6 +32,7 @@ __all__ = [
     "bulk_weights",
     "frozen_excess",
     "linear_frame",
+    "linear_values",
     "over_theory",
     "overtraining",
     "relu_frame",
@@ -215,6 +216,32 @@ def span_frame(seeds: Sequence[int], rates: Mapping[str, float], **shared: Any) 
             for c, run in zip(configs, runs, strict=True)
         ]
     )
+
+
+def linear_values(draws: pd.DataFrame, *, late: float, at: float) -> dict[str, pd.Series]:
+    """What the claims on linear students are about, by seed; of `generalization_runs.linear_arms`.
+
+    late : the last time for all but the frozen start, which is looked at at the end. at : when
+    the error with permuted labels is looked at.
+    """
+    early = draws[draws.t <= late]
+    over = overtraining(draws, "SNR 5", late=late)
+    stops = {snr: stopping(early, f"SNR {snr}", snr=snr) for snr in (5, 1)}
+    best = [stops[snr].pivot(index="seed", columns="alpha", values="best") for snr in (5, 1)]
+    mixed = draws[draws.arm == "permuted"].pivot(index="seed", columns="t", values="test")
+    cost = start_cost(stopping(early, "started", snr=5.0, inr=5.0), stops[5])
+    end = float(draws.t.max())
+    return {
+        "theory_holds": over_theory(early, "SNR 5", snr=5.0, inr=0.0),
+        "train_theory_holds": train_gap(early, "SNR 5", snr=5.0, inr=0.0),
+        "peak_at_one": over[1.0] - over[[0.5, 2.0]].max(axis=1),
+        "stopping_like_ridge": stops[5].groupby("seed").ratio.mean(),
+        "signal_stops_late": (best[0] / best[1]).min(axis=1),
+        "noiseless_never_overtrains": overtraining(draws, "noiseless", late=10.0).max(axis=1),
+        "permuted_rises": mixed[at] / mixed[0.0],
+        "frozen_start": frozen_excess(draws, ("started", "SNR 5"), alpha=0.5, late=end, inr=5.0),
+        "start_hurts": cost[0.5] - cost[4.0],
+    }
 
 
 def theory_frame(alphas: Sequence[float], *, snr: float, late: float) -> pd.DataFrame:
