@@ -185,7 +185,7 @@ def test_frames_measures_and_figure() -> None:
 
 def test_students_of_noisy_images_train_as_torch_does() -> None:
     data = load("digits")
-    given = {"samples": 50, "tested": 40, "flipped": 0.4}
+    given: dict[str, Any] = {"samples": 50, "tested": 40, "flipped": 0.4}
     shared: dict[str, Any] = {
         "width": 5,
         "start": 0.6,

@@ -141,7 +141,9 @@ def test_networks_train_as_torch_does_and_alone_as_together() -> None:
 @pytest.mark.slow
 def test_networks_grok_and_frames_say_what_they_are_made_of() -> None:
     groups = {"D5": {"width": 48, "share": 0.8}, "S3xZ2": {"width": 48, "share": 0.8}}
-    shared = {"rate": 5e-3, "steps": 800, "every": 100, "after": 3.0, "n_control": 60}
+    shared: dict[str, Any] = {
+        "rate": 5e-3, "steps": 800, "every": 100, "after": 3.0, "n_control": 60,
+    }  # fmt: skip
     nets, irreps = experiment.group_frames([0, 1], groups, **shared)
     assert set(nets.arm) == set(experiment.ARMS)
     assert nets[nets.arm == "η = 0"].step.max() == 60
