@@ -298,11 +298,11 @@ MANY = {
     "40_lottery_ticket": 14,
     "45_data_diet": 18,
     "52_rich_lazy_rank": 13,
-    "60_deep_linear": 17,
+    "60_deep_linear": 12,
     "61_generalization_dynamics": 15,
     "62_grokking_li2": 20,
     "63_train_longer": 15,
-    "64_universality_lens": 14,
+    "64_universality_lens": 11,
     "65_inductive_bias": 12,
     "66_laws_in_w": 12,
 }

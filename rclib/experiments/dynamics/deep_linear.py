@@ -40,10 +40,7 @@ __all__ = [
     "deviations",
     "half_slopes",
     "half_times",
-    "in_order",
     "level_order",
-    "rate_spread",
-    "rise_in_middle",
     "shown_counts",
     "shown_course",
     "spikes_match",
@@ -212,34 +209,6 @@ def half_slopes(halves: pd.DataFrame) -> pd.Series:
     """Log-log slope of the half-time against the strength of a mode, by seed."""
     found = {seed: slope(list(g.s), list(g.half)) for seed, g in halves.groupby("seed")}
     return pd.Series(found, name="slope").rename_axis("seed")
-
-
-def in_order(halves: pd.DataFrame) -> pd.Series:
-    """Smallest ratio of a mode's half-time to that of the next stronger one, by seed: above one if
-    modes are learned strictly in the order of their strengths."""
-    table = halves.pivot(index="seed", columns="s", values="half").sort_index(axis=1)
-    ratios = table.iloc[:, :-1].to_numpy() / table.iloc[:, 1:].to_numpy()
-    return pd.Series(ratios.min(axis=1), index=table.index, name="ratio")
-
-
-def rate_spread(frame: pd.DataFrame, start: str, *, least: int) -> pd.Series:
-    """Largest over smallest of the best rate times the depth, over depths from `least` on, by
-    seed: one if the best rate falls like one over the depth."""
-    chosen = frame[(frame.start == start) & (frame.depth >= least)]
-    over = (chosen.rate * chosen.depth).groupby(chosen.seed)
-    return (over.max() / over.min()).rename("spread")
-
-
-def rise_in_middle(frame: pd.DataFrame, arm: str, *, mode: int) -> pd.Series:
-    """Share of a mode's strength that it gains in the middle fifth of twice its half-time, by seed:
-    tanh(0.1 ln(s/u0 - 1)) by the closed form, a plateau and a drop; 0.14 for regression."""
-    halves = half_times(frame, arm)
-    halves = halves[halves["mode"] == mode].set_index("seed").half
-    found = {}
-    for seed, group in frame[(frame.arm == arm) & (frame["mode"] == mode)].groupby("seed"):
-        ends = np.interp(np.array([0.8, 1.2]) * halves[seed], group.t, group.u)
-        found[seed] = float(ends[1] - ends[0]) / float(group.s.iloc[0])
-    return pd.Series(found, name="rise").rename_axis("seed")
 
 
 def level_order(halves: pd.DataFrame) -> pd.Series:

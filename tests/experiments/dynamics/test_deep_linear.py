@@ -9,7 +9,6 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from scipy.integrate import solve_ivp
@@ -278,28 +277,3 @@ def test_one_rate_trains_a_tanh_network_as_torch_does() -> None:
             descent.step()
         after = torch.nn.functional.cross_entropy(net(x[:2000]), y[:2000])
         assert float(run["losses"][place, 0, 0]) == pytest.approx(after.item(), rel=1e-5)
-
-
-def test_order_plateau_and_rates_by_hand() -> None:
-    """A plateau's share is tanh(0.1 ln(s/u0 - 1)) by the closed form, of regression's
-    1 - e^(-t) it is 2^(-0.8) - 2^(-1.2)."""
-    s, u0, t = 2.0, 1e-3, np.linspace(0, 12, 2401)
-    rows = [
-        pd.DataFrame({"arm": arm, "seed": 0, "mode": 1, "s": s, "t": t, "u": u})
-        for arm, u in (
-            ("two", theory.mode_strength(t, s=s, u0=u0)), ("one", s * (1 - np.exp(-t))),
-        )
-    ]  # fmt: skip
-    frame = pd.concat(rows)
-    expected = {"two": math.tanh(0.1 * math.log(s / u0 - 1)), "one": 2**-0.8 - 2**-1.2}
-    for arm, share in expected.items():
-        found = experiment.rise_in_middle(frame, arm, mode=1)
-        assert found.tolist() == pytest.approx([share], abs=1e-3)
-    halves = pd.DataFrame({
-        "seed": [0, 0, 0, 1, 1, 1], "s": [4.0, 2.0, 1.0] * 2, "half": [1, 2, 3, 1, 3, 2.4],
-    })  # fmt: skip
-    assert experiment.in_order(halves).tolist() == pytest.approx([1.5, 0.8])
-    rates = pd.DataFrame({
-        "start": "aligned", "seed": 0, "depth": [2, 8, 16], "rate": [9.0, 0.1, 0.06],
-    })  # fmt: skip
-    assert experiment.rate_spread(rates, "aligned", least=8).tolist() == pytest.approx([1.2])
