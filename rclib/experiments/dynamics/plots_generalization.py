@@ -66,11 +66,11 @@ def student_panels(grown: pd.DataFrame, images: pd.DataFrame, noise: float) -> F
     """
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(WIDTH, 2.7), layout="constrained")
     _students(left, grown, title="gradient descent")
-    _students(middle, images, title="images, noisy labels")
+    _students(middle, images, title="images, noisy labels", keys=False)
     middle.set_ylabel("test error over label variance")
     wrong = images[["start", "ratio", "wrong_final", "wrong_best"]]
     wrong = wrong.rename(columns={"wrong_final": "final", "wrong_best": "best"})
-    _students(right, wrong, title="images, classes")
+    _students(right, wrong, title="images, classes", keys=False)
     right.set_ylabel("share of test images wrong")
     parts.level(right, noise, "wrong training labels")
     for panel in (middle, right):
@@ -79,7 +79,9 @@ def student_panels(grown: pd.DataFrame, images: pd.DataFrame, noise: float) -> F
     return figure
 
 
-def _students(panel: Axes, students: pd.DataFrame, title: str = "ReLU students") -> None:
+def _students(
+    panel: Axes, students: pd.DataFrame, title: str = "ReLU students", *, keys: bool = True
+) -> None:
     handles = []
     for k, (start, group) in enumerate(students.groupby("start", sort=False)):
         for column, dash in (("final", "-"), ("best", "--")):
@@ -94,12 +96,13 @@ def _students(panel: Axes, students: pd.DataFrame, title: str = "ReLU students")
     ]
     parts.log_axis(panel, "x")
     parts.log_axis(panel, "y")
-    panel.set_ylim(bottom=0.3 * panel.get_ylim()[0])
+    panel.set_ylim(bottom=(0.3 if keys else 0.6) * panel.get_ylim()[0])
     parts.moment(panel, 1.0, "as many of both")
     panel.set_xlabel("parameters over samples")
     panel.set_ylabel("test error over signal variance")
     panel.set_title(title)
-    panel.legend(handles=handles, fontsize=6, loc="lower right")
+    if keys:
+        panel.legend(handles=handles, fontsize=6, loc="lower right")
 
 
 @redrawable
