@@ -72,6 +72,7 @@ def student_panels(grown: pd.DataFrame, images: pd.DataFrame, noise: float) -> F
     wrong = wrong.rename(columns={"wrong_final": "final", "wrong_best": "best"})
     _students(right, wrong, title="images, classes", keys=False)
     right.set_ylabel("share of test images wrong")
+    right.set_ylim(bottom=min(0.75 * noise, right.get_ylim()[0]))
     parts.level(right, noise, "wrong training labels")
     for panel in (middle, right):
         panel.set_xlabel("parameters over samples × classes")
@@ -96,7 +97,7 @@ def _students(
     ]
     parts.log_axis(panel, "x")
     parts.log_axis(panel, "y")
-    panel.set_ylim(bottom=(0.3 if keys else 0.6) * panel.get_ylim()[0])
+    panel.set_ylim(bottom=(0.3 if keys else 0.4) * panel.get_ylim()[0])
     parts.moment(panel, 1.0, "as many of both")
     panel.set_xlabel("parameters over samples")
     panel.set_ylabel("test error over signal variance")
