@@ -306,7 +306,7 @@ MANY = {
     "55_spectral_bottleneck": 18,
     "56_batchnorm_only": 17,
     "60_deep_linear": 12,
-    "61_generalization_dynamics": 10,
+    "61_generalization_dynamics": 15,
     "62_grokking_li2": 20,
     "63_train_longer": 15,
     "64_universality_lens": 11,
