@@ -297,6 +297,7 @@ MANY = {
     "34_sampling_better_than_copying": 9,
     "40_lottery_ticket": 14,
     "45_data_diet": 18,
+    "50_mixture_growth": 18,
     "52_rich_lazy_rank": 13,
     "60_deep_linear": 12,
     "61_generalization_dynamics": 10,

@@ -186,7 +186,11 @@ def growth_runs(
         out[f"half_{key}"] = of_halves[key].view(len(seeds), 2, -1)
         if longer:
             out[f"long_{key}"] = torch.stack([parts[name][key] for name in longer], 1)
-    pairs = [[_matrix(t) for t in (starts[n][i], ends[n][i])] for i in range(len(seeds)) for n in order]
+    pairs = [
+        [_matrix(state) for state in (starts[name][i], ends[name][i])]
+        for i in range(len(seeds))
+        for name in order
+    ]
     out["moved"] = _array([float((w - w0).norm() / w0.norm()) for w0, w in pairs], seeds)
     out["explained"] = _array([_explained(w0, w) for w0, w in pairs], seeds)
     out["rows"] = _array([[_row_links(w) for w in pair] for pair in pairs], seeds)

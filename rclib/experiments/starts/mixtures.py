@@ -50,7 +50,7 @@ State = dict[str, Tensor]
 
 
 def mixed(a: Tensor, templates: Tensor) -> Tensor:
-    """Σ_k a_k T_k of a (K,) and templates (K, out, in), term by term so that its bits are its own."""
+    """Σ_k a_k T_k of a (K,) and templates (K, out, in), term by term, so its bits are its own."""
     total = a[0] * templates[0]
     for k in range(1, len(a)):
         total = total + a[k] * templates[k]
@@ -82,7 +82,8 @@ def new_coefficients(
             last = torch.linalg.svd(a[:3].double()).Vh[-1].to(a.dtype)
             return torch.stack([a[2], noise * last])
         case "copied":
-            return a[:2] + noise * drawn[:1] / drawn[0].norm()
+            added: Tensor = a[:2] + noise * drawn[:1] / drawn[0].norm()
+            return added
         case "copied exactly":
             return a[:2].clone()
         case "zero":
@@ -93,9 +94,7 @@ def new_coefficients(
             return a[2:].clone()
 
 
-def construct(
-    sizes: Sequence[int], k: int, *, norm: bool, seed: int
-) -> tuple[list[State], Tensor]:
+def construct(sizes: Sequence[int], k: int, *, norm: bool, seed: int) -> tuple[list[State], Tensor]:
     """Two halves before training, and the coefficients (4, K) of the middle matrix.
 
     sizes : inputs, full width (even), classes. Templates are Kaiming normal in their own fan-in
@@ -123,9 +122,7 @@ def construct(
     return halves, inner
 
 
-def grow(
-    halves: Sequence[Mapping[str, Tensor]], new: Tensor, *, halved: bool = True
-) -> State:
+def grow(halves: Sequence[Mapping[str, Tensor]], new: Tensor, *, halved: bool = True) -> State:
     """The grown, still tied network. new : (2, K), coefficients of the blocks beside the diagonal.
 
     halved : divide the classifier by two, so that with blocks of zeros the logits are the mean of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -44,14 +45,13 @@ def growth_panels(curves: pd.DataFrame, matrices: pd.DataFrame, order: Sequence[
 
 
 def _curves(panel: Axes, curves: pd.DataFrame) -> None:
-    growth = float(curves[(curves.arm == "orthogonal")].compute.min())
+    growth = float(curves[curves.arm == "orthogonal"].compute.min())
     for arm in ("first half", "second half"):
         mean = curves[curves.arm == arm].groupby("compute").accuracy.mean()
         panel.plot(mean.index, mean, color=GREY, lw=1.1)
         panel.text(
-            mean.index[len(mean) // 2], float(mean.iloc[len(mean) // 2]) - 0.015, arm,
-            size=6, color=GREY, va="top",
-        )  # fmt: skip
+            mean.index[-1], float(mean.iloc[-1]), arm, size=6, color=GREY, ha="right", va="bottom"
+        )
     ends = []
     for arm in CURVES:
         part = curves[curves.arm == arm].groupby("compute").accuracy
@@ -59,14 +59,22 @@ def _curves(panel: Axes, curves: pd.DataFrame) -> None:
         look = colour(COLOUR[arm])
         panel.plot(mean.index, mean, color=look, lw=1.4, label=arm, ls="--" if "," in arm else "-")
         panel.fill_between(
-            mean.index, mean - 2 * spread, mean + 2 * spread, color=look, alpha=0.2, lw=0
+            mean.index, mean - 2 * spread, mean + 2 * spread, color=look, alpha=0.12, lw=0
         )
         ends.append(float(mean.iloc[-1]))
-    panel.set_ylim(min(ends) - 0.5 * (1 - min(ends)) * 0.5, max(ends) + 0.06 * (1 - min(ends)))
+    gap = max(ends) - min(ends)
+    panel.set_ylim(min(ends) - 4 * gap, max(ends) + 1.2 * gap)
     parts.moment(panel, growth, "growth")
     panel.set_xlabel("compute, steps of the full network")
     panel.set_title("test accuracy")
-    panel.legend(fontsize=6, loc="lower right")
+    _legend(panel, 2)
+
+
+def _legend(panel: Axes, columns: int) -> None:
+    """Below the panel, where nothing runs."""
+    panel.legend(
+        fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, frameon=False
+    )
 
 
 def _losses(panel: Axes, curves: pd.DataFrame, order: Sequence[str]) -> None:
@@ -87,7 +95,7 @@ def _losses(panel: Axes, curves: pd.DataFrame, order: Sequence[str]) -> None:
     parts.log_axis(panel, "x")
     panel.set_title("test loss")
     panel.set_xlabel("dots: seeds")
-    panel.legend(fontsize=6, loc="lower right")
+    _legend(panel, 2)
 
 
 @redrawable
@@ -112,7 +120,7 @@ def link_panels(ends: pd.DataFrame, numbers: pd.DataFrame, chance: float, halves
     panels[0].set_xlabel("dotted: independent rows")
     panels[1].set_xlabel("dotted: both halves")
     shown = numbers.groupby("arm")
-    for i, (what, label) in enumerate((("moved", "‖W − W0‖/‖W0‖"), ("explained", "explained"))):
+    for i, (what, label) in enumerate((("moved", "‖W − W0‖/‖W0‖"), ("explained", "share of W"))):
         _bars(panels[2], shown[what], order, colour(3 + i), 0.16 - 0.32 * i, "s^"[i], label)
     panels[2].set_title("moved, explained")
     _bars(panels[3], shown["gained"], order, colour(0), 0.0, "o", "")
@@ -121,7 +129,7 @@ def link_panels(ends: pd.DataFrame, numbers: pd.DataFrame, chance: float, halves
     panels[0].set_yticks(range(len(order)), order, size=6.5)
     panels[0].invert_yaxis()
     for panel in (panels[0], panels[2]):
-        panel.legend(fontsize=6, loc="lower right")
+        _legend(panel, 2)
     parts.letters(figure)
     return figure
 
@@ -133,8 +141,5 @@ def _bars(
     """Means with their 95 percent range (twice the standard error), one row an arm."""
     mean, error = table.mean().reindex(order), 2 * table.sem().reindex(order)
     places = np.arange(len(order)) - dy
-    panel.errorbar(
-        mean, places, xerr=error, fmt=marker, ms=3, lw=1, color=look, label=label  # type: ignore[arg-type]
-    )
-
-
+    style: dict[str, Any] = {"fmt": marker, "ms": 3, "lw": 1, "color": look, "label": label}
+    panel.errorbar(mean, places, xerr=error, **style)
