@@ -322,7 +322,7 @@ class Site:
     # --- counts ---
 
     def tally(self, notebooks: Iterable[Notebook]) -> dict[str, int]:
-        """Verdicts of these notebooks' claims, each at the largest scale that was run."""
+        """Verdicts of these notebooks' claims, each at the largest scale that makes it."""
         return tally(claim["verdict"] for n in notebooks for claim in n.claims)
 
     def tally_of(self, claims: Iterable[ClaimRow]) -> dict[str, int]:

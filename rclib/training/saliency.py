@@ -1,0 +1,123 @@
+"""Scores of single weights of untrained networks, for pruning before training.
+
+With loss L, weights θ, gradient g = dL/dθ and Hessian H, score by weight:
+
+    SNIP     |θ g|        what removing it changes to first order (Lee et al. 2019)
+    GraSP    -θ H g       to first order, by how much removing it changes gᵀg / 2 (Wang et al. 2020,
+                          whose text and code keep opposite ends; a minus sign tells them apart)
+    synflow  θ dR/dθ      R the sum of outputs for an input of ones with |θ| for θ (Tanaka et al.
+                          2020)
+
+All members of a stack at once, each with its own data or all with the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rclib.nets.masks import Masks
+from rclib.nets.stack import Stack, has_members
+
+__all__ = ["grasp", "keep_highest", "snip", "synflow"]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Scores = dict[str, Tensor]
+
+
+def _losses(
+    nets: Stack, leaves: dict[str, Tensor], x: Tensor, y: Tensor, loss: Loss, own: bool
+) -> Tensor:
+    """Sum over members of their losses; y as x has an axis of members or has none."""
+    x = x if own else x.expand(len(nets), *x.shape)
+    y = y if own else y.expand(len(nets), *y.shape)
+    each = torch.vmap(lambda tensors, a, b: loss(nets.one(tensors, a), b))
+    found: Tensor = each({**nets.tensors, **leaves}, x, y).sum()
+    return found
+
+
+def _leaves(nets: Stack, names: Collection[str]) -> dict[str, Tensor]:
+    missing = sorted(set(names) - nets.tensors.keys())
+    if missing or not names:
+        raise ValueError(f"names must be of {sorted(nets.tensors)}, got {missing or 'none'}")
+    return {name: nets.tensors[name].detach().clone().requires_grad_() for name in names}
+
+
+def snip(
+    nets: Stack,
+    x: Tensor,
+    y: Tensor,
+    loss: Loss,
+    names: Collection[str],
+    *,
+    own: bool | None = None,
+) -> Scores:
+    """|θ g| of the tensors named, {name: (S, *shape)}; see `Stack.__call__` for x and `own`.
+
+    Raises ValueError for names that are not there, and for x of a wrong first axis.
+    """
+    leaves = _leaves(nets, names)
+    with_members = has_members("x", x, len(nets), own)
+    total = _losses(nets, leaves, x, y, loss, with_members)
+    gradients = torch.autograd.grad(total, list(leaves.values()))
+    return {n: (t.detach() * g).abs() for (n, t), g in zip(leaves.items(), gradients, strict=True)}
+
+
+def grasp(
+    nets: Stack,
+    x: Tensor,
+    y: Tensor,
+    loss: Loss,
+    names: Collection[str],
+    *,
+    own: bool | None = None,
+) -> Scores:
+    """-θ H g of the tensors named, by double backward; H is that of these tensors alone.
+
+    Arguments and errors as `snip`.
+    """
+    leaves = _leaves(nets, names)
+    with_members = has_members("x", x, len(nets), own)
+    total = _losses(nets, leaves, x, y, loss, with_members)
+    sources = list(leaves.values())
+    gradients = torch.autograd.grad(total, sources, create_graph=True)
+    # Members share nothing, so the sum of all gᵀ stop(g) holds each one's own H g.
+    product: Any = sum((g * g.detach()).sum() for g in gradients)
+    hg = torch.autograd.grad(product, sources)
+    return {n: -t.detach() * h for (n, t), h in zip(leaves.items(), hg, strict=True)}
+
+
+def synflow(nets: Stack, inputs: tuple[int, ...], names: Collection[str]) -> Scores:
+    """θ dR/dθ of the tensors named, R = Σ f(1; |θ|), one input of ones of shape `inputs`.
+
+    Exact for networks of ReLU, sums and products, where all is positive. Raises ValueError as
+    `snip`.
+    """
+    positive = {name: t.detach().abs() for name, t in nets.tensors.items()}
+    leaves = {
+        name: leaf.detach().abs().requires_grad_() for name, leaf in _leaves(nets, names).items()
+    }
+    ones = torch.ones(len(nets), 1, *inputs, dtype=next(iter(positive.values())).dtype)
+    total = nets.each({**positive, **leaves}, ones).sum()
+    gradients = torch.autograd.grad(total, list(leaves.values()))
+    return {n: t.detach() * g for (n, t), g in zip(leaves.items(), gradients, strict=True)}
+
+
+def keep_highest(scores: Scores, density: float) -> Masks:
+    """Masks of the highest scores over all tensors of a member together, round(D n) of them.
+
+    Of equal scores the first in memory is kept. Raises ValueError unless 0 < density <= 1.
+    """
+    if not 0 < density <= 1:
+        raise ValueError(f"density must lie in (0, 1], got {density!r}")
+    names = list(scores)
+    flat = torch.cat([scores[name].flatten(1) for name in names], 1)
+    kept = torch.zeros_like(flat, dtype=torch.bool)
+    order = flat.argsort(dim=1, descending=True, stable=True)
+    kept.scatter_(1, order[:, : round(density * flat.shape[1])], True)
+    lengths = [scores[name][0].numel() for name in names]
+    parts = kept.split(lengths, dim=1)
+    return {name: part.view_as(scores[name]) for name, part in zip(names, parts, strict=True)}
