@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rclib.plots import parts
 from rclib.plots.drawing import redrawable
@@ -46,12 +47,9 @@ def growth_panels(curves: pd.DataFrame, matrices: pd.DataFrame, order: Sequence[
 
 def _curves(panel: Axes, curves: pd.DataFrame) -> None:
     growth = float(curves[curves.arm == "orthogonal"].compute.min())
-    for arm in ("first half", "second half"):
+    for arm, label in (("first half", "the two halves"), ("second half", "")):
         mean = curves[curves.arm == arm].groupby("compute").accuracy.mean()
-        panel.plot(mean.index, mean, color=GREY, lw=1.1)
-        panel.text(
-            mean.index[-1], float(mean.iloc[-1]), arm, size=6, color=GREY, ha="right", va="bottom"
-        )
+        panel.plot(mean.index, mean, color=GREY, lw=1.1, label=label or None)
     ends = []
     for arm in CURVES:
         part = curves[curves.arm == arm].groupby("compute").accuracy
@@ -126,6 +124,8 @@ def link_panels(ends: pd.DataFrame, numbers: pd.DataFrame, chance: float, halves
     _bars(panels[3], shown["gained"], order, colour(0), 0.0, "o", "")
     panels[3].axvline(0, color=GREY, lw=0.9, ls=":")
     panels[3].set_title("loss gained a step")
+    panels[3].xaxis.set_major_locator(MaxNLocator(3))
+    panels[3].ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
     panels[0].set_yticks(range(len(order)), order, size=6.5)
     panels[0].invert_yaxis()
     for panel in (panels[0], panels[2]):
