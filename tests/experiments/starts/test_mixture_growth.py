@@ -165,8 +165,19 @@ def test_new_coefficients_are_those_of_the_authors_code() -> None:
         mixtures.construct((7, 11, 5), 2, norm=False, seed=0)
 
 
+def test_copies_of_one_half_are_net2nets_duplication() -> None:
+    """Both halves the same, one set of templates: all four blocks are equal, and with the middle
+    matrix halved (its inputs are doubled) the function is that of the half, as in Net2Net."""
+    half = pair()[0][0]
+    whole = mixtures.grow([half, half], torch.stack([half["a2"]] * 2))
+    w, own = mixtures.plain(whole)["W2"], mixtures.plain(half)["W2"]
+    assert torch.allclose(w, own.repeat(2, 2))
+    whole["a2"] = whole["a2"] / 2
+    x = torch.randn(20, SIZES[0], generator=generator(1), dtype=torch.float64)
+    assert torch.allclose(mixtures.forward_grown(whole, x), mixtures.forward_half(half, x))
+
+
 def test_copied_exactly_repeats_the_blocks() -> None:
-    """With equal second inputs a copied row acts as one of doubled weights, as in Net2Net."""
     halves, inner = pair()
     a = torch.cat([torch.stack([half["a2"] for half in halves]), inner[2:]])
     new = mixtures.new_coefficients("copied exactly", a, generator=generator())
