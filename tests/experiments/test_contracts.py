@@ -296,6 +296,7 @@ MANY = {
     "33_law_of_the_gap": 13,
     "34_sampling_better_than_copying": 9,
     "40_lottery_ticket": 14,
+    "41_rethinking_pruning": 24,
     "42_random_pruning": 18,
     "45_data_diet": 18,
     "50_mixture_growth": 18,
