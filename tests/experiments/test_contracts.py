@@ -300,6 +300,7 @@ MANY = {
     "41_rethinking_pruning": 24,
     "42_random_pruning": 18,
     "45_data_diet": 18,
+    "50_mixture_growth": 18,
     "51_learngene_sws": 14,
     "52_rich_lazy_rank": 13,
     "53_gg_priors": 21,
