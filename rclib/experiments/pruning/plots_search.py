@@ -102,7 +102,9 @@ def gain_panels(gains: pd.DataFrame, link: pd.DataFrame, early: int) -> Figure:
         panel.set_xlabel("sparsity")
         panel.set_ylabel("accuracy over one draw")
         panel.set_title(title)
-    grid[0, 1].legend(fontsize=6, loc="upper left")
+    low, high = grid[0, 1].get_ylim()
+    grid[0, 1].set_ylim(low, high + 0.45 * (high - low))
+    grid[0, 1].legend(fontsize=6, loc="upper left", ncols=2, columnspacing=0.8, handletextpad=0.2)
     scaled = gains[(gains.arm == "searched") | (gains.arm == "narrow") | (gains.arm == "worst")]
     keep = set(gains[gains.rescaled].keep)
     scaled = scaled[scaled.keep.isin(keep) & (scaled.task == "labels")]
