@@ -37,13 +37,14 @@ def _fewer_colours(png: bytes) -> bytes:
     """The same picture with a palette of 256 colours, about a quarter of the size.
 
     The palette covers the colours that occur evenly (not by how often they occur), so that the
-    ends of a colour scale stay what they are.
+    ends of a colour scale stay what they are; then each of its colours moves to the mean of those
+    that it stands for, without which pale bands turn grey or take another band's colour.
     """
     from PIL import Image
 
     with Image.open(io.BytesIO(png)) as picture:
         small = picture.convert("RGB").quantize(
-            256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+            256, method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE
         )
     buffer = io.BytesIO()
     small.save(buffer, format="PNG", optimize=True)

@@ -25,7 +25,7 @@ from rclib.study.multiplicity import corrected
 from rclib.study.papers import Item, Paper, Papers, Record, Run, committed_runs, load_papers
 from rclib.study.results import tally
 from rclib.study.seeds import load_stability, sentence
-from rclib.study.sequential import RULE, adjusted_mark, total_text
+from rclib.study.sequential import RULE, adjusted_mark, restated_place, total_text
 from rclib.study.wording import plain_note
 
 __all__ = [
@@ -47,9 +47,17 @@ _FILES = (
 _HIDDEN = {"profile", "dataset", "seeds"}  # parameters that stand elsewhere in the row
 
 
-def deviations(run: Run, papers: Papers) -> list[tuple[Record, str]]:
-    """Claims that were not reproduced, each with its reason ("" if none is written down)."""
+def deviations(
+    run: Run, papers: Papers, runs: Mapping[str, Run] | None = None
+) -> list[tuple[Record, str]]:
+    """Claims that were not reproduced, each with its reason ("" if none is written down).
+
+    runs : all of them, for claims that another notebook restates."""
     found = []
+    name = run.record["notebook"]
+    every = {name: run, **(runs or {})}
+    rows = [{**c, "notebook": n} for n, one in every.items() for c in one.record["claims"]]
+    again = [row for row in rows if row["restates"]]
     for claim in run.record["claims"]:
         if claim["verdict"] != "reproduced":
             reason = papers.reason(run.record["notebook"], claim["key"])
@@ -58,9 +66,11 @@ def deviations(run: Run, papers: Papers) -> list[tuple[Record, str]]:
                 reason += f" ({claim['repeats']} repeats)." if claim["repeats"] > 1 else "."
             if not reason and claim["verdict"] == "not testable here":
                 reason = plain_note(claim["note"]) + _smaller(run, claim)
-            for other in run.record["claims"]:
-                if other["restates"] == claim["key"]:
-                    reason += f" Restated beside it: {other['statement']}, {other['criterion']}: "
+            for other in again:
+                if restated_place(other) == (name, claim["key"]):
+                    there = other["notebook"]
+                    where = "beside it" if there == name else f"in {notebook_link(every[there])}"
+                    reason += f" Restated {where}: {other['statement']}, {other['criterion']}: "
                     reason += f"{measured(other)}{adjusted_mark(other)}, {other['verdict']}."
             found.append((claim, reason))
     return found
@@ -112,7 +122,7 @@ def replication(papers: Papers, runs: Mapping[str, Run]) -> str:
     lines += ["", "## Deviations and their reasons", ""]
     lines += ["| notebook | statement | verdict | reason |", "|---|---|---|---|"]
     for run in runs.values():
-        for claim, reason in deviations(run, papers):
+        for claim, reason in deviations(run, papers, runs):
             cells = [notebook_link(run), claim["statement"], claim["verdict"]]
             lines.append(table_row([*cells, reason or "No reason is known yet."]))
     lines += ["", "## How each notebook was run", ""]

@@ -53,6 +53,11 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """(low, high)."""
+        return self.low, self.high
+
 
 def wasserstein(x: np.ndarray, y: np.ndarray) -> float:
     """∫ |F - G| dt of samples x (n,) and y (m,); ValueError for an empty or non-finite one."""

@@ -58,8 +58,11 @@ def _seeds(claim: Mapping[str, Any], earlier: Collection[str]) -> None:
         sequential.check_looks(key, looks, seeds)
     elif claim["look"] is not None or claim["level"] is not None:
         raise ValueError("it has a look or a level, and no looks")
-    if claim["restates"] is not None and claim["restates"] not in earlier:
-        raise ValueError(f"it restates {claim['restates'][:60]!r}, which is no claim before it")
+    if claim["restates"] is not None:
+        try:
+            contract.restated(claim["restates"], earlier)
+        except ValueError as error:
+            raise ValueError(f"it restates {error}") from None
 
 
 def _look(claim: Mapping[str, Any], where: str) -> None:

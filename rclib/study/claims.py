@@ -177,7 +177,8 @@ class Claims:
             `seen_on` names the seeds of that value, and `seeds` must be others.
         looks : after how many seeds it is looked at, with adjusted intervals
             (`rclib.stats.sequential.LOOKS`); partial : some of these seeds may have no value.
-        restates : key of an earlier claim that cannot be decided as it was stated.
+        restates : key of an earlier claim that cannot be decided as it was stated, or
+            "notebook/key" for one of another notebook.
         Raises ValueError when the key is taken or the above do not fit together, TypeError for a
         criterion that is none.
         """
@@ -200,8 +201,13 @@ class Claims:
             looks = sequential.check_looks(key, looks, judged)
         if flag("partial", partial) and looks is None:
             raise ValueError(f"claim {key!r} is partial, so it needs looks")
-        if restates is not None and text("restates", restates) not in self.claims:
-            raise ValueError(f"claim {key!r} restates {restates!r}, which is not declared")
+        if restates is not None:
+            try:
+                contract.restated(text("restates", restates), self.claims)
+            except ValueError:
+                raise ValueError(
+                    f"claim {key!r} restates {restates!r}, which is not declared"
+                ) from None
         seen = None if seen_on is None else contract.seen_seeds(key, seen_on, judged, blind=blind)
         self.claims[key] = Claim(
             key, label, statement, quantity, criterion, item, unit, judged, control, blind, seen,

@@ -6,7 +6,8 @@ Used by `rclib.study.claims`. Needs the standard library alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -22,10 +23,25 @@ __all__ = [
     "inside",
     "interval_given",
     "labelled",
+    "restated",
     "seen_seeds",
 ]
 
 Seeds = list[int] | int | None  # seeds, or how many; None where a claim does not say it
+
+_ELSEWHERE = re.compile(r"(\d\d_\w+)/(\w+)")  # a claim of another notebook
+
+
+def restated(value: str, earlier: Collection[str]) -> str | None:
+    """The other notebook whose claim is restated by `value`, a key or "notebook/key"; None for a
+    claim of the same one. Raises ValueError for a key that is not among the `earlier` ones, and
+    for what is neither; whether the other notebook has the claim is not known here."""
+    if "/" not in value and value in earlier:
+        return None
+    found = _ELSEWHERE.fullmatch(value)
+    if not found:
+        raise ValueError(f"{value[:60]!r}, which is no claim before it nor one of another notebook")
+    return found[1]
 
 
 def declared_seeds(name: str, value: Any) -> list[int] | int:

@@ -202,6 +202,7 @@ FETCHING = {
     "mean_field.mlp_runs.transferred_run",
     "mean_field.mlp_runs.zero_shot",
     "mean_field.growth_runs.resized_run",
+    "mean_field.asked_again.resized_losses",
 }
 
 
@@ -298,14 +299,16 @@ MANY = {
     "40_lottery_ticket": 14,
     "41_rethinking_pruning": 24,
     "42_random_pruning": 28,
+    "44_random_search_sparse": 19,
     "45_data_diet": 18,
+    "46_what_pruning_keeps": 12,
+    "50_mixture_growth": 18,
     "51_learngene_sws": 14,
     "52_rich_lazy_rank": 13,
     "53_gg_priors": 21,
     "55_spectral_bottleneck": 18,
-    "56_batchnorm_only": 17,
     "60_deep_linear": 12,
-    "61_generalization_dynamics": 10,
+    "61_generalization_dynamics": 15,
     "62_grokking_li2": 20,
     "63_train_longer": 15,
     "64_universality_lens": 11,

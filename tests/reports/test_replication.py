@@ -13,6 +13,7 @@ from site_project import make_project, record, write_results
 
 from rclib.reports import replication
 from rclib.study.papers import Item, Paper, Papers, Run, committed_runs, load_papers
+from rclib.study.sequential import restated_place
 
 ROOT = Path(__file__).parents[2]
 # Everything that the facts on the two papers name.
@@ -103,6 +104,24 @@ def test_what_was_not_reproduced_has_a_reason_and_every_reason_a_claim() -> None
         for number, by_key in paper.reasons.items():
             claims = {c["key"] for c in runs[number].record["claims"]}
             assert set(by_key) <= claims, number
+
+
+@pytest.mark.usefixtures("here")
+def test_a_restatement_in_another_notebook_is_named_beside_what_it_restates() -> None:
+    papers, runs = load_papers(), committed_runs()
+    rows = [{**c, "notebook": n} for n, run in runs.items() for c in run.record["claims"]]
+    elsewhere = [row for row in rows if "/" in (row["restates"] or "")]
+    assert elsewhere
+    for row in elsewhere:
+        notebook, key = restated_place(row)
+        (claim,) = (c for c in runs[str(notebook)].record["claims"] if c["key"] == key)
+        assert claim["criterion"] == row["criterion"]
+        assert not set(claim["declared_seeds"] or []) & set(row["declared_seeds"])
+        if claim["verdict"] != "reproduced":
+            found = replication.deviations(runs[str(notebook)], papers, runs)
+            (reason,) = (text for other, text in found if other["key"] == key)
+            assert f"Restated in [{row['notebook']}](" in reason
+            assert reason.endswith(f"{row['verdict']}.")
 
 
 @pytest.mark.usefixtures("here")

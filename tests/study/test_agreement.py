@@ -80,6 +80,7 @@ def test_the_known_levels_are_those_of_the_rule() -> None:
         ("plain", {"look": 0, "verdict": "undecided"}, "a look or a level, and no looks"),
         ("plain", {"level": 0.01}, "a look or a level, and no looks"),
         ("plain", {"restates": "nothing"}, "restates 'nothing', which is no claim before"),
+        ("plain", {"restates": "1_x/a"}, "restates '1_x/a', which is no claim before"),
         ("plain", {"restates": "plain"}, "restates 'plain', which is no claim before"),
         ("plain", {"restates": "looked"}, "restates 'looked', which is no claim before"),
         ("plain", {"statement": " "}, "statement is empty"),

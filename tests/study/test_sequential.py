@@ -185,6 +185,8 @@ def claims_with(**options: Any) -> None:
         ({"looks": [], "seeds": [1]}, "must be a list of numbers"),
         ({"partial": True, "seeds": [1]}, "'a' is partial, so it needs looks"),
         ({"restates": "b"}, "'a' restates 'b', which is not declared"),
+        ({"restates": "10_x/"}, "'a' restates '10_x/', which is not declared"),
+        ({"restates": "x/b"}, "'a' restates 'x/b', which is not declared"),
     ],
 )
 def test_wrong_declaration_is_named(options: dict[str, Any], message: str) -> None:
@@ -284,8 +286,21 @@ def test_totals_count_restatements_apart() -> None:
     rows.append(row("d", "not reproduced", "b"))
     said = "2 of 3 testable claims are decided (66 percent); 1 of the others have a restatement"
     assert sequential.total_text(rows).startswith(said)
-    elsewhere = [row("a", "undecided"), row("e", "reproduced", "a") | {"notebook": "11_y"}]
+    assert sequential.total_text(rows).endswith("one question: 2 of 2 (100 percent)")
+    chain = [row("a", "undecided"), row("b", "undecided", "a"), row("c", "reproduced", "b")]
+    said = "1 of 3 testable claims are decided (33 percent); 1 of the others have a restatement "
+    said += "that is. A claim and its restatements taken as one question: "
+    assert sequential.total_text(chain) == said + "1 of 1 (100 percent)"
+    assert sequential.total_text([*chain, row("d", "undecided")]).endswith("1 of 2 (50 percent)")
+    gone = [row("b", "undecided", "a"), row("c", "not testable here", "b")]
+    assert sequential.total_text(gone) == "0 of 1 testable claims are decided (0 percent)"
+    other = row("e", "reproduced", "a") | {"notebook": "11_y"}
+    elsewhere = [row("a", "undecided"), other]
     assert "restatement" not in sequential.total_text(elsewhere)
+    named = [row("a", "undecided"), other | {"restates": "10_x/a"}]
+    assert sequential.total_text(named).endswith("one question: 1 of 1 (100 percent)")
+    assert sequential.restated_place(named[1]) == ("10_x", "a")
+    assert sequential.restated_place(other) == ("11_y", "a")
     assert sequential.total_text(rows[2:3]) == ""
 
 

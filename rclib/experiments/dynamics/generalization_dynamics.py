@@ -32,16 +32,19 @@ __all__ = [
     "bulk_weights",
     "frozen_excess",
     "linear_frame",
+    "linear_values",
     "over_theory",
     "overtraining",
     "relu_frame",
     "shown_curves",
     "simulated_frame",
     "span_frame",
+    "start_cost",
     "stopping",
     "student_ratio",
     "theory_frame",
     "theory_table",
+    "train_gap",
 ]
 
 
@@ -83,6 +86,15 @@ def over_theory(frame: pd.DataFrame, arm: str, *, snr: float, inr: float) -> pd.
     return (chosen.test / exact).groupby(chosen.seed).mean().rename("ratio")
 
 
+def train_gap(frame: pd.DataFrame, arm: str, *, snr: float, inr: float) -> pd.Series:
+    """Training error minus the theory's, over that at the start, mean over the ratios and times, by
+    seed. (A ratio as of `over_theory` has no meaning where both go to zero, below α = 1.)"""
+    chosen = frame[frame.arm == arm]
+    exact = _theory(chosen, snr=snr, inr=inr, error=theory.training_error)
+    gap = (chosen.train - exact) / (snr + inr + 1.0)
+    return gap.groupby(chosen.seed).mean().rename("gap")
+
+
 def theory_table(
     frame: pd.DataFrame, arm: str, *, snr: float, inr: float, times: Sequence[float]
 ) -> pd.DataFrame:
@@ -97,14 +109,12 @@ def theory_table(
     return table.assign(inside=off <= table.error + 0.03 * table.theory)
 
 
-def _theory(frame: pd.DataFrame, *, snr: float, inr: float) -> pd.Series:
+def _theory(
+    frame: pd.DataFrame, *, snr: float, inr: float, error: Any = theory.generalization_error
+) -> pd.Series:
     keys = frame[["alpha", "t"]].drop_duplicates()
     found = [
-        group.assign(
-            exact=theory.generalization_error(
-                group.t.to_numpy(), alpha=float(alpha), snr=snr, inr=inr
-            )
-        )
+        group.assign(exact=error(group.t.to_numpy(), alpha=float(alpha), snr=snr, inr=inr))
         for alpha, group in keys.groupby("alpha")
     ]
     merged = frame[["alpha", "t"]].merge(pd.concat(found), on=["alpha", "t"], how="left")
@@ -120,12 +130,13 @@ def overtraining(frame: pd.DataFrame, arm: str, *, late: float) -> pd.DataFrame:
     return (last / least).unstack("alpha")
 
 
-def stopping(frame: pd.DataFrame, arm: str, *, snr: float) -> pd.DataFrame:
+def stopping(frame: pd.DataFrame, arm: str, *, snr: float, inr: float = 0.0) -> pd.DataFrame:
     """seed, alpha, best (time of the least test error), stopped (test error at the recorded time
     next to the theory's best time), ridge, and their ratio."""
     rows, chosen = [], frame[frame.arm == arm]
     times = {
-        alpha: theory.best_time(alpha=float(alpha), snr=snr)[0] for alpha in chosen.alpha.unique()
+        alpha: theory.best_time(alpha=float(alpha), snr=snr, inr=inr)[0]
+        for alpha in chosen.alpha.unique()
     }
     for (seed, alpha), group in chosen.groupby(["seed", "alpha"]):
         near = int(
@@ -135,6 +146,15 @@ def stopping(frame: pd.DataFrame, arm: str, *, snr: float) -> pd.DataFrame:
         stopped, ridge = float(group.test.iloc[near]), float(group.ridge.iloc[0])
         rows.append((seed, alpha, best, stopped, ridge, stopped / ridge))
     return pd.DataFrame(rows, columns=["seed", "alpha", "best", "stopped", "ridge", "ratio"])
+
+
+def start_cost(stopped: pd.DataFrame, plain: pd.DataFrame) -> pd.DataFrame:
+    """Error at the best time from a start of some variance over that from zero: one row a seed, one
+    column a ratio α of both. stopped, plain : `stopping` of both arms."""
+    over, under = (
+        one.pivot(index="seed", columns="alpha", values="stopped") for one in (stopped, plain)
+    )
+    return over / under[over.columns]
 
 
 def frozen_excess(
@@ -196,6 +216,32 @@ def span_frame(seeds: Sequence[int], rates: Mapping[str, float], **shared: Any) 
             for c, run in zip(configs, runs, strict=True)
         ]
     )
+
+
+def linear_values(draws: pd.DataFrame, *, late: float, at: float) -> dict[str, pd.Series]:
+    """What the claims on linear students are about, by seed; of `generalization_runs.linear_arms`.
+
+    late : the last time for all but the frozen start, which is looked at at the end. at : when
+    the error with permuted labels is looked at.
+    """
+    early = draws[draws.t <= late]
+    over = overtraining(draws, "SNR 5", late=late)
+    stops = {snr: stopping(early, f"SNR {snr}", snr=snr) for snr in (5, 1)}
+    best = [stops[snr].pivot(index="seed", columns="alpha", values="best") for snr in (5, 1)]
+    mixed = draws[draws.arm == "permuted"].pivot(index="seed", columns="t", values="test")
+    cost = start_cost(stopping(early, "started", snr=5.0, inr=5.0), stops[5])
+    end = float(draws.t.max())
+    return {
+        "theory_holds": over_theory(early, "SNR 5", snr=5.0, inr=0.0),
+        "train_theory_holds": train_gap(early, "SNR 5", snr=5.0, inr=0.0),
+        "peak_at_one": over[1.0] - over[[0.5, 2.0]].max(axis=1),
+        "stopping_like_ridge": stops[5].groupby("seed").ratio.mean(),
+        "signal_stops_late": (best[0] / best[1]).min(axis=1),
+        "noiseless_never_overtrains": overtraining(draws, "noiseless", late=10.0).max(axis=1),
+        "permuted_rises": mixed[at] / mixed[0.0],
+        "frozen_start": frozen_excess(draws, ("started", "SNR 5"), alpha=0.5, late=end, inr=5.0),
+        "start_hurts": cost[0.5] - cost[4.0],
+    }
 
 
 def theory_frame(alphas: Sequence[float], *, snr: float, late: float) -> pd.DataFrame:

@@ -11,7 +11,14 @@ from rclib.checks.arguments import choice
 from rclib.runs.source import Source
 from rclib.runs.store import Arrays
 
-__all__ = ["OPTIMISERS", "TINY", "linear_curves", "relu_student", "span_of_change"]
+__all__ = [
+    "OPTIMISERS",
+    "TINY",
+    "linear_arms",
+    "linear_curves",
+    "relu_student",
+    "span_of_change",
+]
 
 OPTIMISERS = ("gd", "adam")
 TINY: dict[str, dict[str, Any]] = {
@@ -27,6 +34,19 @@ TINY: dict[str, dict[str, Any]] = {
         "seed": 0, "width": 3, "n": 6, "samples": 4, "rate": 0.05, "steps": 3, "optimiser": "gd",
     },
 }  # fmt: skip
+
+
+def linear_arms(alphas: Sequence[float]) -> dict[str, dict[str, Any]]:
+    """The arms of notebook 61: SNR 5 and 1 from zero at all ratios; and at SNR 5 from a start of
+    INR 5, without noise, and with labels of other inputs, at some."""
+    plain = {"alphas": list(alphas), "snr": 5.0, "inr": 0.0, "noise": 1.0, "permuted": False}
+    return {
+        "SNR 5": plain,
+        "SNR 1": plain | {"snr": 1.0},
+        "started": plain | {"inr": 5.0, "alphas": [0.5, 4.0]},
+        "noiseless": plain | {"noise": 0.0, "alphas": [1.0, 2.0]},
+        "permuted": plain | {"permuted": True, "alphas": [2.0]},
+    }
 
 
 def linear_curves(

@@ -13,7 +13,7 @@ from rclib.plots import parts
 from rclib.plots.drawing import redrawable
 from rclib.plots.style import DASHES, GREY, WIDTH, colour, ordered
 
-__all__ = ["generalization_panels", "span_panels"]
+__all__ = ["generalization_panels", "span_panels", "student_panels"]
 
 
 @redrawable
@@ -56,7 +56,33 @@ def generalization_panels(
     return figure
 
 
-def _students(panel: Axes, students: pd.DataFrame) -> None:
+@redrawable
+def student_panels(grown: pd.DataFrame, images: pd.DataFrame, noise: float) -> Figure:
+    """ReLU students of a teacher under gradient descent and of images with noisy labels, against
+    the number of parameters: test error, and of images the share in a wrong class.
+
+    grown : start, ratio, final, best. images : start, ratio, final, best, wrong_final, wrong_best.
+    noise : share of wrong training labels.
+    """
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(WIDTH, 2.7), layout="constrained")
+    _students(left, grown, title="gradient descent")
+    _students(middle, images, title="images, noisy labels", keys=False)
+    middle.set_ylabel("test error over label variance")
+    wrong = images[["start", "ratio", "wrong_final", "wrong_best"]]
+    wrong = wrong.rename(columns={"wrong_final": "final", "wrong_best": "best"})
+    _students(right, wrong, title="images, classes", keys=False)
+    right.set_ylabel("share of test images wrong")
+    right.set_ylim(bottom=min(0.75 * noise, right.get_ylim()[0]))
+    parts.level(right, noise, "wrong training labels")
+    for panel in (middle, right):
+        panel.set_xlabel("parameters over samples × classes")
+    parts.letters(figure)
+    return figure
+
+
+def _students(
+    panel: Axes, students: pd.DataFrame, title: str = "ReLU students", *, keys: bool = True
+) -> None:
     handles = []
     for k, (start, group) in enumerate(students.groupby("start", sort=False)):
         for column, dash in (("final", "-"), ("best", "--")):
@@ -71,12 +97,13 @@ def _students(panel: Axes, students: pd.DataFrame) -> None:
     ]
     parts.log_axis(panel, "x")
     parts.log_axis(panel, "y")
-    panel.set_ylim(bottom=0.3 * panel.get_ylim()[0])
+    panel.set_ylim(bottom=(0.3 if keys else 0.4) * panel.get_ylim()[0])
     parts.moment(panel, 1.0, "as many of both")
     panel.set_xlabel("parameters over samples")
     panel.set_ylabel("test error over signal variance")
-    panel.set_title("ReLU students")
-    panel.legend(handles=handles, fontsize=6, loc="lower right")
+    panel.set_title(title)
+    if keys:
+        panel.legend(handles=handles, fontsize=6, loc="lower right")
 
 
 @redrawable

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -14,6 +16,11 @@ from rclib.plots.drawing import redrawable
 from rclib.plots.style import DASHES, GREY, MARKERS, WIDTH, colour
 
 __all__ = ["gradient_panels", "grokking_panels"]
+
+# A legend that vertical reference lines do not strike through.
+_SOLID: dict[str, Any] = {
+    "frameon": True, "facecolor": "white", "edgecolor": "none", "framealpha": 1.0,
+}  # fmt: skip
 
 
 @redrawable
@@ -78,7 +85,7 @@ def _accuracies(panel: Axes, curves: pd.DataFrame, moments: pd.DataFrame) -> Non
     panel.set_xlabel("step")
     panel.set_ylabel("accuracy")
     panel.set_title("fit first, grok later")
-    panel.legend(handles=handles, fontsize=5.5, loc="upper left", ncols=2)
+    panel.legend(handles=handles, fontsize=5.5, loc="upper left", ncols=2, **_SOLID)
 
 
 def _moments(panel: Axes, moments: pd.DataFrame, heights: dict[str, float]) -> None:
@@ -151,7 +158,7 @@ def _link(panel: Axes, curves: pd.DataFrame, moments: pd.DataFrame) -> None:
     panel.set_ylim(-0.03, 2.1)
     panel.set_xlabel("step")
     panel.set_title("what is seen in W")
-    panel.legend(fontsize=5.5, loc="upper left")
+    panel.legend(fontsize=5.5, loc="upper left", **_SOLID)
 
 
 @redrawable
@@ -177,11 +184,11 @@ def gradient_panels(
     texts = {"ridge": "cos(G, ridge)", "signal": "cos(G, ỸỸᵀF̃)", "leaked": "|G| / |Y|"}
     handles += [Line2D([], [], color=GREY, ls=look[n], label=t) for n, t in texts.items()]
     left.set_xscale("log")
-    _moments(left, moments, {"fitted": 1.1, "grokked": 1.1})
+    _moments(left, moments, {"fitted": -0.12, "grokked": 1.1})
     left.set_ylim(-0.25, 1.75)
     left.set_xlabel("step")
     left.set_title("gradient to the hidden layer")
-    left.legend(handles=handles, fontsize=5.5, ncols=2, loc="upper left")
+    left.legend(handles=handles, fontsize=5.5, ncols=2, loc="upper left", **_SOLID)
     for k, (what, group) in enumerate(critical.groupby("what", sort=False)):
         over = group.groupby("m").share
         mean, error = over.mean(), (1.96 * over.std() / np.sqrt(over.count())).fillna(0.0)

@@ -15,13 +15,14 @@ from rclib.plots.style import GREY, WIDTH, Look, looks
 
 __all__ = ["time_panels"]
 
+# Measure -> title and label of its panel; letters go to titles.
 PANELS = {
-    "progress": "way of the law",
-    "spikes": "share of ‖W‖² in spikes",
-    "stable_rank": "stable rank over the start's",
-    "energies": "rows and columns, W²",
-    "means": "rows and columns, W",
-    "alpha": "α (Hill) minus the start's",
+    "progress": ("the law", "way of the law"),
+    "spikes": ("spikes", "share of ‖W‖² in spikes"),
+    "stable_rank": ("stable rank", "stable rank over the start's"),
+    "energies": ("rows and columns of W²", "share beyond chance's"),
+    "means": ("rows and columns of W", "share beyond chance's"),
+    "alpha": ("tail exponent", "α (Hill) minus the start's"),
 }
 
 
@@ -36,8 +37,9 @@ def time_panels(frame: pd.DataFrame) -> Figure:
         3, 2, figsize=(WIDTH, 6.4), layout="constrained", sharex=True, squeeze=True
     )
     look = looks(list(frame.system.unique()))
-    for panel, (name, label) in zip(panels.flat, PANELS.items(), strict=True):
+    for panel, (name, (title, label)) in zip(panels.flat, PANELS.items(), strict=True):
         _lines(panel, frame, name, look)
+        panel.set_title(title)
         panel.set_ylabel(label)
         parts.log_axis(panel, "x")
         panel.axvline(1.0, ls=":", lw=0.9, color=GREY)

@@ -93,7 +93,7 @@ def _walks(panel: Axes, walk: pd.DataFrame) -> None:
     panel.plot([], [], color=GREY, ls="--", label="same rate")
     parts.log_axis(panel, "x")
     panel.set_xlabel("updates t")
-    panel.set_ylabel("‖w_t − w_0‖")
+    panel.set_ylabel(r"$\Vert w_t - w_0 \Vert$")
     panel.set_title("distance at a constant rate")
     panel.legend(title="batch", fontsize=6, title_fontsize=6, loc="upper left")
 

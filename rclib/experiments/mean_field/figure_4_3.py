@@ -20,7 +20,16 @@ from rclib.experiments.mean_field.mlp_runs import (
 from rclib.runs import sweep
 from rclib.stats.slopes import slope
 
-__all__ = ["from_starts", "gap_curves", "pooled_exponent", "source", "transfers", "zero_shot_table"]
+__all__ = [
+    "at_epoch",
+    "at_rates",
+    "from_starts",
+    "gap_curves",
+    "pooled_exponent",
+    "source",
+    "transfers",
+    "zero_shot_table",
+]
 
 
 def _rows(run: Mapping[str, np.ndarray], first_epoch: int, name: str, seed: int) -> list[Any]:
@@ -170,6 +179,28 @@ def zero_shot_table(
     return pd.DataFrame(rows, columns=columns)
 
 
+def at_rates(table: pd.DataFrame, r1: float, r2: float) -> pd.DataFrame:
+    """The rows of `zero_shot_table` at one pair of rates, by seed.
+
+    Raises ValueError for rates that it does not have."""
+    return _by_seed(table[(table.r1 == r1) & (table.r2 == r2)], f"r1 = {r1:g}, r2 = {r2:g}")
+
+
+def at_epoch(curves: pd.DataFrame, name: str, epoch: int) -> pd.DataFrame:
+    """The rows of one name (a start, a pair of rates) after an epoch, by seed.
+
+    Raises ValueError for a name or an epoch that `curves` does not have."""
+    return _by_seed(
+        curves[(curves.name == name) & (curves.epoch == epoch)], f"{name!r} after epoch {epoch}"
+    )
+
+
+def _by_seed(rows: pd.DataFrame, what: str) -> pd.DataFrame:
+    if rows.empty:
+        raise ValueError(f"the table has no rows of {what}")
+    return rows.set_index("seed")
+
+
 def gap_curves(
     data: Dataset,
     *,
@@ -238,11 +269,14 @@ def gap_curves(
     return pd.DataFrame(by_target, columns=columns), pd.DataFrame(by_source, columns=columns)
 
 
-def pooled_exponent(frame: pd.DataFrame, *, x: str, y: str) -> tuple[float, float, float]:
+def pooled_exponent(
+    frame: pd.DataFrame, *, x: str, y: str, level: float = 0.05
+) -> tuple[float, float, float]:
     """Log-log slope of the mean of `y` against `x`, with a jackknife interval over seeds.
 
     The mean is over everything but `x`; it must be positive. Returns (slope, low, high), the
-    95 percent interval slope ± t · standard error with t of (seeds - 1) degrees of freedom.
+    interval slope ± t · standard error with t of (seeds - 1) degrees of freedom, of the two-sided
+    `level` (0.05: 95 percent).
     Raises ValueError for fewer than two seeds.
     """
     seeds = list(frame.seed.unique())
@@ -256,6 +290,6 @@ def pooled_exponent(frame: pd.DataFrame, *, x: str, y: str) -> tuple[float, floa
     n = len(seeds)
     left_out = np.array([fit(frame[frame.seed != seed]) for seed in seeds])
     error = float(np.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum()))
-    half = float(stats.t.ppf(0.975, n - 1)) * error
+    half = float(stats.t.ppf(1 - level / 2, n - 1)) * error
     value = fit(frame)
     return value, value - half, value + half

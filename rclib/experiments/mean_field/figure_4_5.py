@@ -41,6 +41,7 @@ from rclib.stats.two_sample import (
 __all__ = [
     "MATRICES",
     "QUANTITIES",
+    "behind",
     "densities",
     "distance_table",
     "distances",
@@ -56,6 +57,16 @@ Tables = Sequence[PairDistances]  # one a block
 
 MATRICES: Mapping[str, str] = {"Wdown": "C", "Wup": "R"}
 QUANTITIES = ("row mean", "change of the row mean")
+
+
+def behind(runs: Runs, widths: Sequence[int]) -> dict[str, Any]:
+    """What stands behind a comparison of widths, as a claim takes it: `repeats`, the fewest runs of
+    one of them, and a `note`. ValueError for a width without runs."""
+    counts = [sum(key[1] == width for key in runs) for width in widths]
+    if not all(counts):
+        raise ValueError(f"every width needs runs, got {dict(zip(widths, counts, strict=True))}")
+    seeds = " and ".join(map(str, counts))
+    return {"repeats": min(counts), "note": f"jackknife over runs, {seeds} seeds"}
 
 
 def kernel_means(

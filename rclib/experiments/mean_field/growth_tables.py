@@ -15,6 +15,8 @@ from rclib.resizing.methods import METHODS
 __all__ = [
     "after_step",
     "byte_frequency_loss",
+    "chosen",
+    "ends",
     "final",
     "growth_frames",
     "lost_table",
@@ -49,6 +51,27 @@ def after_step(frame: pd.DataFrame, step: int) -> pd.Series:
 def final(frame: pd.DataFrame) -> pd.Series:
     """Loss by seed at the last step of the rows of one run. Raises ValueError as `after_step`."""
     return after_step(frame, int(frame.step.max()))
+
+
+def chosen(frame: pd.DataFrame, name: str, *, width: int, at: int) -> pd.DataFrame:
+    """The rows of one run, whose width is `width` since step `at`, by seed.
+
+    Raises ValueError for a run that the frame does not have."""
+    rows = frame[(frame.name == name) & (frame.width == width) & (frame["at"] == at)]
+    if rows.empty:
+        raise ValueError(f"frame has no {name!r} of width {width} from step {at}")
+    return rows.set_index("seed")
+
+
+def ends(curves: pd.DataFrame, step: int, *, width: int, at: int) -> dict[str, pd.Series]:
+    """Loss by seed after a step, by name, of the runs whose width is `width` since step `at`; those
+    that were not followed so far are left out.
+
+    Raises ValueError where that leaves none, and for several runs of one name and seed."""
+    rows = curves[(curves.width == width) & (curves["at"] == at) & (curves.step == step)]
+    if rows.empty:
+        raise ValueError(f"no run of width {width} from step {at} was evaluated after step {step}")
+    return {str(name): after_step(group, step) for name, group in rows.groupby("name", sort=False)}
 
 
 def lost_table(curves: pd.DataFrame, *, floor: float) -> pd.DataFrame:

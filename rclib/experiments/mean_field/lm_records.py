@@ -39,6 +39,7 @@ __all__ = [
     "RecordError",
     "RecordedText",
     "expected_configuration",
+    "fresh_repeats",
     "load_records",
     "provenance",
     "read_record",
@@ -242,6 +243,19 @@ def text_of(records: Sequence[LMRun]) -> RecordedText:
     if len(texts) != 1:
         raise RecordError(f"records must share one text, got {len(texts)}")
     return RecordedText(*texts.pop())
+
+
+def fresh_repeats(
+    records: Sequence[LMRun], known: Mapping[int, Sequence[int]]
+) -> dict[int, list[int]]:
+    """The repeats that were not looked at before: recorded ones by width, for the widths of
+    `known`, without those that it names. {} without records."""
+    if not records:
+        return {}
+    return {
+        width: [r.key[2] for r in records if r.key[1] == width and r.key[2] not in seen]
+        for width, seen in known.items()
+    }
 
 
 def provenance(records: Sequence[LMRun]) -> pd.DataFrame:

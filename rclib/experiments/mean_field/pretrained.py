@@ -30,6 +30,7 @@ __all__ = [
     "PERMUTED",
     "STATES",
     "TRAINED",
+    "control_table",
     "correlation_table",
     "installed",
     "opened",
@@ -100,13 +101,33 @@ def correlation_table(names: Sequence[str], seeds: Sequence[int]) -> pd.DataFram
     frames = []
     for name in names:
         with opened(name) as (checkpoint, described):
-            for state, draws in ((TRAINED, [seeds[0]]), (PERMUTED, seeds), (FRESH, seeds)):
-                for seed in draws:
-                    tensors = state_of(checkpoint, described, state, seed=seed)
-                    frames.append(_correlations(tensors, described, name, state, seed))
             tensors = state_of(checkpoint, described, TRAINED)
+            frames.append(_correlations(tensors, described, name, TRAINED, seeds[0]))
+            frames += _controls(checkpoint, described, name, seeds)
             frames.append(_correlations(tensors, described, name, BIASED, seeds[0], biases=True))
     return pd.concat(frames, ignore_index=True)
+
+
+def control_table(names: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
+    """The rows of `correlation_table` for the two controls alone: entries permuted, own
+    initialisation. Raises as `opened`."""
+    frames = []
+    for name in names:
+        with opened(name) as (checkpoint, described):
+            frames += _controls(checkpoint, described, name, seeds)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _controls(
+    checkpoint: Checkpoint, described: Layout, name: str, seeds: Sequence[int]
+) -> list[pd.DataFrame]:
+    return [
+        _correlations(
+            state_of(checkpoint, described, state, seed=seed), described, name, state, seed
+        )
+        for state in (PERMUTED, FRESH)
+        for seed in seeds
+    ]
 
 
 def _correlations(

@@ -9,7 +9,7 @@ independent draws; `train_arms` and `train_mlps` make small networks for it on a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -244,11 +244,23 @@ def train_arms(
 
 
 def train_mlps(
-    data: Dataset, *, widths: Sequence[int], seeds: Sequence[int], epochs: int, **options: Any
+    data: Dataset,
+    *,
+    widths: Sequence[int],
+    seeds: Sequence[int],
+    epochs: int,
+    starts: Collection[str] = tuple(STARTS),
+    **options: Any,
 ) -> Trained:
-    """Networks of Figure 4.3 (three layers, MF, SGD, batches in each seed's own order) for every
-    start of `STARTS`; options : lr, batch_size and others of `mlp_runs.configuration`."""
-    keys = [(start, width, seed) for start in STARTS for width in widths for seed in seeds]
+    """Networks of Figure 4.3 (three layers, MF, SGD, batches in each seed's own order).
+
+    starts : of `STARTS`; options : lr, batch_size and others of `mlp_runs.configuration`.
+    Raises ValueError for an unknown start.
+    """
+    unknown = [start for start in starts if start not in STARTS]
+    if unknown:
+        raise ValueError(f"starts must be some of {list(STARTS)}, got {unknown}")
+    keys = [(start, width, seed) for start in starts for width in widths for seed in seeds]
     configs = [
         configuration(
             width=width,

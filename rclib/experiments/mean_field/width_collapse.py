@@ -34,6 +34,7 @@ __all__ = [
     "differences_from_widest",
     "loss_curves",
     "start_seed",
+    "start_seeds",
     "train_all",
 ]
 
@@ -44,6 +45,11 @@ Runs = Mapping[Key, Arrays]
 def start_seed(width: int, seed: int) -> int:
     """Seed of a start, different for every width and repeat; see the module's docstring."""
     return 10_000 * seed + width
+
+
+def start_seeds(repeats: Mapping[int, Sequence[int]]) -> list[int]:
+    """`start_seed` of every repeat: repeats by width -> seeds, width by width."""
+    return [start_seed(width, seed) for width, found in repeats.items() for seed in found]
 
 
 def train_all(

@@ -85,7 +85,7 @@ def _curves(panel: Panel, shown: pd.DataFrame, method: str, title: str) -> None:
     panel.set_xlabel(f"{'filters' if method == 'filters' else 'units'} kept (%)")
     panel.set_ylabel("test accuracy (%)")
     _legend_above(panel, title, columns=2)
-    parts.write_into(panel, "grey: large network", near=float(dense.low))
+    parts.write_into(panel, "grey: large network")
 
 
 def _forest(panel: Panel, differences: pd.DataFrame, over: str, *, authors: bool) -> None:

@@ -21,7 +21,16 @@ from rclib.stats.generalized_gaussian import GeneralizedGaussian, draw, fit, sha
 from rclib.training.stacked import epoch_batches
 from rclib.training.stacked_optimizers import Settings, Updates
 
-__all__ = ["ARMS", "MATRICES", "TINY", "backslash_step", "gg_network", "gg_runs", "inputs_of"]
+__all__ = [
+    "ARMS",
+    "MATRICES",
+    "TINY",
+    "Relu",
+    "backslash_step",
+    "gg_network",
+    "gg_runs",
+    "inputs_of",
+]
 
 MATRICES = ("layers.0.weight", "layers.1.weight")  # those into hidden layers
 # What is done to all matrices at the end: factors of ν and β, or a format.

@@ -73,7 +73,10 @@ class Siren(nn.Module):
         *inner, last = self.layers
         for layer in inner:
             x = torch.sin(OMEGA * layer(x))
-        out: Tensor = last(x)
+        # A sum, not a product with a single column: several of those at once round otherwise than
+        # one does (`rclib.nets.stack`).
+        assert isinstance(last, nn.Linear)
+        out: Tensor = (x * last.weight[0]).sum(-1, keepdim=True) + last.bias
         return out
 
 

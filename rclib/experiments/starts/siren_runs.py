@@ -102,6 +102,20 @@ def band_runs(
     |correlation| of the mean vectors of one index, and the 95 percent level of that.
     moved (2,), kept (2,) : of W_1 and W_2, ‖W - W0‖ / ‖W0‖ and squared cosine of W and W0.
     """
+    # One by one: sums over points of several networks at once may round otherwise than of one.
+    options: dict[str, Any] = {
+        "n": n, "low": low, "high": high, "width": width, "layers": layers, "rate": rate,
+        "steps": steps, "moments": moments,
+    }  # fmt: skip
+    found = [_band_run([member], **options) for member in group]
+    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+
+
+def _band_run(
+    group: Sequence[Mapping[str, Any]], *, n: int, low: float, high: float, width: int,
+    layers: int, rate: float, steps: int, moments: Sequence[int],
+) -> Arrays:  # fmt: skip
+    """`band_runs` of one member."""
     seeds = [int(member["seed"]) for member in group]
     pairs = [band_signal(n, low, high, seed=seed) for seed in seeds]
     ys, offs = torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])
@@ -218,6 +232,19 @@ def picture_runs(
 
     at (T,) : updates done. error (T,) : MSE over the picture's squared range.
     """
+    options: dict[str, Any] = {
+        "kind": kind, "side": side, "width": width, "layers": layers, "rate": rate,
+        "steps": steps, "moments": moments,
+    }  # fmt: skip
+    found = [_picture_run(data, [member], **options) for member in group]
+    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+
+
+def _picture_run(
+    data: Dataset, group: Sequence[Mapping[str, Any]], *, kind: str, side: int, width: int,
+    layers: int, rate: float, steps: int, moments: Sequence[int],
+) -> Arrays:  # fmt: skip
+    """`picture_runs` of one member."""
     seeds = [int(member["seed"]) for member in group]
     pictures = [picture(data, kind, side, seed=seed) for seed in seeds]
     ys = torch.stack([p.flatten() for p in pictures])

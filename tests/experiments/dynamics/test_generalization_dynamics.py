@@ -14,7 +14,9 @@ from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 from sklearn.linear_model import Ridge
 
+from rclib.data.images import load
 from rclib.experiments.dynamics import generalization_dynamics as experiment
+from rclib.experiments.dynamics import generalization_images as noisy
 from rclib.experiments.dynamics import generalization_runs as runs
 from rclib.experiments.dynamics import generalization_theory as theory
 from rclib.experiments.dynamics import plots_generalization as plots
@@ -167,8 +169,62 @@ def test_frames_measures_and_figure() -> None:
     assert (students.best <= students.final).all()
     ratio = experiment.student_ratio(students, ("large", 4), ("small", 4))
     assert list(ratio.index) == [0, 1]
+    gap = experiment.train_gap(early, "zero", snr=3.0, inr=0.0)
+    assert gap.mean() == pytest.approx(0.0, abs=0.02)
+    started = experiment.stopping(early, "started", snr=3.0, inr=2.0)
+    cost = experiment.start_cost(started, stops)
+    assert list(cost.columns) == [0.5]
+    least = [theory.best_time(alpha=0.5, snr=3.0, inr=inr)[1] for inr in (2.0, 0.0)]
+    assert cost[0.5].mean() == pytest.approx(least[0] / least[1], rel=0.15)
     curves = experiment.shown_curves(early, "zero", [0.5, 2.0], snr=3.0)
     late = experiment.theory_frame([0.5, 2.0], snr=3.0, late=10.0)
     drawn = experiment.simulated_frame(early, stops, "zero", late=10.0)
     assert set(drawn.what) == set(late.what)
     assert len(plots.generalization_panels(curves, late, drawn, students).axes) == 3
+
+
+def test_students_of_noisy_images_train_as_torch_does() -> None:
+    data = load("digits")
+    given: dict[str, Any] = {"samples": 50, "tested": 40, "flipped": 0.4}
+    shared: dict[str, Any] = {
+        "width": 5,
+        "start": 0.6,
+        "rate": 0.01,
+        "steps": 12,
+        "every": 6,
+        **given,
+    }
+    run = noisy.image_student(data, group=[{"seed": 2}, {"seed": 5}], **shared)
+    alone = noisy.image_student(data, group=[{"seed": 5}], **shared)
+    for name, value in alone.items():
+        np.testing.assert_array_equal(value[0], run[name][1], err_msg=name)
+    x, y, x_test, y_test, wrong = noisy.drawn_images(data, seed=5, **given)
+    assert wrong == pytest.approx(0.4 * 0.9, abs=0.1)
+    torch.testing.assert_close(x.mean(0), torch.zeros(64), atol=1e-5, rtol=0)
+    assert float(x.square().sum(1).mean()) == pytest.approx(64, rel=1e-4)
+    assert float(y.sum()) == pytest.approx(0.0, abs=1e-4)
+    random = np.random.default_rng([5, 12, 5])
+    first = torch.from_numpy(0.6 * random.standard_normal((5, 64)) / 8).float().requires_grad_()
+    last = torch.from_numpy(0.6 * random.standard_normal((10, 5)) / 5**0.5).float()
+    last.requires_grad_()
+    adam = torch.optim.Adam([first, last], lr=0.01)
+    for _ in range(12):
+        adam.zero_grad()
+        (0.5 * (torch.relu(x @ first.T) @ last.T - y).square().sum(1).mean()).backward()
+        adam.step()
+    with torch.no_grad():
+        out = torch.relu(x_test @ first.T) @ last.T
+    expected = float((out - y_test).square().sum() / y_test.square().sum())
+    assert run["test"][1, -1] == pytest.approx(expected, rel=1e-3)
+    missed = float((out.argmax(1) != y_test.argmax(1)).float().mean())
+    assert run["wrong"][1, -1] == pytest.approx(missed, abs=1e-6)
+    del shared["width"]
+    frame = noisy.image_frame(data, [2, 5], widths=[2, 5], **shared)
+    assert frame[frame.width == 5].final.tolist() == run["test"][:, -1].tolist()
+    assert (frame.best <= frame.final).all()
+    assert noisy.full_width(data, [2, 7, 40], 50) == 7  # 7 x 74 for 50 x 10 labels
+    assert list(noisy.image_ratio(frame, 2, 5).index) == [2, 5]
+    frame = frame.assign(start="start 0.6")
+    assert len(plots.student_panels(frame, frame, 0.3).axes) == 3
+    with pytest.raises(ValueError, match="samples and tested must be at most"):
+        noisy.drawn_images(data, seed=0, samples=10**6, tested=4, flipped=0.0)

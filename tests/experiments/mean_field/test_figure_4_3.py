@@ -163,3 +163,14 @@ def test_pooled_exponent_of_an_exact_law_and_of_a_spread() -> None:
     assert -1 < value < -0.5
     with pytest.raises(ValueError, match="at least two seeds"):
         figure_4_3.pooled_exponent(exact[exact.seed == 0], x="target", y="gap")
+
+
+def test_rows_by_seed() -> None:
+    table = pd.DataFrame({"r1": [0.0, 0.0, 1.0], "r2": 1.0, "seed": [0, 1, 0], "lost": [1, 2, 3]})
+    assert figure_4_3.at_rates(table, 0.0, 1.0).lost.to_dict() == {0: 1, 1: 2}
+    with pytest.raises(ValueError, match=r"the table has no rows of r1 = 0\.5, r2 = 1"):
+        figure_4_3.at_rates(table, 0.5, 1.0)
+    curves = pd.DataFrame({"name": "a", "epoch": [0, 1], "seed": 4, "test_loss": [2.0, 1.0]})
+    assert figure_4_3.at_epoch(curves, "a", 1).test_loss.to_dict() == {4: 1.0}
+    with pytest.raises(ValueError, match="the table has no rows of 'a' after epoch 2"):
+        figure_4_3.at_epoch(curves, "a", 2)

@@ -60,6 +60,17 @@ def test_equal_seeds_share_numbers_between_widths_and_start_seeds_do_not():
     assert not torch.isclose(own[0], own[1]).any()
     seeds = {width_collapse.start_seed(n, s) for n in range(16, 1025, 16) for s in range(20)}
     assert len(seeds) == 64 * 20
+    assert width_collapse.start_seeds({16: [0, 7], 32: [1]}) == [16, 70_016, 10_032]
+
+
+def test_what_stands_behind_a_comparison_is_the_width_with_the_fewest_runs():
+    runs = {("MF", n, s): {} for n, count in ((16, 5), (32, 4), (64, 9)) for s in range(count)}
+    assert figure_4_5.behind(runs, [16, 32]) == {
+        "repeats": 4,
+        "note": "jackknife over runs, 5 and 4 seeds",
+    }
+    with pytest.raises(ValueError, match=r"every width needs runs, got \{16: 5, 8: 0\}"):
+        figure_4_5.behind(runs, [16, 8])
 
 
 def test_text_is_a_file_of_the_data_folder_or_pythons(monkeypatch, tmp_path):

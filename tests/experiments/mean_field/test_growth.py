@@ -228,6 +228,26 @@ def test_losses_at_a_step() -> None:
         final(pd.concat([frame, frame.assign(name="b")]))
 
 
+def test_rows_of_one_run_and_ends_by_name() -> None:
+    frame = pd.concat(
+        pd.DataFrame(
+            {"name": name, "width": width, "at": at, "seed": [0, 1], "step": 5, "loss": [x, x + 1]}
+        )
+        for name, width, at, x in (("a", 16, 3, 1.0), ("b", 16, 3, 2.0), ("a", 8, 3, 4.0))
+    )
+    assert growth_tables.chosen(frame, "a", width=8, at=3).loss.to_dict() == {0: 4, 1: 5}
+    found = growth_tables.ends(frame, 5, width=16, at=3)
+    assert {name: list(loss) for name, loss in found.items()} == {"a": [1, 2], "b": [2, 3]}
+    short = frame.assign(name="short", step=4)
+    assert list(growth_tables.ends(pd.concat([short, frame]), 5, width=16, at=3)) == ["a", "b"]
+    with pytest.raises(
+        ValueError, match="no run of width 16 from step 3 was evaluated after step 7"
+    ):
+        growth_tables.ends(frame, 7, width=16, at=3)
+    with pytest.raises(ValueError, match="frame has no 'b' of width 8 from step 3"):
+        growth_tables.chosen(frame, "b", width=8, at=3)
+
+
 def test_byte_frequency_loss_is_the_entropy_of_a_stationary_text() -> None:
     generator = torch.Generator().manual_seed(0)
     p = torch.tensor([0.5, 0.25, 0.125, 0.125], dtype=torch.float64)

@@ -53,10 +53,14 @@ def record(run: Any, tmp_path: Path) -> Path:
 
 def test_committed_records_are_the_notebooks_runs() -> None:
     settings = yaml.safe_load((ROOT / "notebooks/paper/16_figure_4_5_row_means.yaml").read_text())
-    assert {k: settings[k] for k in PAPER if k != "lr"} | {"lr": settings["lr"]["MF"]} == PAPER
+    found = settings | settings["network"] | {"lr": settings["lr"]["MF"]}
+    assert {k: found[k] for k in PAPER} == PAPER
     records = load_records(**PAPER)
     seeds = {n: [r.key[2] for r in records if r.key[1] == n] for n in (128, 256, 1024)}
     assert seeds == {128: [0, 1, 2], 256: [0, 1, 2, 3, 4], 1024: [0, 1, 2, 3]}
+    fresh = lm_records.fresh_repeats(records, {256: [0, 1, 2], 1024: [0, 1]})
+    assert fresh == {256: [3, 4], 1024: [2, 3]}
+    assert lm_records.fresh_repeats([], {256: []}) == {}
     assert set(provenance(records).device) == {"NVIDIA H200"}
     assert text_of(records).description.startswith("proposals.txt")
     for run in records:

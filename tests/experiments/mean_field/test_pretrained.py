@@ -94,6 +94,9 @@ def test_tables_find_the_planted_structure_and_the_controls_lose_it(minilm: Any)
         shares = pretrained.shares_above(table, state)
         assert list(shares.index) == [0, 1, 2]
         assert shares.mean() < 0.2
+    controls = pretrained.control_table(["minilm"], [0, 1, 2])
+    of_seeds = table[table.state.isin(controls.state)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(controls, of_seeds)
     with pytest.raises(ValueError, match="has no blocks of 'smollm2'"):
         pretrained.stream_ratios(table, "smollm2")
     kept = pretrained.over_seeds(table).set_index(["state", "block", "set"])

@@ -99,6 +99,10 @@ def test_slope_of_the_first_seeds_is_that_of_these_alone() -> None:
 def test_an_unknown_arm_is_named() -> None:
     with pytest.raises(ValueError, match=r"arms must be some of .*'SGD'.*, got \['sgd'\]"):
         self_averaging.train_arms(load_text(), widths=[16], seeds={"sgd": [0]}, steps=2)
+    with pytest.raises(ValueError, match=r"starts must be some of .*'zero mean'.*, got \['one'\]"):
+        self_averaging.train_mlps(
+            images.load("digits"), widths=[4], seeds=[0], epochs=1, starts=["one"]
+        )
 
 
 def test_too_few_seeds_are_refused() -> None:
@@ -141,6 +145,11 @@ def test_small_runs_of_every_arm_and_start(
     mlps = self_averaging.train_mlps(
         images.load("digits"), widths=[4, 8], seeds=[0, 1], epochs=1, lr=0.1, batch_size=500
     )
+    alone = self_averaging.train_mlps(
+        images.load("digits"), widths=[4, 8], seeds=[0, 1], epochs=1, lr=0.1, batch_size=500,
+        starts=["N(1, 3)"],
+    )  # fmt: skip
+    assert list(alone) == [key for key in mlps if key[0] == "N(1, 3)"]
     groups = self_averaging.mlp_groups(mlps, "N(1, 3)", vector="W2.C", epoch=1)
     assert [v.shape for v in groups[0][8]] == [(8,), (8,)]
     change = self_averaging.mlp_groups(mlps, "N(1, 3)", vector="W2.R", epoch=1, change=True)
