@@ -35,14 +35,14 @@ CRITERIA = ("SNIP", "GraSP", "anti-GraSP", "signed", "synflow", "random", "KL")
 UNITS = ("", "random", "SNIP", "GraSP")
 BLOCKS = ("U", "b", "V")
 _NET: dict[str, Any] = {
-    "pool": 1, "width": 6, "inner": 6, "blocks": 3, "norm": True, "conv": False, "n": 48,
+    "pool": 1, "width": 6, "inner": 6, "blocks": 3, "norm": True, "conv": False,
     "n_score": 24, "batch_size": 12, "steps": 3, "rate": 1e-3,
 }  # fmt: skip
 TINY: dict[str, dict[str, Any]] = {
     "block_scores": {"group": [{"seed": 0}, {"seed": 4}], **_NET},
     "tickets": {
         "group": [{"seed": 0, "kept": [0, 2]}, {"seed": 4, "kept": [1, 2]}], "units": "GraSP",
-        "left": 3, **_NET,
+        "left": 3, "removed": 1, **_NET,
     },
     "step_times": {"seed": 0, "members": 2, "removed": [1], "repeats": 2, **_NET},
 }  # fmt: skip
@@ -54,7 +54,7 @@ class _Task:
     def __init__(self, data: Dataset, seeds: Sequence[int], o: Mapping[str, Any]) -> None:
         x, self.x_test = images(data, o["pool"])
         self.data, self.seeds, self.o = data, list(seeds), o
-        self.x, self.y = x[: o["n"]], data.y_train[: o["n"]]
+        self.x, self.y = x, data.y_train
         colours = 3 if data.name == "cifar10" else 1
         self.side = math.isqrt(x.shape[1] // colours) if o["conv"] else None
 
@@ -173,18 +173,22 @@ def _spikes(nets: Stack) -> tuple[Tensor, Tensor]:
 
 
 def tickets(
-    data: Dataset, *, group: Sequence[Mapping[str, Any]], units: str, left: int, **o: Any
-) -> Arrays:
+    data: Dataset, *, group: Sequence[Mapping[str, Any]], removed: int, units: str, left: int,
+    **o: Any,
+) -> Arrays:  # fmt: skip
     """Stored run: networks with the blocks `kept` of each member, trained from the start.
 
+    removed : how many blocks are not kept.
+
     units : of `UNITS`, which of the inner units of every block stay, `left` of them; "": all. pool,
-    width, inner, blocks, norm, conv : the network. n : training images, n_score : of them for
-    scores. The order of the batches is the seed's.
+    width, inner, blocks, norm, conv : the network. n_score : training images for scores. The order of the batches is the seed's.
 
     accuracy (S,) : test, at the end. cost (S,) : multiplications a forward example. weights (S,) :
     numbers trained. moved (S,) : ‖ΔW‖/‖W0‖, mean over U and V of the kept blocks. spikes, top,
     spikes_start (S,) : eigenvalues beyond 1.05 times the edge, largest over the edge, mean over
-    the same, after and before training; NaN where no block is kept. Raises ValueError for units.
+    the same, after and before training; NaN where no block is kept.
+
+    Raises ValueError for other units, and for a number of kept blocks that is not the rest.
     """
     task = _Task(data, [int(member["seed"]) for member in group], o)
     start = task.start()
@@ -203,6 +207,8 @@ def tickets(
         chosen = order.argsort(dim=2, descending=True, stable=True)[:, :, :left]
         start = keep_units(start, chosen.sort(dim=2).values)
     kept = [list(member["kept"]) for member in group]
+    if {len(row) for row in kept} != {o["blocks"] - removed}:
+        raise ValueError(f"kept must be {o['blocks'] - removed} blocks of every member, got {kept}")
     start = keep_blocks(start, torch.tensor(kept, dtype=torch.long).view(len(kept), -1))
     end = task.train(start)
     nothing = torch.full((len(kept),), torch.nan, dtype=torch.double)
