@@ -70,7 +70,7 @@ def residual_stack(
 
 def _forward(tensors: Mapping[str, Tensor], x: Tensor, *, norm: bool, side: int | None) -> Tensor:
     if side is not None:
-        x = x.unflatten(-1, (-1, side, side))
+        x = x.reshape(*x.shape[:-1], -1, side, side)
     h = _layer(x, tensors["A"], tensors["a"])
     if "U" in tensors:
         for u, b, v in zip(

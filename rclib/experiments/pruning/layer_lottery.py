@@ -40,7 +40,7 @@ MEASURES = (
 
 
 def kept_blocks(scores: np.ndarray, removed: int) -> list[int]:
-    """The numbers of the blocks with the highest scores (L,), ascending; of equal ones the later."""
+    """Blocks with the highest scores (L,), ascending; of equal ones the later stay."""
     return sorted(np.argsort(scores, kind="stable")[removed:].tolist())
 
 
@@ -245,9 +245,7 @@ def inside_frame(frame: pd.DataFrame) -> pd.DataFrame:
     return own[["removed", "seed", "moved", "spikes"]].reset_index(drop=True)
 
 
-def cut_frame(
-    frame: pd.DataFrame, scores: Mapping[int, Mapping[str, np.ndarray]]
-) -> pd.DataFrame:
+def cut_frame(frame: pd.DataFrame, scores: Mapping[int, Mapping[str, np.ndarray]]) -> pd.DataFrame:
     """removed, seed, gap: accuracy of the trained network without blocks, nothing trained anew."""
     dense = frame[frame.arm == "dense"].set_index("seed").accuracy
     return pd.DataFrame(

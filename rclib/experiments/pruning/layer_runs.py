@@ -128,7 +128,7 @@ def block_scores(data: Dataset, *, group: Sequence[Mapping[str, Any]], **o: Any)
     start = task.start()
     blocks = o["blocks"]
     found = {
-        name: sum(part.flatten(2).sum(2) for part in scores.values())
+        name: torch.stack([part.flatten(2).sum(2) for part in scores.values()]).sum(0)
         for name, scores in _by_weight(start, task).items()
     }
     orders = torch.tensor([random_blocks(seed, blocks) for seed in seeds])
@@ -181,7 +181,8 @@ def tickets(
     removed : how many blocks are not kept.
 
     units : of `UNITS`, which of the inner units of every block stay, `left` of them; "": all. pool,
-    width, inner, blocks, norm, conv : the network. n_score : training images for scores. The order of the batches is the seed's.
+    width, inner, blocks, norm, conv : the network. n_score : training images for scores. The order
+    of the batches is the seed's.
 
     accuracy (S,) : test, at the end. cost (S,) : multiplications a forward example. weights (S,) :
     numbers trained. moved (S,) : ‖ΔW‖/‖W0‖, mean over U and V of the kept blocks. spikes, top,

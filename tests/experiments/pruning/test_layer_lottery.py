@@ -163,7 +163,9 @@ def test_frames_claims_and_panels(digits: Dataset) -> None:
 
 def test_convolutions_are_trained_by_the_same_runs() -> None:
     x = torch.randn(48, 48, generator=torch.Generator().manual_seed(0))
-    data = Dataset("cifar10", "c", x, torch.arange(48) % 3, x[:20], torch.arange(20) % 3, 3, "0" * 64)
+    data = Dataset(
+        "cifar10", "c", x, torch.arange(48) % 3, x[:20], torch.arange(20) % 3, 3, "0" * 64
+    )
     o = NET | {"conv": True, "steps": 2}
     group = [{"seed": 0, "kept": [0, 1]}, {"seed": 5, "kept": [0, 2]}]
     found = runs.tickets(data, group=group, removed=1, units="", left=6, **o)
