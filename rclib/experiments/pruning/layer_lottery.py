@@ -49,7 +49,7 @@ def scores_of(
 ) -> dict[int, Mapping[str, np.ndarray]]:
     """seed -> arrays of `block_scores`."""
     runs = sweep_stacked(
-        block_scores, [{"seed": int(seed), **settings} for seed in seeds], data=data,
+        block_scores, [{"seed": int(seed), "net": settings} for seed in seeds], data=data,
         members=["seed"], group=group, description="scores of blocks",
     )  # fmt: skip
     return dict(zip(map(int, seeds), runs, strict=True))
@@ -83,13 +83,13 @@ def ticket_frame(
                 keys.append((arm, criterion, removed, int(seed)))
                 kept = kept_blocks(scores[int(seed)][criterion], removed)
                 configs.append({"seed": int(seed), "kept": kept, "removed": removed, "units": "",
-                                "left": inner, **settings})  # fmt: skip
+                                "left": inner, "net": settings})  # fmt: skip
         for criterion in entry.get("units", ()):
             left = max(1, round(inner * (blocks - removed) / blocks))
             for seed in seeds:
                 keys.append(("units", criterion, removed, int(seed)))
                 configs.append({"seed": int(seed), "kept": [*range(blocks)], "removed": 0,
-                                "units": criterion, "left": left, **settings})  # fmt: skip
+                                "units": criterion, "left": left, "net": settings})  # fmt: skip
     runs = sweep_stacked(
         tickets, configs, data=data, members=["seed", "kept"], group=group, description="tickets"
     )
@@ -207,7 +207,7 @@ def time_ratios(
     """seed, removed, layers, units: time of a step, dense over ticket (`step_times`)."""
     configs = [
         {"seed": int(seed), "members": members, "removed": list(removed), "repeats": repeats,
-         **settings}
+         "net": settings}
         for seed in seeds
     ]  # fmt: skip
     runs = sweep.run(step_times, configs, data=data, description="times of a step")

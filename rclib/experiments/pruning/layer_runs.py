@@ -39,12 +39,12 @@ _NET: dict[str, Any] = {
     "n_score": 24, "batch_size": 12, "steps": 3, "rate": 1e-3,
 }  # fmt: skip
 TINY: dict[str, dict[str, Any]] = {
-    "block_scores": {"group": [{"seed": 0}, {"seed": 4}], **_NET},
+    "block_scores": {"group": [{"seed": 0}, {"seed": 4}], "net": _NET},
     "tickets": {
         "group": [{"seed": 0, "kept": [0, 2]}, {"seed": 4, "kept": [1, 2]}], "units": "GraSP",
-        "left": 3, "removed": 1, **_NET,
+        "left": 3, "removed": 1, "net": _NET,
     },
-    "step_times": {"seed": 0, "members": 2, "removed": [1], "repeats": 2, **_NET},
+    "step_times": {"seed": 0, "members": 2, "removed": [1], "repeats": 2, "net": _NET},
 }  # fmt: skip
 
 
@@ -113,7 +113,9 @@ def unit_scores(scores: Mapping[str, Tensor]) -> Tensor:
     return u.flatten(3).sum(3) + b + v.transpose(2, 3).flatten(3).sum(3)
 
 
-def block_scores(data: Dataset, *, group: Sequence[Mapping[str, Any]], **o: Any) -> Arrays:
+def block_scores(
+    data: Dataset, *, group: Sequence[Mapping[str, Any]], net: Mapping[str, Any]
+) -> Arrays:
     """Stored run: scores of the blocks, and what removing them from trained networks costs.
 
     One array (S, L) for each of `CRITERIA`: sums over the block's weights on `n_score` training
@@ -124,9 +126,9 @@ def block_scores(data: Dataset, *, group: Sequence[Mapping[str, Any]], **o: Any)
     network without its first block and with V of that block at zero.
     """
     seeds = [int(member["seed"]) for member in group]
-    task = _Task(data, seeds, o)
+    task = _Task(data, seeds, net)
     start = task.start()
-    blocks = o["blocks"]
+    blocks = net["blocks"]
     found = {
         name: torch.stack([part.flatten(2).sum(2) for part in scores.values()]).sum(0)
         for name, scores in _by_weight(start, task).items()
@@ -174,15 +176,15 @@ def _spikes(nets: Stack) -> tuple[Tensor, Tensor]:
 
 def tickets(
     data: Dataset, *, group: Sequence[Mapping[str, Any]], removed: int, units: str, left: int,
-    **o: Any,
+    net: Mapping[str, Any],
 ) -> Arrays:  # fmt: skip
     """Stored run: networks with the blocks `kept` of each member, trained from the start.
 
     removed : how many blocks are not kept.
 
-    units : of `UNITS`, which of the inner units of every block stay, `left` of them; "": all. pool,
-    width, inner, blocks, norm, conv : the network. n_score : training images for scores. The order
-    of the batches is the seed's.
+    units : of `UNITS`, which of the inner units of every block stay, `left` of them; "": all.
+    net : pool (pixels averaged), width, inner, blocks, norm, conv, n_score (training images for scores),
+    batch_size, steps, rate. The order of the batches is the seed's.
 
     accuracy (S,) : test, at the end. cost (S,) : multiplications a forward example. weights (S,) :
     numbers trained. moved (S,) : ‖ΔW‖/‖W0‖, mean over U and V of the kept blocks. spikes, top,
@@ -191,7 +193,7 @@ def tickets(
 
     Raises ValueError for other units, and for a number of kept blocks that is not the rest.
     """
-    task = _Task(data, [int(member["seed"]) for member in group], o)
+    task = _Task(data, [int(member["seed"]) for member in group], net)
     start = task.start()
     if choice("units", units, UNITS):
         if units == "random":
@@ -208,8 +210,10 @@ def tickets(
         chosen = order.argsort(dim=2, descending=True, stable=True)[:, :, :left]
         start = keep_units(start, chosen.sort(dim=2).values)
     kept = [list(member["kept"]) for member in group]
-    if {len(row) for row in kept} != {o["blocks"] - removed}:
-        raise ValueError(f"kept must be {o['blocks'] - removed} blocks of every member, got {kept}")
+    if {len(row) for row in kept} != {net["blocks"] - removed}:
+        raise ValueError(
+            f"kept must be {net['blocks'] - removed} blocks of every member, got {kept}"
+        )
     start = keep_blocks(start, torch.tensor(kept, dtype=torch.long).view(len(kept), -1))
     end = task.train(start)
     nothing = torch.full((len(kept),), torch.nan, dtype=torch.double)
@@ -230,19 +234,20 @@ def tickets(
 
 
 def step_times(
-    data: Dataset, *, seed: int, members: int, removed: Sequence[int], repeats: int, **o: Any
-) -> Arrays:
+    data: Dataset, *, seed: int, members: int, removed: Sequence[int], repeats: int,
+    net: Mapping[str, Any],
+) -> Arrays:  # fmt: skip
     """Stored run: how much faster a training step is, dense over ticket, median of repeats.
 
     layers, units (P,) : without the first p blocks, and with (L - p) / L of the inner units, by
     `removed`. The three are timed in turn, ten steps each, so that other work on the machine meets
     all alike.
     """
-    task = _Task(data, [seed + k for k in range(members)], o)
-    start, blocks = task.start(), o["blocks"]
+    task = _Task(data, [seed + k for k in range(members)], net)
+    start, blocks = task.start(), net["blocks"]
     ratios: list[list[tuple[float, float]]] = []
     for p in removed:
-        left = max(1, round(o["inner"] * (blocks - p) / blocks))
+        left = max(1, round(net["inner"] * (blocks - p) / blocks))
         arms = (
             start,
             keep_blocks(start, torch.arange(p, blocks).expand(members, -1)),

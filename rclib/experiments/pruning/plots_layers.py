@@ -103,7 +103,9 @@ def inside_panels(inside: pd.DataFrame, cut: pd.DataFrame, conv: pd.DataFrame) -
         panel.errorbar(mean.index, mean, error, fmt=MARKERS[k], ls="-", color=colour(k), ms=3, lw=1)
         panel.set_xlabel("blocks removed")
         panel.set_ylabel(label)
-    for panel, title in zip(grid, ("kept blocks", "their spectra", "cut, not retrained"), strict=False):
+    for panel, title in zip(
+        grid, ("kept blocks", "their spectra", "cut, not retrained"), strict=False
+    ):
         panel.set_title(title)
     if len(conv):
         own = conv[conv.arm != "dense"].reset_index(drop=True)

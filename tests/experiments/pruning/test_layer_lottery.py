@@ -88,7 +88,7 @@ def test_removing_what_grasp_removes_raises_the_norm_of_the_gradient(digits: Dat
 
 
 def test_scores_and_the_criteria_made_of_them(digits: Dataset) -> None:
-    found = runs.block_scores(digits, group=[{"seed": 0}, {"seed": 2}], **NET)
+    found = runs.block_scores(digits, group=[{"seed": 0}, {"seed": 2}], net=NET)
     assert np.allclose(found["GraSP"], -found["anti-GraSP"])
     assert (found["SNIP"] >= np.abs(found["signed"])).all()
     assert (found["KL"] >= 0).all()
@@ -118,7 +118,7 @@ def test_frames_claims_and_panels(digits: Dataset) -> None:
     assert (frame[frame.arm == "dense"].gap == 0).all()
     # A ticket with every block is the dense network, bit for bit.
     kept = {"seed": 1, "kept": [0, 1, 2]}
-    again = runs.tickets(digits, group=[kept], removed=0, units="", left=6, **NET)
+    again = runs.tickets(digits, group=[kept], removed=0, units="", left=6, net=NET)
     dense = frame[(frame.arm == "dense") & (frame.seed == 1)].iloc[0]
     assert float(again["accuracy"][0]) == dense.accuracy
     assert float(again["moved"][0]) == dense.moved
@@ -148,7 +148,7 @@ def test_frames_claims_and_panels(digits: Dataset) -> None:
     with pytest.raises(ValueError, match=r"criteria must be of .*, got 'L1'"):
         experiment.ticket_frame(digits, [0], [{"removed": 1, "criteria": ["L1"]}], group=1, **NET)
     with pytest.raises(ValueError, match="kept must be 2 blocks of every member"):
-        runs.tickets(digits, group=[kept], removed=1, units="", left=6, **NET)
+        runs.tickets(digits, group=[kept], removed=1, units="", left=6, net=NET)
     times = experiment.time_ratios(digits, [0], [1, 2], members=2, repeats=1, **NET)
     assert (times[["layers", "units"]] > 0).all(axis=None)
     table, speeds = experiment.gap_table(frame), experiment.speed_frame(frame, times)
@@ -168,6 +168,6 @@ def test_convolutions_are_trained_by_the_same_runs() -> None:
     )
     o = NET | {"conv": True, "steps": 2}
     group = [{"seed": 0, "kept": [0, 1]}, {"seed": 5, "kept": [0, 2]}]
-    found = runs.tickets(data, group=group, removed=1, units="", left=6, **o)
+    found = runs.tickets(data, group=group, removed=1, units="", left=6, net=o)
     assert found["cost"][0] == 16 * 9 * (3 * 8 + 2 * 2 * 8 * 6) + 24
     assert np.isfinite(found["spikes"]).all()
