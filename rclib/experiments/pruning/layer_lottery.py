@@ -15,7 +15,6 @@ import pandas as pd
 
 from rclib.data.images import Dataset
 from rclib.experiments.pruning.layer_runs import CRITERIA, block_scores, step_times, tickets
-from rclib.runs import sweep
 from rclib.runs.stacked import sweep_stacked
 from rclib.stats.sequential import interval
 
@@ -205,12 +204,12 @@ def time_ratios(
     **settings: Any,
 ) -> pd.DataFrame:  # fmt: skip
     """seed, removed, layers, units: time of a step, dense over ticket (`step_times`)."""
-    configs = [
-        {"seed": int(seed), "members": members, "removed": list(removed), "repeats": repeats,
-         "net": settings}
+    runs = [
+        step_times(
+            data, seed=int(seed), members=members, removed=removed, repeats=repeats, net=settings
+        )
         for seed in seeds
-    ]  # fmt: skip
-    runs = sweep.run(step_times, configs, data=data, description="times of a step")
+    ]
     return pd.concat(
         [
             pd.DataFrame({"seed": int(s), "removed": list(removed), **{k: run[k] for k in run}})

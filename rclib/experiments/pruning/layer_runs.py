@@ -1,7 +1,7 @@
 """Stored runs of notebook 43: residual networks without some of their blocks, or some units.
 
-Scores of blocks before training (and KL, after it), training of what is left, and the time of a
-step. Networks are those of `rclib.nets.residual`, on vectors or, with `conv`, on images.
+Scores of blocks before training (and KL, after it), training of what is left, and, not stored, the
+time of a step. Networks are those of `rclib.nets.residual`, on vectors or, with `conv`, on images.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ TINY: dict[str, dict[str, Any]] = {
         "group": [{"seed": 0, "kept": [0, 2]}, {"seed": 4, "kept": [1, 2]}], "units": "GraSP",
         "left": 3, "removed": 1, "net": _NET,
     },
-    "step_times": {"seed": 0, "members": 2, "removed": [1], "repeats": 2, "net": _NET},
 }  # fmt: skip
 
 
@@ -183,8 +182,8 @@ def tickets(
     removed : how many blocks are not kept.
 
     units : of `UNITS`, which of the inner units of every block stay, `left` of them; "": all.
-    net : pool (pixels averaged), width, inner, blocks, norm, conv, n_score (training images for scores),
-    batch_size, steps, rate. The order of the batches is the seed's.
+    net : pool (pixels averaged), width, inner, blocks, norm, conv, n_score (training images for
+    scores), batch_size, steps, rate. The order of the batches is the seed's.
 
     accuracy (S,) : test, at the end. cost (S,) : multiplications a forward example. weights (S,) :
     numbers trained. moved (S,) : ‖ΔW‖/‖W0‖, mean over U and V of the kept blocks. spikes, top,
@@ -237,7 +236,8 @@ def step_times(
     data: Dataset, *, seed: int, members: int, removed: Sequence[int], repeats: int,
     net: Mapping[str, Any],
 ) -> Arrays:  # fmt: skip
-    """Stored run: how much faster a training step is, dense over ticket, median of repeats.
+    """How much faster a training step is, dense over ticket, median of repeats; never stored, since
+    times do not repeat.
 
     layers, units (P,) : without the first p blocks, and with (L - p) / L of the inner units, by
     `removed`. The three are timed in turn, ten steps each, so that other work on the machine meets
