@@ -25,7 +25,7 @@ def _lines(panel: Axes, table: pd.DataFrame, names: dict[tuple[str, str], str]) 
         at = np.array([places.index(p) for p in own.removed]) + shift
         error = [own["mean"] - own.low, own.high - own["mean"]]
         panel.errorbar(
-            at, own["mean"], error, fmt=MARKERS[k % len(MARKERS)], color=colour(k % 6), ms=3,
+            at, own["mean"], error, fmt=MARKERS[k % len(MARKERS)], color=GREY if criterion == "random" and arm == "layers" else colour(k), ms=3,
             lw=1.0, ls=DASHES[k % len(DASHES)], label=label,
         )  # fmt: skip
     panel.set_xticks(range(len(places)), [str(p) for p in places])
