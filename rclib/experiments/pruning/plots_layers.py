@@ -24,8 +24,9 @@ def _lines(panel: Axes, table: pd.DataFrame, names: dict[tuple[str, str], str]) 
         shift = 0.09 * (k - (len(names) - 1) / 2)
         at = np.array([places.index(p) for p in own.removed]) + shift
         error = [own["mean"] - own.low, own.high - own["mean"]]
+        shade = GREY if (arm, criterion) == ("layers", "random") else colour(k)
         panel.errorbar(
-            at, own["mean"], error, fmt=MARKERS[k % len(MARKERS)], color=GREY if criterion == "random" and arm == "layers" else colour(k), ms=3,
+            at, own["mean"], error, fmt=MARKERS[k % len(MARKERS)], color=shade, ms=3,
             lw=1.0, ls=DASHES[k % len(DASHES)], label=label,
         )  # fmt: skip
     panel.set_xticks(range(len(places)), [str(p) for p in places])
