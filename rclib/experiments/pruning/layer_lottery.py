@@ -64,7 +64,8 @@ def ticket_frame(
 
     plan : mappings with removed (blocks), criteria (of `CRITERIA`) and units: criteria by which
     inner units go instead, as many as make the blocks' weights equal. The dense network and that
-    without blocks are added. group : how many networks are trained at once.
+    without blocks are added. group : how many networks are trained at once. Raises ValueError for
+    another criterion.
     """
     blocks, inner = settings["blocks"], settings["inner"]
     scores = scores_of(data, seeds, group=group, **settings)

@@ -27,7 +27,17 @@ from rclib.training.saliency import grasp, signed, snip, synflow
 from rclib.training.stacked import epoch_batches, train_stack
 from rclib.training.validation import accuracy
 
-__all__ = ["CRITERIA", "TINY", "UNITS", "block_scores", "step_times", "tickets", "unit_scores"]
+__all__ = [
+    "BLOCKS",
+    "CRITERIA",
+    "TINY",
+    "UNITS",
+    "block_scores",
+    "random_blocks",
+    "step_times",
+    "tickets",
+    "unit_scores",
+]
 
 # The blocks with the highest scores stay. signed: θ g, what the paper's words describe; anti-GraSP:
 # GraSP's order turned round.
