@@ -53,7 +53,8 @@ def twice(data, *, source, times=2):
     from rclib.runs import store
     found = store.fetch(echo, source, data=data)["x"]
     found *= times  # arrays of its own
-    (LOG / f"start {len(list(LOG.iterdir())):02d} twice").touch()
+    # Two threads may count alike, so the name ends with what they are asked for.
+    (LOG / f"start {len(list(LOG.iterdir())):02d} twice {source['x']} {times}").touch()
     return {"x": found}
 
 
