@@ -28,22 +28,33 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Scores = dict[str, Tensor]
 
 
-def _losses(
-    nets: Stack, leaves: dict[str, Tensor], x: Tensor, y: Tensor, loss: Loss, own: bool
-) -> Tensor:
-    """Sum over members of their losses; y as x has an axis of members or has none."""
-    x = x if own else x.expand(len(nets), *x.shape)
-    y = y if own else y.expand(len(nets), *y.shape)
-    each = torch.vmap(lambda tensors, a, b: loss(nets.one(tensors, a), b))
-    found: Tensor = each({**nets.tensors, **leaves}, x, y).sum()
-    return found
-
-
 def _leaves(nets: Stack, names: Collection[str]) -> dict[str, Tensor]:
     missing = sorted(set(names) - nets.tensors.keys())
     if missing or not names:
         raise ValueError(f"names must be of {sorted(nets.tensors)}, got {missing or 'none'}")
     return {name: nets.tensors[name].detach().clone().requires_grad_() for name in names}
+
+
+def _gradients(
+    nets: Stack,
+    x: Tensor,
+    y: Tensor,
+    loss: Loss,
+    names: Collection[str],
+    own: bool | None,
+    *,
+    again: bool = False,
+) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+    """The tensors named as leaves, and g of each; y as x has an axis of members or has none.
+
+    again : whether g is to be differentiated once more.
+    """
+    leaves = _leaves(nets, names)
+    if not has_members("x", x, len(nets), own):
+        x, y = x.expand(len(nets), *x.shape), y.expand(len(nets), *y.shape)
+    each = torch.vmap(lambda tensors, a, b: loss(nets.one(tensors, a), b))
+    total = each({**nets.tensors, **leaves}, x, y).sum()
+    return leaves, torch.autograd.grad(total, list(leaves.values()), create_graph=again)
 
 
 def snip(
@@ -59,10 +70,7 @@ def snip(
 
     Raises ValueError for names that are not there, and for x of a wrong first axis.
     """
-    leaves = _leaves(nets, names)
-    with_members = has_members("x", x, len(nets), own)
-    total = _losses(nets, leaves, x, y, loss, with_members)
-    gradients = torch.autograd.grad(total, list(leaves.values()))
+    leaves, gradients = _gradients(nets, x, y, loss, names, own)
     return {n: (t.detach() * g).abs() for (n, t), g in zip(leaves.items(), gradients, strict=True)}
 
 
@@ -79,11 +87,8 @@ def grasp(
 
     Arguments and errors as `snip`.
     """
-    leaves = _leaves(nets, names)
-    with_members = has_members("x", x, len(nets), own)
-    total = _losses(nets, leaves, x, y, loss, with_members)
+    leaves, gradients = _gradients(nets, x, y, loss, names, own, again=True)
     sources = list(leaves.values())
-    gradients = torch.autograd.grad(total, sources, create_graph=True)
     # Members share nothing, so the sum of all gᵀ stop(g) holds each one's own H g.
     product: Any = sum((g * g.detach()).sum() for g in gradients)
     hg = torch.autograd.grad(product, sources)

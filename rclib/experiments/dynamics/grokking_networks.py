@@ -7,6 +7,7 @@ classes, mean over the samples; Adam with the decay inside of the gradient; torc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,14 @@ __all__ = [
     "GROKKED",
     "MEASURES",
     "TINY",
+    "Member",
     "narrow_network",
+    "network_loss",
     "of_features",
     "of_weights",
     "polar",
     "recorded_steps",
+    "squares",
     "train_networks",
 ]
 
@@ -88,12 +92,13 @@ def train_networks(
     with what the ridge solution of the same loss sends (0 without decay). first, last (2m, K) : W
     at the start and the end.
     """
-    members = [_Member(one, m, width, share) for one in group]
+    table = theory.group_table(f"Z{m}")
+    members = [Member(one, table, width, share) for one in group]
     x, y = (torch.stack([getattr(one, name) for one in members]) for name in ("x", "y"))
     labels = torch.stack([one.labels for one in members])
     trained = torch.stack([one.trained for one in members])
     tensors = {name: torch.stack([one.start[name] for one in members]) for name in ("W", "V")}
-    start, at = Stack(tensors, _network), recorded_steps(steps, every)
+    start, at = Stack(tensors, squares), recorded_steps(steps, every)
     every_pair = torch.from_numpy(theory.inputs_of(theory.group_table(f"Z{m}"))[0]).float()
     decays = [float(one["decay"]) for one in group]
 
@@ -124,7 +129,7 @@ def train_networks(
     end, found = train_stack(
         start,
         lambda step: (x, y),
-        _loss,
+        network_loss,
         steps=steps,
         lr=rate,
         optimizer="adam",
@@ -148,14 +153,15 @@ def narrow_network(
     decoupled decay 0.01), and Adam for V. test (), and found (): how many frequencies are the
     strongest of a unit that carries at least a tenth of a mean unit's |v| |w|²."""
     choice("rule", rule, ("adam", "muon"))
-    one = _Member({"seed": seed, "zero": False, "labels": "group"}, m, width, share)
+    table = theory.group_table(f"Z{m}")
+    one = Member({"seed": seed, "labels": "group"}, table, width, share)
     leaves = {name: tensor.clone().requires_grad_() for name, tensor in one.start.items()}
     w, v = (leaf.detach() for leaf in leaves.values())  # the same memory
     by_adam = {"V": v[None]} | ({"W": w[None]} if rule == "adam" else {})
     updates = Updates(Settings("adam", lr=5e-3, weight_decay=2e-4), by_adam, steps)
     momentum, rate = torch.zeros_like(w), 0.02 * max(1.0, 2 * m / width) ** 0.5
     for step in range(steps):
-        loss = _loss(_network(leaves, one.x), one.y)
+        loss = network_loss(squares(leaves, one.x), one.y)
         of_w, of_v = torch.autograd.grad(loss, [leaves["W"], leaves["V"]])
         gradients = [of_v[None], of_w[None]][: len(by_adam)]
         for tensor, amount in zip(by_adam.values(), updates.step(step, gradients), strict=True):
@@ -165,7 +171,7 @@ def narrow_network(
             w *= 1.0 - rate * 0.01
             w -= rate * polar(of_w + 0.95 * momentum)
     every_pair = torch.from_numpy(theory.inputs_of(theory.group_table(f"Z{m}"))[0]).float()
-    right = (_network({"W": w, "V": v}, every_pair).argmax(1) == one.labels).float()
+    right = (squares({"W": w, "V": v}, every_pair).argmax(1) == one.labels).float()
     tested = 1.0 - one.trained
     hat = torch.fft.rfft(w.reshape(2, m, -1), dim=1).abs().square().sum(0)
     mass = v.norm(dim=1) * w.square().sum(0)
@@ -176,14 +182,28 @@ def narrow_network(
     }
 
 
-class _Member:
-    """Task and start of one network, from its seed alone."""
+class Member:
+    """Task and start of one network on a group's table, from its seed alone.
 
-    def __init__(self, one: dict[str, Any], m: int, width: int, share: float) -> None:
-        random = np.random.default_rng([one["seed"], m, 5])
-        x, labels = theory.inputs_of(theory.group_table(f"Z{m}"))
+    one : "seed", "labels" ("random" for drawn ones) and "zero" where the upper matrix starts there.
+    share : of the pairs, trained on. streams : told to the generators of start and labels, so that
+    notebooks draw others.
+    """
+
+    def __init__(
+        self,
+        one: Mapping[str, Any],
+        table: theory.Table,
+        width: int,
+        share: float,
+        *,
+        streams: tuple[int, int] = (5, 6),
+    ) -> None:
+        m = len(table)
+        random = np.random.default_rng([one["seed"], m, streams[0]])
+        x, labels = theory.inputs_of(table)
         if one["labels"] == "random":
-            labels = np.random.default_rng([one["seed"], m, 6]).integers(0, m, m * m)
+            labels = np.random.default_rng([one["seed"], m, streams[1]]).integers(0, m, m * m)
         kept = np.sort(random.permutation(m * m)[: round(share * m * m)])
         self.labels = torch.from_numpy(labels)
         self.trained = torch.zeros(m * m)
@@ -191,16 +211,18 @@ class _Member:
         self.x = torch.from_numpy(x[kept]).float()
         self.y = torch.from_numpy(np.eye(m)[labels[kept]] - 1.0 / m).float()
         w = random.uniform(-1, 1, (2 * m, width)) / np.sqrt(2 * m)
-        v = random.uniform(-1, 1, (width, m)) / np.sqrt(width) * (0.0 if one["zero"] else 1.0)
+        v = random.uniform(-1, 1, (width, m)) / np.sqrt(width) * (0.0 if one.get("zero") else 1.0)
         self.start = {"W": torch.from_numpy(w).float(), "V": torch.from_numpy(v).float()}
 
 
-def _network(tensors: Any, x: Tensor) -> Tensor:
+def squares(tensors: Any, x: Tensor) -> Tensor:
+    """(x W)² V, entry by entry: the outputs (n, M) of one network."""
     before = x @ tensors["W"]
     return torch.as_tensor((before * before) @ tensors["V"])
 
 
-def _loss(output: Tensor, y: Tensor) -> Tensor:
+def network_loss(output: Tensor, y: Tensor) -> Tensor:
+    """Mean over pairs of the squared distance of centred outputs (n, M) and targets, ()."""
     error = output - output.mean(1, keepdim=True) - y
     return (error * error).sum(1).mean()
 

@@ -20,7 +20,13 @@ import torch
 from torch import Tensor
 
 from rclib.experiments.dynamics import grokking_theory as theory
-from rclib.experiments.dynamics.grokking_networks import GROKKED, _loss, _network, recorded_steps
+from rclib.experiments.dynamics.grokking_networks import (
+    GROKKED,
+    Member,
+    network_loss,
+    recorded_steps,
+    squares,
+)
 from rclib.nets.stack import Stack
 from rclib.runs.source import Source
 from rclib.runs.store import Arrays
@@ -94,7 +100,7 @@ def train_on_group(
     table = table_of(of)
     parts = theory.components(table)
     every_pair = torch.from_numpy(theory.inputs_of(table)[0]).float()
-    members = [_Member(one, table, width, share) for one in group]
+    members = [Member(one, table, width, share, streams=(7, 8)) for one in group]
     x, y, labels, trained = (
         torch.stack([getattr(one, name) for one in members])
         for name in ("x", "y", "labels", "trained")
@@ -128,9 +134,9 @@ def train_on_group(
         return torch.from_numpy(found)
 
     _, rows = train_stack(
-        Stack(tensors, _network),
+        Stack(tensors, squares),
         lambda step: (x, y),
-        _loss,
+        network_loss,
         steps=steps,
         lr=rate,
         optimizer="adam",
@@ -148,26 +154,6 @@ def train_on_group(
         for name, part in zip(BY_IRREP, np.split(left, len(BY_IRREP), 2), strict=True)
     }
     return out
-
-
-class _Member:
-    """Task and start of one network, from its seed alone."""
-
-    def __init__(self, one: dict[str, Any], table: theory.Table, width: int, share: float) -> None:
-        m = len(table)
-        random = np.random.default_rng([one["seed"], m, 7])
-        x, labels = theory.inputs_of(table)
-        if one["labels"] == "random":
-            labels = np.random.default_rng([one["seed"], m, 8]).integers(0, m, m * m)
-        kept = np.sort(random.permutation(m * m)[: round(share * m * m)])
-        self.labels = torch.from_numpy(labels)
-        self.trained = torch.zeros(m * m)
-        self.trained[kept] = 1.0
-        self.x = torch.from_numpy(x[kept]).float()
-        self.y = torch.from_numpy(np.eye(m)[labels[kept]] - 1.0 / m).float()
-        w = random.uniform(-1, 1, (2 * m, width)) / np.sqrt(2 * m)
-        v = random.uniform(-1, 1, (width, m)) / np.sqrt(width)
-        self.start = {"W": torch.from_numpy(w).float(), "V": torch.from_numpy(v).float()}
 
 
 def learned(

@@ -16,8 +16,9 @@ from torch.nn.functional import cross_entropy
 
 from rclib.checks.arguments import choice
 from rclib.data.images import Dataset
+from rclib.data.pooling import pooled_inputs
 from rclib.experiments.pruning.data_scores import auc
-from rclib.experiments.pruning.random_runs import _inputs, _tested, he_networks, masks_of
+from rclib.experiments.pruning.random_runs import he_networks, masks_of, tested
 from rclib.nets.masks import Masks, apply_masks, shuffled
 from rclib.nets.stack import Stack
 from rclib.runs.store import Arrays
@@ -52,7 +53,7 @@ def judged_runs(
 
     Raises ValueError for a scheme that is none.
     """
-    x, x_test = _inputs(data, pool)
+    x, x_test = pooled_inputs(data, pool)
     seeds = [int(member["seed"]) for member in group]
     start = he_networks(network, seeds, x.shape[1], data.n_classes)
     subsets = torch.stack([
@@ -68,7 +69,7 @@ def judged_runs(
     with torch.no_grad():
         log_p, mixed = (end(part).log_softmax(-1).double() for part in (x_test, x_test[:, order]))
     out = {
-        **_tested(log_p, data.y_test),
+        **tested(log_p, data.y_test),
         "attacked": _attacked(end, x_test, data.y_test, attack),
         "outside": torch.tensor([_above(*pair) for pair in zip(log_p, mixed, strict=True)]),
         "kept": torch.stack([m.flatten(1).sum(1) for m in masks.values()], 1),

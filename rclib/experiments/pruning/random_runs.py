@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, cross_entropy
+from torch.nn.functional import cross_entropy
 
 from rclib.checks.arguments import choice
 from rclib.data.images import Dataset
+from rclib.data.pooling import pooled_inputs
 from rclib.nets.conv import ConvNet
 from rclib.nets.densities import (
     erdos_renyi,
@@ -28,7 +29,7 @@ from rclib.runs.store import Arrays
 from rclib.training.saliency import keep_highest, snip
 from rclib.training.stacked import epoch_batches, train_stack
 
-__all__ = ["SCHEMES", "TINY", "he_networks", "masks_of", "random_pruning_runs"]
+__all__ = ["SCHEMES", "TINY", "he_networks", "masks_of", "random_pruning_runs", "tested"]
 
 # "ER" is ER-kernel for convolutions. "ER again": other places; "ER rescaled": the start divided by
 # the root of each layer's density; "SNIP": the highest scores, at their own places; "SNIP
@@ -124,7 +125,7 @@ def random_pruning_runs(
     degrees () : correlation, over the units between the last two hidden matrices, of weights kept
     in and out; means () : largest |correlation| of mean vectors of these units, at the end.
     """
-    x, x_test = _inputs(data, pool)
+    x, x_test = pooled_inputs(data, pool)
     seeds = [int(member["seed"]) for member in group]
     start = he_networks(network, seeds, x.shape[1], data.n_classes)
     subsets = torch.stack([
@@ -146,7 +147,7 @@ def random_pruning_runs(
     with torch.no_grad():
         log_p = end(x_test).log_softmax(-1).double()
     out = {
-        **_tested(log_p, data.y_test),
+        **tested(log_p, data.y_test),
         "loss": found["loss"][-max(1, steps // 10) :].double().mean(0),
         "kept": torch.stack([m.flatten(1).sum(1) for m in masks.values()], 1),
         "sizes": torch.tensor([m[0].numel() for m in masks.values()]).expand(len(seeds), -1),
@@ -155,19 +156,7 @@ def random_pruning_runs(
     return {name: value.numpy() for name, value in out.items()}
 
 
-def _inputs(data: Dataset, pool: int) -> tuple[Tensor, Tensor]:
-    """Images, squares of `pool` pixels averaged and brought back to the training set's size."""
-    if pool == 1:
-        return data.x_train.float(), data.x_test.float()
-    side = round((data.x_train.shape[1] / 3) ** 0.5)
-    x, x_test = (
-        avg_pool2d(part.float().view(len(part), 3, side, side), pool).flatten(1)
-        for part in (data.x_train, data.x_test)
-    )
-    return x / x.std(), x_test / x.std()
-
-
-def _tested(log_p: Tensor, y: Tensor) -> dict[str, Tensor]:
+def tested(log_p: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Accuracy, negative log-likelihood and expected calibration error of (S, n, c)."""
     sure, guess = log_p.max(-1)
     right, p = (guess == y).double(), sure.exp()

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, cross_entropy
+from torch.nn.functional import cross_entropy
 
 from rclib.data.images import Dataset
+from rclib.data.pooling import pooled_inputs
 from rclib.experiments.starts import gg_formats as formats
 from rclib.nets.stack import Stack, stack
 from rclib.rowcolumn.measure import correlations, largest_correlation, mean_vectors
@@ -20,17 +21,9 @@ from rclib.spectral.spectra import esd
 from rclib.stats.generalized_gaussian import GeneralizedGaussian, draw, fit, shape_by_moments
 from rclib.training.stacked import epoch_batches
 from rclib.training.stacked_optimizers import Settings, Updates
+from rclib.training.validation import accuracy as accuracy_of
 
-__all__ = [
-    "ARMS",
-    "MATRICES",
-    "TINY",
-    "Relu",
-    "backslash_step",
-    "gg_network",
-    "gg_runs",
-    "inputs_of",
-]
+__all__ = ["ARMS", "MATRICES", "TINY", "Relu", "backslash_step", "gg_network", "gg_runs"]
 
 MATRICES = ("layers.0.weight", "layers.1.weight")  # those into hidden layers
 # What is done to all matrices at the end: factors of ν and β, or a format.
@@ -104,19 +97,6 @@ def backslash_step(tensors: Mapping[str, Tensor], strength: Tensor) -> None:
             w -= float(strength[s]) * nu / 2 * torch.sign(w) * power
 
 
-def inputs_of(data: Dataset, pool: int) -> tuple[Tensor, Tensor]:
-    """Images, training and test; `pool` > 1 averages squares of pixels of colour images and
-    divides by the training images' standard deviation."""
-    if pool == 1:
-        return data.x_train.float(), data.x_test.float()
-    side = round((data.x_train.shape[1] / 3) ** 0.5)
-    x, x_test = (
-        avg_pool2d(part.float().view(len(part), 3, side, side), pool).flatten(1)
-        for part in (data.x_train, data.x_test)
-    )
-    return x / x.std(), x_test / x.std()
-
-
 def _trained(
     start: Stack,
     batch: Any,
@@ -172,7 +152,7 @@ def gg_runs(
     tuned_bits, tuned_accuracy, error, and overlap, (A,) each: |cos| of the second matrix's leading
     right singular vectors before and after.
     """
-    x, x_test = inputs_of(data, pool)
+    x, x_test = pooled_inputs(data, pool)
     seeds = [int(member["seed"]) for member in group]
     start = stack([
         gg_network(x.shape[1], width, data.n_classes, nu=float(m["nu"]), seed=int(m["seed"]))
@@ -189,7 +169,7 @@ def gg_runs(
         start, batch, strength, steps=steps, settings=settings, moments=at
     )  # fmt: skip
     rows = []
-    accuracy = _accuracy(end, x_test, data.y_test)
+    accuracy = accuracy_of(end, x_test, data.y_test)
     for s in range(len(group)):
         first, last = start.member(s), end.member(s)
         matrices = [t for t in last.values() if t.ndim > 1]
@@ -255,12 +235,6 @@ def _rates(tensors: Mapping[str, Tensor]) -> list[float]:
     return [rate(w, STEP) if bool(w.isfinite().all()) else float("nan") for rate in rates]
 
 
-def _accuracy(nets: Stack, x: Tensor, y: Tensor) -> Tensor:
-    with torch.no_grad():
-        found: Tensor = (nets(x).argmax(-1) == y).double().mean(1)
-    return found
-
-
 def _changed(w: Tensor, arm: str) -> Tensor:
     """One matrix by one of `ARMS`. "shape only": 0.8 ν at the variance that it has."""
     if arm in SHAPES:
@@ -290,9 +264,9 @@ def _compressed(
         leading = [torch.linalg.svd(w).Vh[:, 0] for w in (before, after)]
         values = {
             "arm_bits": np.array([_rates(nets.member(s))[0] for s in range(len(end))]),
-            "arm_accuracy": _accuracy(nets, x_test, y_test).numpy(),
+            "arm_accuracy": accuracy_of(nets, x_test, y_test).numpy(),
             "tuned_bits": np.array([_rates(tuned.member(s))[0] for s in range(len(end))]),
-            "tuned_accuracy": _accuracy(tuned, x_test, y_test).numpy(),
+            "tuned_accuracy": accuracy_of(tuned, x_test, y_test).numpy(),
             "error": np.array([
                 formats.relative_error(a, b) for a, b in zip(before, after, strict=True)
             ]),

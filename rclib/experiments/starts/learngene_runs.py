@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from rclib.data.images import Dataset
-from rclib.experiments.starts.gg_runs import inputs_of
+from rclib.data.pooling import pooled_inputs
 from rclib.experiments.starts.learngene_nets import (
     expanded,
     networks,
@@ -23,6 +23,7 @@ from rclib.runs.store import Arrays
 from rclib.spectral.random_matrix import outliers
 from rclib.spectral.spectra import esd
 from rclib.training.stacked import epoch_batches, train_stack
+from rclib.training.validation import accuracy
 
 __all__ = ["ARMS", "SOURCES", "TINY", "learngene_runs"]
 
@@ -52,7 +53,7 @@ class _School:
 
     def __init__(self, data: Dataset, seeds: Sequence[int], config: Mapping[str, Any]) -> None:
         self.seeds, self.config = list(seeds), config
-        x, self.x_test = inputs_of(data, int(config["pool"]))
+        x, self.x_test = pooled_inputs(data, int(config["pool"]))
         self.y_test = data.y_test
         n = int(config["n"])
         subsets = torch.stack([
@@ -92,9 +93,7 @@ class _School:
 
     def accuracy(self, nets: Stack) -> Tensor:
         """Test accuracy (S,)."""
-        with torch.no_grad():
-            found: Tensor = (nets(self.x_test).argmax(-1) == self.y_test).double().mean(1)
-        return found
+        return accuracy(nets, self.x_test, self.y_test)
 
     def learn_from(self, teacher: Stack) -> None:
         """From now on the targets are the teacher's probabilities."""

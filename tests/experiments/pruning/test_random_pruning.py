@@ -107,7 +107,7 @@ def test_pruned_weights_stay_zero_and_measures_are_those_of_numpy(data: Dataset)
 
 def test_tests_of_probabilities_are_counted_by_hand() -> None:
     p = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]]).double()
-    found = stored._tested(p.log()[None], torch.tensor([0, 1, 1]))
+    found = stored.tested(p.log()[None], torch.tensor([0, 1, 1]))
     assert float(found["accuracy"]) == pytest.approx(2 / 3)
     assert float(found["nll"]) == pytest.approx(-np.log([0.9, 0.1, 0.6]).mean())
     # One bin of two, sure of 0.9 and right half of the time; one of one, 0.6 and right.

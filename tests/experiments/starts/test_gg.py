@@ -187,18 +187,6 @@ def test_without_the_penalty_training_is_train_stacks(
         assert torch.equal(kept[0][name], start.tensors[name])
 
 
-def test_images_are_pooled_and_scaled() -> None:
-    x = torch.arange(2 * 3 * 16.0).reshape(2, 48)
-    small = Dataset("x", "x", x, torch.tensor([0, 1]), x, torch.tensor([0, 1]), 2, "0" * 64)
-    pooled, test = gg_runs.inputs_of(small, 2)
-    assert pooled.shape == (2, 12)
-    by_hand = x.view(2, 3, 4, 4)[1, 2, 2:, :2].mean()
-    raw = torch.nn.functional.avg_pool2d(x.view(2, 3, 4, 4), 2).flatten(1)
-    assert float(raw[1, 10]) == float(by_hand)
-    assert torch.allclose(pooled, raw / raw.std())
-    assert torch.equal(pooled, test)
-
-
 def test_frames_hold_what_the_runs_hold(data: Dataset) -> None:
     starts = experiment.train_networks(data, [0, 1], NET, shapes=[0.5, 1.0, 2.0, 8.0])
     path = experiment.train_networks(data, [0, 1], NET, strengths=[0.0, 1e-3])
