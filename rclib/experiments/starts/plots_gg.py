@@ -51,7 +51,7 @@ def law_panels(
             where.plot(mean.index, mean, lw=1.3, color=tone, label=f"ν = {nu:g}")
             where.fill_between(mean.index, own.min(), own.max(), color=tone, alpha=0.15, lw=0)
         where.set_xlabel("updates")
-        where.set_yscale("log")
+        parts.log_axis(where, "y")
         where.legend(title="start", fontsize=6, title_fontsize=6, ncols=2, loc="upper right")
     panels[0, 1].set_ylim(top=40)  # room for the names
     parts.level(panels[0, 1], 2.0, "normal")
