@@ -1,0 +1,1 @@
+"""Random features and representations: notebooks 7x."""
