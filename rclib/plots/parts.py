@@ -13,17 +13,20 @@ from typing import Any
 
 import matplotlib.patheffects as effects
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes as Panel
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from rclib.plots.style import GREY
+from rclib.stats.sequential import interval
 
 __all__ = [
     "direct_labels",
     "few_ticks",
     "guide",
+    "half_widths",
     "letters",
     "level",
     "log_axis",
@@ -54,6 +57,14 @@ def number(value: float, digits: int = 3) -> str:
     if abs(factor - 1) < 1e-9:
         return f"${power}$"
     return f"${factor:.{digits}g}\\times{power}$"
+
+
+def half_widths(over: Any) -> pd.Series:
+    """Half widths of the 95 percent t-intervals of the means of grouped values (a SeriesGroupBy),
+    by group; 0 for a group of one. Error bars of few repeats: at 5 they are 1.42 times as long as
+    1.96 standard errors. Raises ValueError for values that are not finite."""
+    groups = {key: interval(values.tolist(), 0.05) for key, values in over}
+    return pd.Series({key: mean - low for key, (mean, low, _) in groups.items()}, dtype=float)
 
 
 def power_text(power: float) -> str:

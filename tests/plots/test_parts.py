@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 
 from rclib.plots import parts, style
 
@@ -220,3 +222,15 @@ def test_panels_get_letters() -> None:
     panels[2].set_title("two")
     parts.letters(figure)
     assert [p.get_title() for p in panels] == ["(a) one", "", "(b) two"]
+
+
+def test_error_bars_are_students_intervals() -> None:
+    values = np.random.default_rng(0).standard_normal(6)
+    frame = pd.DataFrame({"arm": ["b"] * 5 + ["a"], "value": values})
+    found = parts.half_widths(frame.groupby("arm").value)
+    low, high = stats.t.interval(0.95, 4, values[:5].mean(), stats.sem(values[:5]))
+    assert found["b"] == pytest.approx((high - low) / 2)
+    assert found["a"] == 0.0
+    assert found["b"] / (1.96 * stats.sem(values[:5])) == pytest.approx(1.42, abs=0.01)
+    with pytest.raises(ValueError, match="values must be finite"):
+        parts.half_widths(frame.assign(value=np.nan).groupby("arm").value)

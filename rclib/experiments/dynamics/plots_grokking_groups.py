@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -112,7 +111,7 @@ def _halves(panel: Axes, halves: pd.DataFrame) -> None:
 def _needed(panel: Axes, data: pd.DataFrame) -> None:
     for k, (name, group) in enumerate(data.groupby("group", sort=False)):
         over = group.groupby("load").value
-        mean, error = over.mean(), (1.96 * over.std() / np.sqrt(over.count())).fillna(0.0)
+        mean, error = over.mean(), parts.half_widths(over)
         panel.errorbar(
             mean.index, mean, error, fmt=MARKERS[k], ls="-", ms=3, lw=1.2, color=colour(k),
             label=str(name),

@@ -162,7 +162,7 @@ def inside_panels(velocity: pd.DataFrame, barriers: pd.DataFrame, link: pd.DataF
     for panel, frame in ((left, velocity), (middle, barriers)):
         for k, group in enumerate(("lowest", "random", "highest")):
             over = frame[frame.group == group].groupby("epoch").value
-            mean, error = over.mean(), 1.96 * over.std() / np.sqrt(over.count())
+            mean, error = over.mean(), parts.half_widths(over)
             if len(mean):
                 panel.errorbar(
                     mean.index, mean, error, color=colour(k), ls=DASHES[k], marker=MARKERS[k],

@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from rclib.plots import parts
 from rclib.plots.drawing import redrawable
 from rclib.plots.style import DASHES, GREY, MARKERS, WIDTH, colour
+from rclib.stats.sequential import interval
 
 __all__ = ["mask_panels", "ticket_panels"]
 
@@ -98,10 +99,10 @@ def _degrees(panel: Panel, degrees: pd.DataFrame) -> None:
         for row, kind in enumerate(kinds):
             own = degrees[(degrees["mask"] == kind) & (degrees["index"] == index)].correlation
             at = row + 0.2 * (2 * k - 1)
-            half = 1.96 * own.std() / np.sqrt(len(own))
+            mean, low, _ = interval(own.tolist(), 0.05)
             panel.plot(own, np.full(len(own), at), ".", color=colour(k), ms=2, alpha=0.5)
             panel.errorbar(
-                own.mean(), at, xerr=half, fmt=MARKERS[k], color=colour(k), ms=4, lw=1.2,
+                mean, at, xerr=mean - low, fmt=MARKERS[k], color=colour(k), ms=4, lw=1.2,
                 label=f"units of {index}" if row == 0 else None,
             )  # fmt: skip
     panel.axvline(0.0, color=GREY, ls=":", lw=0.9)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from rclib.plots import parts
 from rclib.plots.drawing import redrawable
 from rclib.plots.style import GREY, MARKERS, WIDTH, colour, looks, ordered
+from rclib.stats.sequential import interval
 
 __all__ = ["other_panels", "random_panels", "spectra_panels"]
 
@@ -45,7 +46,7 @@ def random_panels(gaps: pd.DataFrame, layers: pd.DataFrame, weights: pd.DataFram
     parts.level(panel, 0.0, "dense")
     parts.size_axis(panel, sorted(gaps.width.unique()))
     panel.set_xlabel("width")
-    panel.set_title("accuracy over dense (percent)")
+    panel.set_title("accuracy over dense (points)")
     panel.legend(fontsize=6)
     panel = panels[1]
     names = list(dict.fromkeys(layers.scheme))
@@ -64,8 +65,13 @@ def random_panels(gaps: pd.DataFrame, layers: pd.DataFrame, weights: pd.DataFram
     for density, rows in weights.groupby("density"):
         by = rows.groupby("weights").accuracy
         mean, tone = 100 * by.mean(), shades[float(str(density))]["color"]
-        name = "dense" if density == 1 else f"ER, {density:g}"
-        panel.plot(mean.index, mean, "o-", ms=3, lw=1.2, color=tone, label=name)
+        dense = density == 1
+        if dense:  # not a shade of the others: what they are held against
+            tone = GREY
+        panel.plot(
+            mean.index, mean, "s--" if dense else "o-", ms=3, lw=1.2, color=tone,
+            label="dense" if dense else f"ER, {density:g}",
+        )  # fmt: skip
         panel.fill_between(mean.index, 100 * by.min(), 100 * by.max(), color=tone, alpha=0.15, lw=0)
     parts.log_axis(panel, "x")
     panel.set_xlabel("weights kept")
@@ -107,7 +113,7 @@ def spectra_panels(inside: pd.DataFrame, depths: pd.DataFrame, arms: pd.DataFram
     )
     panel.set_xticks(sorted(depths.layers.unique()))
     panel.set_xlabel("hidden layers")
-    panel.set_title("accuracy over\ndense (percent)", fontsize=8)
+    panel.set_title("accuracy over\ndense (points)", fontsize=8)
     panel = panels[4]
     names = list(dict.fromkeys(arms.arm))
     for place, name in enumerate(names):
@@ -117,19 +123,19 @@ def spectra_panels(inside: pd.DataFrame, depths: pd.DataFrame, arms: pd.DataFram
     panel.set_xticks(range(len(names)), names, fontsize=6.5, rotation=35, ha="right")
     panel.set_xlim(-0.5, len(names) - 0.5)
     panel.axhline(0, ls=":", lw=1, color="0.3")
-    panel.set_title("accuracy over\nER (percent)", fontsize=8)
+    panel.set_title("accuracy over\nER (points)", fontsize=8)
     parts.letters(figure)
     return figure
 
 
 def _intervals(panel: Panel, at: Sequence[float], groups: Sequence[pd.Series], number: int,
                label: str | None = None) -> None:  # fmt: skip
-    """Points, means and 1.96 standard errors."""
+    """Points, and means with their 95 percent t-intervals."""
     for place, values in zip(at, groups, strict=True):
         panel.plot([place] * len(values), values, ".", ms=2.5, color=colour(number), alpha=0.4)
-        half = 1.96 * values.std() / len(values) ** 0.5
+        mean, low, _ = interval(values.tolist(), 0.05)
         panel.errorbar(
-            place, values.mean(), yerr=half, color=colour(number),
+            place, mean, yerr=mean - low, color=colour(number),
             fmt=MARKERS[number], ms=4, lw=1.3, label=label if place == at[0] else None,
         )  # fmt: skip
 
@@ -190,5 +196,5 @@ def _residual(panel: Panel, sparse: pd.DataFrame) -> None:
     parts.level(panel, 0.0, "dense")
     panel.set_xticks(range(len(labels)), labels, fontsize=6.5)
     panel.set_xlim(-0.5, len(labels) - 0.5)
-    panel.set_title("residual networks: accuracy\nover dense (percent)", fontsize=9)
+    panel.set_title("residual networks: accuracy\nover dense (points)", fontsize=9)
     panel.legend(fontsize=6.5, loc="lower right")

@@ -72,9 +72,10 @@ def _curves(panel: Panel, shown: pd.DataFrame, method: str, title: str) -> None:
     for k, arm in enumerate(LINES):
         own = shown[(shown.method == method) & (shown.arm == arm)].sort_values("keep")
         if len(own):
+            name = NAMES[arm].replace("units", "filters") if method == "filters" else NAMES[arm]
             panel.errorbar(
                 own.keep, own["mean"], _errors(own), color=colour(k), ls=DASHES[k],
-                marker=MARKERS[k], ms=3, lw=1.2, elinewidth=0.8, label=NAMES[arm],
+                marker=MARKERS[k], ms=3, lw=1.2, elinewidth=0.8, label=name,
             )  # fmt: skip
     panel.set_xscale("log")
     keeps = sorted({*shown[shown.method == method].keep})
@@ -209,7 +210,7 @@ def inside_panels(
     at = np.arange(len(layer))
     middle.errorbar(
         layer["mean"], at, xerr=_errors(layer), fmt="o", color=colour(0), ms=4, lw=1.2,
-        label="trained vectors",
+        label="as they are",
     )  # fmt: skip
     middle.plot(layer.chance, at, "|", color=GREY, ms=9, mew=1.4, label="shuffled")
     middle.set_yticks(at, [LAYERS[which] for which in layer.which], fontsize=6)

@@ -28,7 +28,7 @@ WHEN = {"early": "early", "mean": "mean of the curve", "end": "end"}
 def _courses(panel: Axes, courses: pd.DataFrame) -> None:
     for k, arm in enumerate(("dense", *SHOWN)):
         over = courses[courses.arm == arm].groupby("step").score
-        mean, error = over.mean(), 1.96 * over.std() / np.sqrt(over.count())
+        mean, error = over.mean(), parts.half_widths(over)
         shade = GREY if arm == "dense" else colour(k - 1)
         panel.plot(mean.index, mean, color=shade, ls=DASHES[k], lw=1.2, label=arm)
         panel.fill_between(mean.index, mean - error, mean + error, color=shade, alpha=0.2, lw=0)
@@ -132,7 +132,7 @@ def gain_panels(gains: pd.DataFrame, link: pd.DataFrame, early: int) -> Figure:
     panel = grid[1, 1]
     for k, (measure, group) in enumerate(link.groupby("measure", sort=False)):
         over = group.groupby("sparsity").value
-        mean, error = over.mean(), 1.96 * over.std() / np.sqrt(over.count())
+        mean, error = over.mean(), parts.half_widths(over)
         panel.errorbar(
             np.arange(len(mean)) + 0.1 * (2 * k - 1), mean, error, fmt=MARKERS[k], color=colour(k),
             ms=4, lw=1.0, label=str(measure),
