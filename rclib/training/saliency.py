@@ -4,7 +4,8 @@ With loss L, weights θ, gradient g = dL/dθ and Hessian H, score by weight:
 
     SNIP     |θ g|        what removing it changes to first order (Lee et al. 2019)
     GraSP    -θ H g       to first order, by how much removing it changes gᵀg / 2 (Wang et al. 2020,
-                          whose text and code keep opposite ends; a minus sign tells them apart)
+                          whose code keeps the lowest scores, of a loss of outputs over 200; some
+                          later papers keep the other end, and a minus sign tells them apart)
     synflow  θ dR/dθ      R the sum of outputs for an input of ones with |θ| for θ (Tanaka et al.
                           2020)
 

@@ -120,6 +120,7 @@ def masks_like(
         "er_again": random_masks(shapes, er, [drawn_elsewhere(seed, 5) for seed in seeds]),
         "searched": _searched(start, shapes, er, seeds, n_masks, x, y),
         "snip": keep_highest(snip(start, x, y, cross_entropy, names, own=True), density),
+        # The authors' code keeps the lowest scores, which is "grasp_other_end".
         "grasp": keep_highest(scores, density),
         "grasp_other_end": keep_highest({n: -score for n, score in scores.items()}, density),
         "synflow": keep_highest(synflow(start, (x.shape[2],), names), density),

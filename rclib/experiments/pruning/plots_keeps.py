@@ -42,8 +42,9 @@ GROUPS = {
     "before training": {
         "start_mask": "largest at the start",
         "snip": "SNIP",
-        "grasp": "GraSP",
-        "grasp_other_end": "GraSP, other end",
+        # Of the score -θ H g the authors' code keeps the lowest.
+        "grasp_other_end": "GraSP",
+        "grasp": "GraSP, other end",
         "synflow": "synflow",
     },
 }
@@ -55,7 +56,7 @@ MASKS = {
     "er": "Erdős-Rényi",
     "start_mask": "start's largest",
     "snip": "SNIP",
-    "grasp": "GraSP",
+    "grasp_other_end": "GraSP",
     "synflow": "synflow",
     "units": "whole units",
 }
