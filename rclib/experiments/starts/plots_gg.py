@@ -108,7 +108,7 @@ def bits_panels(arms: pd.DataFrame, path: pd.DataFrame, names: Mapping[str, str]
             means.append((own.entropy.mean(), gain.mean()))
     panel.plot(*zip(*means, strict=True), "k--", marker="*", ms=8, lw=1, label="BackSlash")
     panel.set_xlabel("entropy (bits a weight)")
-    panel.set_ylabel("accuracy over dense (percent)")
+    panel.set_ylabel("accuracy over dense (points)")
     panel.set_title("bits against accuracy")
     panel.legend(fontsize=6, ncols=2)
     panel = panels[1]

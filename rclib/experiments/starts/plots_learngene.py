@@ -39,7 +39,7 @@ def learngene_panels(
         style: Any = look[name]
         panel.plot(x, table.mean(axis=1), ms=3.5, lw=1.2, label=name, **style)
     panel.set_xticks(range(len(steps)), [str(step) for step in steps])
-    panel.set_xlabel("updates of tuning")
+    panel.set_xlabel("updates of tuning (not to scale)")
     panel.set_ylabel("test accuracy")
     panel.set_title("over tuning")
     panel.legend(fontsize=6, loc="lower right")
