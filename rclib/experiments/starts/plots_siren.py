@@ -62,6 +62,12 @@ def bottleneck_panels(
         panel.set_xlabel("frequency / Nyquist")
         panel.set_title(f"{arm}: layers at the start")
         panel.legend(fontsize=6, ncols=2)
+        # Sines of any frequency on an interval: their ends do not meet, and this jump has energy
+        # at all frequencies.
+        panel.annotate(
+            "floor: ends that do not meet", (0.98, 3e-5), xycoords=("axes fraction", "data"),
+            ha="right", fontsize=6, color=GREY,
+        )  # fmt: skip
     panels["b"].set_ylabel("share of energy")
     panel = panels["d"]
     for arm, rows in errors.groupby("arm", sort=False):

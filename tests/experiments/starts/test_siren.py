@@ -206,3 +206,24 @@ def test_a_band_holds_the_share_of_its_modes() -> None:
     inside = [i for i in range(n) if 0.2 <= 2 * min(i, n - i) / n <= 0.6]
     expected = energy[inside].sum() / energy.sum()
     assert siren.band_share(theta, 0.2, 0.6) == pytest.approx(expected)
+
+
+def test_what_a_plain_start_has_in_a_high_band_is_the_jump_between_the_ends() -> None:
+    """Neither layers nor kernel are periodic on [-1, 1); a window that is zero at its ends leaves
+    nothing of the plain start there, and of WINNER's what it has."""
+    n = 512
+    window = torch.hann_window(n, dtype=torch.double)
+    shares = []
+    for scales in ((0.0, 0.0), (49.0, 0.3)):
+        noise = torch.Generator().manual_seed(1)
+        model = siren.winner_start(
+            _model(inputs=1, width=48), *scales, law="normal", generator=noise
+        )
+        theta = siren.kernel(_tensors(model), siren.grid(n).double())
+        shares.append(
+            [siren.band_share(each, 0.6, 0.9) for each in (theta, window[:, None] * theta * window)]
+        )
+    (plain, plain_inside), (winner, winner_inside) = shares
+    assert plain > 1e-5
+    assert plain_inside < 1e-9 * plain
+    assert winner_inside > 0.1 * winner
