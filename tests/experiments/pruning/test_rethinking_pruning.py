@@ -200,7 +200,7 @@ def test_chance_is_that_of_shuffled_vectors() -> None:
     rows = np.random.default_rng(2).standard_normal((4000, 3, 30))
     each = [np.abs(np.corrcoef(row)[np.triu_indices(3, 1)]).max() for row in rows]
     assert value == pytest.approx(np.mean(each), abs=0.03)
-    assert np.mean(each) == pytest.approx(0.25, abs=0.02)  # as the sheet of the paper has it
+    assert np.mean(each) == pytest.approx(0.25, abs=0.02)
 
 
 # --- tickets -------------------------------------------------------------------------------
