@@ -104,6 +104,19 @@ def test_a_block_that_is_zero_can_be_repeated() -> None:
     assert torch.equal(found[0], source(x))
 
 
+def test_copies_of_one_stage_part_with_the_first_step() -> None:
+    """Untied: layers of one block have gradients of their own."""
+    source = nets.networks(7, 6, 9, 4, (0, 1), [0])
+    own = nets.expanded(source, (0, 0, 1), nets.networks(7, 6, 9, 4, range(3), [1]))
+    w1 = own.tensors["w1"].clone().requires_grad_()
+    out = own.one({**own.member(0), "w1": w1[0]}, torch.randn(8, 7))
+    cross_entropy(out, torch.arange(8) % 4).backward()
+    assert w1.grad is not None
+    assert torch.equal(w1[0, 0], w1[0, 1])
+    after = (w1 - 0.1 * w1.grad)[0]
+    assert float((after[0] - after[1]).detach().abs().max()) > 1e-6
+
+
 def test_repeating_a_small_linear_layer_is_the_flow() -> None:
     """z + ε A z repeated 1/ε times tends to exp(A) z, error of order ε."""
     torch.manual_seed(1)
