@@ -3,6 +3,7 @@
 With loss L, weights θ, gradient g = dL/dθ and Hessian H, score by weight:
 
     SNIP     |θ g|        what removing it changes to first order (Lee et al. 2019)
+    signed   θ g          the same with its sign, as arXiv 2301.10835 describes GraSP
     GraSP    -θ H g       to first order, by how much removing it changes gᵀg / 2 (Wang et al. 2020,
                           whose code keeps the lowest scores, of a loss of outputs over 200; some
                           later papers keep the other end, and a minus sign tells them apart)
@@ -23,7 +24,7 @@ from torch import Tensor
 from rclib.nets.masks import Masks
 from rclib.nets.stack import Stack, has_members
 
-__all__ = ["grasp", "keep_highest", "snip", "synflow"]
+__all__ = ["grasp", "keep_highest", "signed", "snip", "synflow"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Scores = dict[str, Tensor]
@@ -58,6 +59,23 @@ def _gradients(
     return leaves, torch.autograd.grad(total, list(leaves.values()), create_graph=again)
 
 
+def signed(
+    nets: Stack,
+    x: Tensor,
+    y: Tensor,
+    loss: Loss,
+    names: Collection[str],
+    *,
+    own: bool | None = None,
+) -> Scores:
+    """θ g of the tensors named, {name: (S, *shape)}; see `Stack.__call__` for x and `own`.
+
+    Raises ValueError for names that are not there, and for x of a wrong first axis.
+    """
+    leaves, gradients = _gradients(nets, x, y, loss, names, own)
+    return {n: t.detach() * g for (n, t), g in zip(leaves.items(), gradients, strict=True)}
+
+
 def snip(
     nets: Stack,
     x: Tensor,
@@ -71,8 +89,8 @@ def snip(
 
     Raises ValueError for names that are not there, and for x of a wrong first axis.
     """
-    leaves, gradients = _gradients(nets, x, y, loss, names, own)
-    return {n: (t.detach() * g).abs() for (n, t), g in zip(leaves.items(), gradients, strict=True)}
+    found = signed(nets, x, y, loss, names, own=own)
+    return {name: score.abs() for name, score in found.items()}
 
 
 def grasp(

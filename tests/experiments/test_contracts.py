@@ -299,6 +299,7 @@ MANY = {
     "40_lottery_ticket": 14,
     "41_rethinking_pruning": 24,
     "42_random_pruning": 28,
+    "43_layer_lottery": 31,
     "44_random_search_sparse": 19,
     "45_data_diet": 18,
     "46_what_pruning_keeps": 12,
