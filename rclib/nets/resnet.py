@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
+from torch.nn.functional import batch_norm, conv2d
 
 from rclib.checks.arguments import choice, count, seed_of
 
@@ -128,12 +128,11 @@ class ResNet(nn.Module):
             """Convolution and BatchNorm by the batch's own statistics."""
             kernel = p[f"{name}_K"] + p[f"{name}_V"] if self.two_each else p[f"{name}_K"]
             z = conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
-            z = z - z.mean((0, 2, 3), keepdim=True)
-            deviation = (z.square().mean((0, 2, 3), keepdim=True) + EPS).sqrt()
             if kept is not None:
-                kept[name] = deviation.flatten()
-            gain, shift = (p[f"{name}_{part}"].view(1, -1, 1, 1) for part in ("gain", "shift"))
-            return gain * z / deviation + shift
+                kept[name] = (z.var((0, 2, 3), correction=0) + EPS).sqrt()
+            out = z.shape[1]
+            gain, shift = (p[f"{name}_{part}"].expand(out) for part in ("gain", "shift"))
+            return batch_norm(z, None, None, gain, shift, training=True, eps=EPS)
 
         h = torch.relu(normed("stem", x.reshape(-1, self.colours, self.side, self.side)))
         for s in range(3):

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from rclib.checks.arguments import choice
 from rclib.data.images import Dataset
-from rclib.experiments.starts.gg_runs import inputs_of
+from rclib.data.pooling import pooled_inputs
 from rclib.nets.resnet import ResNet
 from rclib.nets.stack import Stack, stack
 from rclib.rowcolumn.measure import chance_level
@@ -95,7 +95,7 @@ def _member(
     batch_size: int, rate: float, decay: float, steps: int,
 ) -> Arrays:  # fmt: skip
     """`batchnorm_runs` of one seed, a first axis of one."""
-    x, x_test = inputs_of(data, pool)
+    x, x_test = pooled_inputs(data, pool)
     side = round((x.shape[1] / (3 if x.shape[1] % 3 == 0 else 1)) ** 0.5)
     seeds = [seed]
     models = [
