@@ -43,12 +43,14 @@ def resnets(
     *,
     group: int = 5,
 ) -> Trained:
-    """Networks of the sizes and arms named. sizes : name -> (D, W); arms : name -> arms.
+    """Networks of the sizes and arms named.
 
+    sizes : name -> (D, W), or (D, W, updates) where they are others than in the settings.
+    arms : name of the size -> arms.
     settings : what `batchnorm_runs` gets besides group, arm, depth and width.
     """
     rows = [
-        (name, *map(int, sizes[name]), arm, seed)
+        (name, *map(int, sizes[name][:2]), arm, seed)
         for name, own in arms.items()
         for arm in own
         for seed in seeds
@@ -56,7 +58,8 @@ def resnets(
     keys = pd.DataFrame(rows, columns=["size", "depth", "width", "arm", "seed"])
     configs = [
         {**settings, "depth": depth, "width": width, "arm": arm, "seed": seed}
-        for _, depth, width, arm, seed in rows
+        | dict(zip(("steps",), map(int, sizes[name][2:]), strict=False))
+        for name, depth, width, arm, seed in rows
     ]
     runs = sweep_stacked(
         batchnorm_runs, configs, members=["seed"], data=data, group=group, description="ResNets"
