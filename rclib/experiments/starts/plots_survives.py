@@ -35,7 +35,7 @@ GROUPS = {
         "shuffled": "trained, W shuffled",
     },
     "BatchNorm": {
-        "normed": "plain",
+        "normed": "plain, BatchNorm",
         "gains": "gains alone trained",
     },
     "sines": {
@@ -58,7 +58,8 @@ def survival_panels(table: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     names: list[str] = []
     for k, members in enumerate(GROUPS.values()):
         places = np.arange(len(names), len(names) + len(members))
-        for panel, measures in zip(panels, (["moved"], ["share", "products"], ["lead"]), strict=True):
+        of_panels = (["moved"], ["share", "products"], ["lead"])
+        for panel, measures in zip(panels, of_panels, strict=True):
             for measure in measures:
                 own = table[(table.measure == measure) & table.of.isin(list(members))]
                 if own.empty:
@@ -96,7 +97,7 @@ def survival_panels(table: pd.DataFrame, curves: pd.DataFrame) -> Figure:
 def _curves(figure: Figure, place: object, curves: pd.DataFrame) -> None:
     """Losses of one start a group, mean over seeds and range."""
     panel = figure.add_subplot(place)
-    shown = ("plain", "small", "rank", "aligned", "mixture", "sampled", "shared", "trained", "shuffled")
+    shown = ("plain", "small", "rank", "aligned", "mixture", "sampled", "trained", "shuffled")
     of_group = {name: k for k, members in enumerate(GROUPS.values()) for name in members}
     seen: dict[int, int] = {}
     for name in shown:
@@ -110,6 +111,6 @@ def _curves(figure: Figure, place: object, curves: pd.DataFrame) -> None:
         panel.fill_between(mean.index, own.min(), own.max(), color=colour(k), alpha=0.12, lw=0)
     panel.set_xlabel("update")
     panel.set_ylabel("test loss")
-    panel.set_yscale("log")
+    parts.log_axis(panel, "y")
     panel.legend(fontsize=6.5, ncols=3, loc="upper right")
     panel.set_title("losses")

@@ -54,7 +54,7 @@ TINY: dict[str, dict[str, Any]] = {
 
 
 def forward_tied(tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """x (n, d) -> logits: W2, with its shift, is applied twice, as a layer that two stages share."""
+    """x (n, d) -> logits: W2 and its shift are applied twice, as a layer that two stages share."""
     h = torch.relu(x @ tensors["W1"].T + tensors["b1"])
     for _ in range(2):
         h = torch.relu(h @ tensors["W2"].T + tensors["b2"])
@@ -183,9 +183,7 @@ def _at_norm_of(matrix: Tensor, other: Tensor) -> Tensor:
     return matrix * (other.norm() / matrix.norm())
 
 
-def _before_training(
-    task: _Task, sizes: tuple[int, int, int], rank: int
-) -> dict[str, list[State]]:
+def _before_training(task: _Task, sizes: tuple[int, int, int], rank: int) -> dict[str, list[State]]:
     """Starts without training, for every seed: only W2 differs, but for Xavier's."""
     found: dict[str, list[State]] = {}
     d, h, classes = sizes
@@ -221,9 +219,7 @@ def _gradient(state: State, x: Tensor, y: Tensor) -> Tensor:
     return torch.autograd.grad(loss, w)[0]
 
 
-def _trained_before(
-    task: _Task, sizes: tuple[int, int, int], steps: int
-) -> dict[str, list[State]]:
+def _trained_before(task: _Task, sizes: tuple[int, int, int], steps: int) -> dict[str, list[State]]:
     """Starts from networks that were trained on the other half of the images."""
     seeds = task.seeds
     begin = [scratch(sizes, norm=False, seed=5000 + seed) for seed in seeds]

@@ -34,7 +34,9 @@ __all__ = [
 
 MEASURES = ("moved", "start", "products", "spectrum", "chance", "gained", "lead", "accuracy")
 # Starts of one architecture that nothing was trained for.
-UNTRAINED = ("plain", "Xavier", "heavy", "uniform", "orthogonal", "large", "small", "rank", "aligned")  # fmt: skip
+UNTRAINED = (
+    "plain", "Xavier", "heavy", "uniform", "orthogonal", "large", "small", "rank", "aligned",
+)  # fmt: skip
 PLAIN = {name: "normed" if name in ("normed", "gains") else "plain" for name in STARTS}
 
 
@@ -67,9 +69,7 @@ def survival_frame(
     return pd.DataFrame(rows).rename(columns={"start_kind": "of", "start": "share"})
 
 
-def curve_frame(
-    data: Dataset, seeds: Sequence[int], *, group: int, **shared: Any
-) -> pd.DataFrame:
+def curve_frame(data: Dataset, seeds: Sequence[int], *, group: int, **shared: Any) -> pd.DataFrame:
     """of, seed, step, loss: of the test set, the same runs."""
     at, frames = sorted({int(t) for t in shared["moments"]}), []
     for seed, run in zip(map(int, seeds), _runs(data, seeds, group, shared), strict=True):
