@@ -47,8 +47,8 @@ SCALES = {"large": 4.0, "small": 0.25}
 TEMPLATES = 4  # of a mixture
 TINY: dict[str, dict[str, Any]] = {
     "survives_runs": {
-        "group": [{"seed": 0}, {"seed": 3}], "pool": 1, "n": 40, "width": 8, "rank": 2,
-        "batch_size": 20, "rate": 1e-3, "before": 3, "steps": 4, "moments": [0, 2, 4],
+        "group": [{"seed": 0}, {"seed": 3}], "pool": 1, "n": 30, "width": 8, "rank": 2,
+        "batch_size": 15, "rate": 1e-3, "before": 3, "steps": 4, "moments": [0, 2, 4],
     },
 }  # fmt: skip
 
