@@ -309,6 +309,7 @@ MANY = {
     "53_gg_priors": 21,
     "55_spectral_bottleneck": 18,
     "56_batchnorm_only": 20,
+    "57_what_survives": 18,
     "60_deep_linear": 12,
     "61_generalization_dynamics": 15,
     "62_grokking_li2": 20,
