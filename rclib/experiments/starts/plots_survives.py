@@ -49,7 +49,7 @@ GROUPS = {
 def survival_panels(table: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """Moved, share explained and lead of every start; losses of some.
 
-    table : as `what_survives.survival_table`. curves : of, seed, step, loss.
+    table : as `what_survives.survival_table`. curves : of, seed, step, behind.
     """
     figure = plt.figure(figsize=(WIDTH, 6.0), layout="constrained")
     grid = figure.add_gridspec(2, 3, height_ratios=[1.0, 0.62])
@@ -95,13 +95,13 @@ def survival_panels(table: pd.DataFrame, curves: pd.DataFrame) -> Figure:
 
 
 def _curves(figure: Figure, place: object, curves: pd.DataFrame) -> None:
-    """Losses of one start a group, mean over seeds and range."""
+    """Losses of some starts less that of the plain one, mean over seeds and range."""
     panel = figure.add_subplot(place)
-    shown = ("plain", "small", "rank", "aligned", "mixture", "sampled", "trained", "shuffled")
+    shown = ("large", "small", "rank", "aligned", "mixture", "sampled", "trained", "shuffled")
     of_group = {name: k for k, members in enumerate(GROUPS.values()) for name in members}
     seen: dict[int, int] = {}
     for name in shown:
-        own = curves[curves.of == name].groupby("step").loss
+        own = curves[curves.of == name].groupby("step").behind
         k = of_group[name]
         style = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)))[seen.get(k, 0)]
         seen[k] = seen.get(k, 0) + 1
@@ -110,7 +110,11 @@ def _curves(figure: Figure, place: object, curves: pd.DataFrame) -> None:
         panel.plot(mean.index, mean, color=colour(k), ls=style, lw=1.3, label=label)
         panel.fill_between(mean.index, own.min(), own.max(), color=colour(k), alpha=0.12, lw=0)
     panel.set_xlabel("update")
-    panel.set_ylabel("test loss")
-    parts.log_axis(panel, "y")
+    panel.set_ylabel("test loss less plain's")
+    panel.set_yscale("symlog", linthresh=0.1, linscale=0.8)
+    ticks = [-1.0, -0.3, -0.1, 0.0, 0.1, 0.3, 1.0, 3.0, 10.0]
+    panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.minorticks_off()
+    panel.axhline(0.0, color=GREY, ls=":", lw=0.9)
     panel.legend(fontsize=6.5, ncols=3, loc="upper right")
-    panel.set_title("losses")
+    panel.set_title("against plain")

@@ -70,11 +70,20 @@ def survival_frame(
 
 
 def curve_frame(data: Dataset, seeds: Sequence[int], *, group: int, **shared: Any) -> pd.DataFrame:
-    """of, seed, step, loss: of the test set, the same runs."""
+    """of, seed, step, loss: of the test set, the same runs; behind: loss minus that of the plain
+    start of the same architecture."""
     at, frames = sorted({int(t) for t in shared["moments"]}), []
     for seed, run in zip(map(int, seeds), _runs(data, seeds, group, shared), strict=True):
         frames += [
-            pd.DataFrame({"of": name, "seed": seed, "step": at, "loss": run["loss"][place]})
+            pd.DataFrame(
+                {
+                    "of": name,
+                    "seed": seed,
+                    "step": at,
+                    "loss": run["loss"][place],
+                    "behind": run["loss"][place] - run["loss"][STARTS.index(PLAIN[name])],
+                }
+            )
             for place, name in enumerate(STARTS)
         ]
     return pd.concat(frames, ignore_index=True)
