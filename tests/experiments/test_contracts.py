@@ -308,7 +308,6 @@ MANY = {
     "52_rich_lazy_rank": 13,
     "53_gg_priors": 21,
     "55_spectral_bottleneck": 18,
-    "56_batchnorm_only": 20,
     "57_what_survives": 18,
     "60_deep_linear": 12,
     "61_generalization_dynamics": 15,
