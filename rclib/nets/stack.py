@@ -9,7 +9,9 @@ For tiny networks nearly all the time of a step is spent between the products; a
 once for all S. `rclib.training.stacked` trains a stack.
 
 Every product is done member by member within one call (`torch.bmm`), also for inputs that all
-share, so that on a CPU a member's numbers depend neither on S nor on its place. That holds bit for
+share, so that on a CPU a member's numbers depend neither on S nor on its place (with MKL on some
+processors only under `MKL_CBWR=AUTO`, which the Makefile sets: else the last bits of a product
+depend on where its matrices begin in memory). That holds bit for
 bit as far as torch's elementwise functions do not care where a number stands. Those that round
 once (sums, products, roots, relu) and tanh, exp and log do not; softplus, sigmoid, silu, elu and
 gelu do: their last few numbers of a whole tensor come from other code than the rest. With those,
