@@ -8,9 +8,10 @@
     neighbours   an edge between an image and each of its `nearest` images (Euclidean, of the
                  features), without direction
 
-Features: "gaussian", x = z + 0.3 μ_c with z and the class's μ_c standard normal; "words", each of
-them one with probability 0.1 or zero, as bags of words; "images", principal components, divided
-by one number so that their mean square is one.
+Features: "gaussian", x = z + 0.3 μ_c with z standard normal and μ_c of the class, half of its
+entries 1 and half -1 in a random order, so that the mean over features is noise alone; "words",
+each of them one with probability 0.1 or zero, as bags of words; "images", principal components,
+divided by one number so that their mean square is one.
 """
 
 from __future__ import annotations
@@ -127,7 +128,9 @@ def graph(
         return Graph(neighbours(x, nearest), x, labels, part, data.n_classes)
     labels = random.permutation(np.arange(n) % classes)
     if features == "gaussian":
-        x = random.standard_normal((n, d)) + SHIFT * random.standard_normal((classes, d))[labels]
+        signs = np.where(np.arange(d) % 2, 1.0, -1.0)
+        means = np.array([random.permutation(signs) for _ in range(classes)])
+        x = random.standard_normal((n, d)) + SHIFT * means[labels]
     else:
         x = (random.random((n, d)) < FREQUENCY).astype(np.float64)
     if kind == "planted":

@@ -11,6 +11,7 @@ so that a start is walked through once and all arms follow from their variances.
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -83,11 +84,12 @@ def _sparse(matrix: Floats, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 def variances(found: Graph, kind: str, arms: Sequence[str], *, layers: int, width: int) -> Floats:
     """Variances of the weights of all layers by arm, (A, layers), for an aggregation."""
+    matrices = {k: aggregation(found.adjacency, k) for k in {kind, "symmetric"}}
+    shared: dict[str, Any] = {"layers": layers, "width": width, "classes": found.classes}
     rows = []
     for arm in arms:
         rule, own = ARMS[arm]
-        matrix = aggregation(found.adjacency, kind if own else "symmetric")
-        shared: dict[str, Any] = {"layers": layers, "width": width, "classes": found.classes}
+        matrix = matrices[kind if own else "symmetric"]
         rows.append(start_variances(rule, matrix, found.features, **shared))
     return np.array(rows)
 
@@ -98,23 +100,23 @@ def _draws(
     """Uniform weights of variance one, (count, m_{l-1}, m_l) a layer."""
     generator = torch.Generator().manual_seed(seed)
     found = []
-    for into, out in zip(sizes, sizes[1:], strict=False):
+    for into, out in itertools.pairwise(sizes):
         drawn = torch.rand(count, into, out, generator=generator, dtype=torch.float64)
         found.append(((2 * drawn - 1) * math.sqrt(3)).to(dtype))
     return found
 
 
 def outputs(
-    weights: Sequence[Tensor], x: Tensor, pair: tuple[Tensor, Tensor]
+    weights: Sequence[Tensor], first: Tensor, pair: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """Outputs (S, n, C) of S networks of weights (S, m_{l-1}, m_l), and their hidden layers,
     (S, n, m) each.
 
-    x : (n, d), for all. pair : Â and its transpose, sparse.
+    first : Â X (n, d), the same for all. pair : Â and its transpose, sparse.
     """
-    members, n = len(weights[0]), len(x)
+    members, n = len(weights[0]), len(first)
     hidden: list[Tensor] = []
-    h = (pair[0] @ x).expand(members, *x.shape)  # Â X once for all members
+    h = first.expand(members, *first.shape)
     for place, w in enumerate(weights):
         if place:
             flat = hidden[-1].permute(1, 0, 2).reshape(n, -1)
@@ -144,10 +146,12 @@ def start_runs(
     kaiming = v[list(ARMS).index("Kaiming")]
     weights = [
         w * math.sqrt(each)
-        for w, each in zip(_draws(sizes, draws, seed=seed, dtype=torch.float64), kaiming, strict=True)
+        for w, each in zip(
+            _draws(sizes, draws, seed=seed, dtype=torch.float64), kaiming, strict=True
+        )
     ]
     pair = _sparse(aggregation(own.adjacency, aggregation_kind), torch.float64)
-    _, hidden = outputs(weights, torch.from_numpy(own.features), pair)
+    _, hidden = outputs(weights, pair[0] @ torch.from_numpy(own.features), pair)
     ends = torch.from_numpy(np.argwhere(np.triu(own.adjacency)))
     rows = []
     for h in hidden:
@@ -174,7 +178,8 @@ def training_runs(
     spikes (A, 3, 2) : after 0, `early` and all updates, eigenvalues of the first and last matrix
     beyond the bulk of i.i.d. entries of the start's variance. means (A, 2) : largest |correlation|
     of the mean vectors of one index, over its 95 percent level, at start and end.
-    moved, kept, products (A, 2) : of the first and the middle matrix, see `rclib.spectral.survival`.
+    moved, kept, products (A, 2) : of the first and the middle matrix, see
+    `rclib.spectral.survival`.
     """
     own = graph(data, kind, features, seed=seed, **plan)
     sizes = [own.features.shape[1], *[width] * (layers - 1), own.classes]
@@ -187,14 +192,14 @@ def training_runs(
     now = [w.clone().requires_grad_() for w in start]
     settings = Settings("adam", rate, weight_decay=decay)
     updates = Updates(settings, {str(i): w.detach() for i, w in enumerate(now)}, steps)
-    x, y = torch.from_numpy(own.features).float(), torch.from_numpy(own.labels)
+    first, y = pair[0] @ torch.from_numpy(own.features).float(), torch.from_numpy(own.labels)
     seen, held, rest = (torch.from_numpy(np.flatnonzero(own.part == i)) for i in range(3))
     curves: dict[str, list[Tensor]] = {"loss": [], "valid": [], "test": []}
     kept: list[list[Tensor]] = []
     for t in range(steps + 1):
         if t in (0, early, steps):
             kept.append([w.detach().clone() for w in now])
-        out, _ = outputs(now, x, pair)
+        out, _ = outputs(now, first, pair)
         picked = out[:, seen].log_softmax(2)[:, torch.arange(len(seen)), y[seen]]
         losses = -picked.mean(1)
         right = (out.detach().argmax(2) == y).float()
