@@ -15,9 +15,10 @@ from rclib.plots import parts
 from rclib.plots.drawing import redrawable
 from rclib.plots.style import WIDTH, colour, looks
 
-__all__ = ["inside_panels", "start_panels"]
+__all__ = ["MAIN", "inside_panels", "start_panels"]
 
-LOOK = looks(["Xavier", "Kaiming", "Virgo", "Virgo forward", "Virgo, as released"])
+MAIN = ["Xavier", "Kaiming", "Virgo", "Virgo forward", "Virgo, as released"]  # the first figure's
+LOOK = looks(MAIN)
 SHORT = {"Virgo, as released": "as released", "Virgo forward": "forward only"}
 
 
