@@ -158,7 +158,7 @@ def training_values(
     *, early: int, late: int,
 ) -> dict[str, pd.Series]:  # fmt: skip
     """What the claims on training are judged by, by seed; settings are "planted" but for
-    sum_accuracy ("sum") and images_xavier, images_kaiming ("images").
+    sum_accuracy ("sum"), deep ("16 layers") and images_xavier, images_kaiming ("images").
 
     gradients : of that setting. early, late : updates at which accuracies are compared.
     """
@@ -178,6 +178,7 @@ def training_values(
         "sum_accuracy": accuracy_gain(learning, "sum", "Virgo", "Kaiming", step=late),
         "stopped": accuracy_gain(by_rule["patience"], "planted", "Virgo", "Xavier"),
         "unstopped": accuracy_gain(by_rule["all updates"], "planted", "Virgo", "Xavier"),
+        "deep": accuracy_gain(by_rule["all updates"], "16 layers", "Virgo", "Kaiming"),
         "images_xavier": accuracy_gain(by_rule["patience"], "images", mean, "Xavier"),
         "images_kaiming": accuracy_gain(by_rule["patience"], "images", mean, "Kaiming"),
         "spikes_learned": pd.concat(both, axis=1).min(axis=1),

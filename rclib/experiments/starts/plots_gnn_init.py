@@ -153,7 +153,7 @@ def inside_panels(
     panel.invert_yaxis()
     panel.set_xlabel("cos² of W and its start")
     panel.set_title("what is left of the start", fontsize=8)
-    panel.legend(fontsize=6)
+    panel.legend(fontsize=6, loc="center left")
     panel, settings = panels["e"], list(dict.fromkeys(stops.setting))
     few = [name for name in ARMS if name in set(stops.arm)]
     for a, arm in enumerate(few):
@@ -166,12 +166,8 @@ def inside_panels(
                 where, mean, yerr=1.96 * spread, fmt=mark, ms=4, lw=0.9, mfc=face,
                 color=_style(arm)["color"], label=SHORT.get(arm, arm) if face is None else None,
             )  # fmt: skip
-    panel.set_xticks(
-        range(len(settings)), [name.replace(" ", "\n", 1) for name in settings], fontsize=6.5
-    )
-    panel.set_title(
-        "test accuracy, stopped by patience (filled) or at the best of all updates", fontsize=8
-    )
-    panel.legend(fontsize=6, ncols=2)
+    panel.set_xticks(range(len(settings)), settings, fontsize=6.5, rotation=25, ha="right")
+    panel.set_title("test accuracy: patience (filled), all updates (open)", fontsize=8)
+    panel.legend(fontsize=6, loc="center left")
     parts.letters(figure)
     return figure

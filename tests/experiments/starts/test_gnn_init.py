@@ -28,7 +28,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "layers": 3, "arms": ["Xavier", "Kaiming", "Virgo", "Virgo, plain mean"], "rate": 0.01,
         "steps": 6,
     }
-    for name in ("planted", "sum", "images")
+    for name in ("planted", "sum", "images", "16 layers")
 }  # fmt: skip
 
 
@@ -258,6 +258,9 @@ def test_values_of_training_by_hand(trained: experiment.Runs) -> None:
     at = learning[(learning.setting == "planted") & (learning.seed == 0) & (learning.step == 2)]
     test = at.set_index("arm").test
     assert values["early"][0] == test["Virgo"] - test["Xavier"]
+    best = stops[(stops.setting == "16 layers") & (stops.seed == 1) & (stops.rule == "all updates")]
+    best = best.set_index("arm").test
+    assert values["deep"][1] == best["Virgo"] - best["Kaiming"]
     place = int(np.flatnonzero(trained.keys.setting == "planted")[0])
     squares = np.log10(trained.runs[place]["gradients"])  # arms in the order of NETWORKS
     assert values["gradient_size"][0] == pytest.approx(squares[2, 0] - squares[0, 0])
