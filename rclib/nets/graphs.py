@@ -9,13 +9,14 @@ of the graph at hand:
                v_1 = 2 / m_0, v_l = (2 / m) F_{l-1} / F_l
     backward   B_j = ‖Âʲ 1‖²: the last layer n / ((C - 1) B_1), the one that is j-th from the end
                (2 / m) B_{j-1} / B_j
-    virgo      the harmonic mean of both
+    virgo      the harmonic mean of both; "virgo mean" is the plain one
 
 for n nodes, m hidden units, C classes. The rules are those of the authors' code (utils.py of
 LspongebobJH/virgo_icml2023), which sums paths of the *symmetric* aggregation for every network,
 also for those that sum or average; here the caller names the matrix, so that both can be compared.
 The code leaves open the transpose in the backward rule, which only "mean" would need; as there, Â
-is used. Kaiming is 2 / fan in, Xavier 2 / (fan in + fan out). Weights are drawn uniform on ±√(3 v).
+is used. Kaiming is 2 / fan in ("kaiming out": 2 / fan out), Xavier 2 / (fan in + fan out). Weights
+are drawn uniform on ±√(3 v).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from rclib.checks.arrays import Floats, real_array
 __all__ = ["AGGREGATIONS", "RULES", "aggregation", "path_sums", "start_variances"]
 
 AGGREGATIONS = ("sum", "mean", "symmetric")
-RULES = ("xavier", "kaiming", "forward", "backward", "virgo")
+RULES = ("xavier", "kaiming", "kaiming out", "forward", "backward", "virgo", "virgo mean")
 
 
 def aggregation(adjacency: Any, kind: str) -> Floats:
@@ -79,7 +80,7 @@ def start_variances(
 ) -> Floats:
     """Variances v_l of the weights of all layers, (layers,), by the rule of the module's text.
 
-    rule : one of RULES. matrix : Â (n, n), whose paths count (Xavier and Kaiming do not use it).
+    rule : one of RULES. matrix : Â (n, n), whose paths count; Xavier and Kaiming do not use it.
     features : (n, m_0). Raises ValueError for unknown rules, fewer than two layers or classes.
     """
     choice("rule", rule, RULES)
@@ -90,14 +91,14 @@ def start_variances(
         raise ValueError(f"features must be a matrix with entries, got shape {x.shape}")
     into = np.array([x.shape[1]] + [width] * (layers - 1), dtype=np.float64)
     out = np.array([width] * (layers - 1) + [classes], dtype=np.float64)
-    if rule == "kaiming":
-        return np.asarray(2 / into)
+    if rule in ("kaiming", "kaiming out"):
+        return np.asarray(2 / (into if rule == "kaiming" else out))
     if rule == "xavier":
         return np.asarray(2 / (into + out))
-    if rule == "virgo":
+    if rule in ("virgo", "virgo mean"):
         shared: dict[str, Any] = {"layers": layers, "width": width, "classes": classes}
         one, other = (start_variances(r, matrix, x, **shared) for r in ("forward", "backward"))
-        return np.asarray(2 / (1 / one + 1 / other))
+        return np.asarray(2 / (1 / one + 1 / other) if rule == "virgo" else (one + other) / 2)
     vector = x.mean(1) if rule == "forward" else np.ones(len(x))
     logs = path_sums(matrix, vector, layers)
     hidden = 2 / width * np.exp(-np.diff(logs))

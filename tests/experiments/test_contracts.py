@@ -307,6 +307,7 @@ MANY = {
     "51_learngene_sws": 14,
     "52_rich_lazy_rank": 13,
     "53_gg_priors": 21,
+    "54_gnn_init": 26,
     "55_spectral_bottleneck": 18,
     "57_what_survives": 18,
     "60_deep_linear": 12,

@@ -74,6 +74,10 @@ def test_rules_by_direct_powers_and_the_harmonic_mean() -> None:
     assert start_variances("backward", matrix, x, **SHARED) == pytest.approx(backward)
     harmonic = [2 * p * q / (p + q) for p, q in zip(forward, backward, strict=True)]
     assert start_variances("virgo", matrix, x, **SHARED) == pytest.approx(harmonic)
+    plain = [(p + q) / 2 for p, q in zip(forward, backward, strict=True)]
+    assert start_variances("virgo mean", matrix, x, **SHARED) == pytest.approx(plain)
+    out = [2 / 16] * 4 + [2 / 4]
+    assert start_variances("kaiming out", matrix, x, **SHARED) == pytest.approx(out)
     xavier = [2 / 22, 2 / 32, 2 / 32, 2 / 32, 2 / 20]
     assert start_variances("xavier", matrix, x, **SHARED) == pytest.approx(xavier)
 
