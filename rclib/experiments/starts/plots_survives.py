@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rclib.plots import parts
@@ -89,14 +90,13 @@ def survival_panels(table: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     panels[1].set_title("explained by the start")
     panels[2].set_xlabel("mean loss below plain's")
     panels[2].set_title("gained")
-    _curves(figure, grid[1, :], curves)
+    _curves(figure.add_subplot(grid[1, :]), curves)
     parts.letters(figure)
     return figure
 
 
-def _curves(figure: Figure, place: object, curves: pd.DataFrame) -> None:
+def _curves(panel: Axes, curves: pd.DataFrame) -> None:
     """Losses of some starts less that of the plain one, mean over seeds and range."""
-    panel = figure.add_subplot(place)
     shown = ("large", "small", "rank", "aligned", "mixture", "sampled", "trained", "shuffled")
     of_group = {name: k for k, members in enumerate(GROUPS.values()) for name in members}
     seen: dict[int, int] = {}

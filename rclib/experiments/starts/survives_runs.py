@@ -180,7 +180,8 @@ def _generator(seed: int, what: int) -> torch.Generator:
 
 
 def _at_norm_of(matrix: Tensor, other: Tensor) -> Tensor:
-    return matrix * (other.norm() / matrix.norm())
+    scaled: Tensor = matrix * (other.norm() / matrix.norm())
+    return scaled
 
 
 def _before_training(task: _Task, sizes: tuple[int, int, int], rank: int) -> dict[str, list[State]]:

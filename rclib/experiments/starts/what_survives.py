@@ -144,7 +144,9 @@ def survival_table(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         for of in dict.fromkeys(frame.of):
             own = frame[frame.of == of].drop(columns=["of", "seed"])
             for measure in own:
-                told = interval(own[measure].tolist(), 0.05)
-                told = dict(zip(("mean", "low", "high"), told, strict=True))
-                rows.append({"system": system, "of": of, "measure": str(measure), **told})
+                mean, low, high = interval(own[measure].tolist(), 0.05)
+                rows.append({
+                    "system": system, "of": of, "measure": str(measure),
+                    "mean": mean, "low": low, "high": high,
+                })  # fmt: skip
     return pd.DataFrame(rows)
