@@ -307,11 +307,11 @@ MANY = {
     "52_rich_lazy_rank": 13,
     "53_gg_priors": 21,
     "55_spectral_bottleneck": 18,
-    "60_deep_linear": 12,
+    "60_deep_linear": 20,
     "61_generalization_dynamics": 15,
     "62_grokking_li2": 20,
     "63_train_longer": 15,
-    "64_universality_lens": 11,
+    "64_universality_lens": 18,
     "65_inductive_bias": 12,
     "66_laws_in_w": 12,
 }
