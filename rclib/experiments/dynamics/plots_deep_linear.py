@@ -58,9 +58,9 @@ def course_panels(
     _times(low_right, "how many")
     parts.few_ticks(low_right, "y")
     curves(rows, means, x="t", y="means", by="arm", markers=False)
-    rows.legend(fontsize=6, loc="center right")
+    rows.legend(fontsize=6, loc="upper right")
     rows.set_title("row-column structure of W₂₁")
-    _times(rows, "share of its variance over chance")
+    _times(rows, "share of variance over chance")
     parts.letters(figure)
     return figure
 
