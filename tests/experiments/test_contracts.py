@@ -310,11 +310,11 @@ MANY = {
     "54_gnn_init": 26,
     "55_spectral_bottleneck": 18,
     "57_what_survives": 18,
-    "60_deep_linear": 12,
+    "60_deep_linear": 20,
     "61_generalization_dynamics": 15,
     "62_grokking_li2": 20,
     "63_train_longer": 15,
-    "64_universality_lens": 11,
+    "64_universality_lens": 18,
     "65_inductive_bias": 12,
     "66_laws_in_w": 12,
 }

@@ -3,12 +3,16 @@
 Saxe, McClelland and Ganguli (arXiv 1312.6120): whitened inputs, target Σ31 = U S Vᵀ, full-batch
 gradient descent at the rate η on ½ |Σ31 - W_L ... W_1|². Times are steps times η. Looked at are
 
-    two matrices    the strength u = u_αᵀ W32 W21 v_α of every mode against its closed form, from a
-                    decoupled and from small random starts; linear regression as control
+    two matrices    the strength u = u_αᵀ W32 W21 v_α of every mode against its closed form, from
+                    decoupled starts, balanced and not, and from small random ones; linear
+                    regression as control
+    rows, columns   what their means explain of W21, with centred data and with a mode in common
     tree            items with the properties of a tree's branches: broad splits first
     depth           steps until 5 percent of the error are left, at the best rate, from aligned,
                     orthogonal, Gaussian and pretrained matrices
     deep tanh nets  the same starts times a gain, on images
+
+The runs are those of `deep_linear_runs` and `deep_linear_chains`.
 """
 
 from __future__ import annotations
@@ -19,126 +23,60 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.integrate import solve_ivp
 
-from rclib.checks.arguments import choice
-from rclib.experiments.dynamics.deep_linear_chains import orthogonal
-from rclib.experiments.dynamics.deep_linear_theory import mode_strength, unbalanced_time
+from rclib.experiments.dynamics.deep_linear_chains import depth_ratio
+from rclib.experiments.dynamics.deep_linear_runs import UNBALANCE, courses
+from rclib.experiments.dynamics.deep_linear_theory import mode_strength, unbalanced_strength
 from rclib.runs import sweep
-from rclib.runs.source import Source
-from rclib.runs.store import Arrays
 from rclib.spectral.random_matrix import marchenko_pastur
 from rclib.stats.slopes import slope
 
 __all__ = [
     "ARMS",
-    "TINY",
     "TREE_ARM",
     "U0",
+    "chain_values",
     "course_frame",
-    "courses",
+    "course_values",
     "deviations",
     "half_slopes",
     "half_times",
+    "in_order",
+    "last_means",
     "level_order",
+    "rate_spread",
+    "rise_in_middle",
     "shown_counts",
     "shown_course",
+    "shown_means",
     "spikes_match",
-    "time_ratios",
-    "tree",
 ]
 
-STARTS = ("decoupled", "random", "regression")
-TINY: dict[str, dict[str, Any]] = {
-    "courses": {
-        "seed": 0, "start": "random", "size": 0.1, "task": [2.0, 1.0], "width": 3, "rate": 0.1,
-        "steps": 4, "every": 2,
-    }
-}  # fmt: skip
 U0 = 1e-3  # strength of every mode at a decoupled start
-_RANDOM = {"start": "random", "rate": 0.01, "steps": 1500, "every": 10}
+_RANDOM = {"start": "random", "rate": 0.01, "steps": 1500, "every": 10, "common": False}
+_APART = {"size": U0, "rate": 0.0025, "steps": 6000, "every": 40, "common": False}
 # The arms of notebook 60, with what `courses` gets besides seed, task and width.
 ARMS: dict[str, dict[str, Any]] = {
-    "decoupled": {"start": "decoupled", "size": U0, "rate": 0.0025, "steps": 6000, "every": 40},
+    "decoupled": {**_APART, "start": "decoupled"},
+    "unbalanced": {**_APART, "start": "unbalanced", "rate": 0.005, "steps": 3000, "every": 20},
     "two matrices": {**_RANDOM, "size": 1e-3},
+    "not centred": {**_RANDOM, "size": 1e-3, "common": True},
     "larger start": {**_RANDOM, "size": 0.1},
     "start of 0.02": {**_RANDOM, "size": 0.02},
-    "regression": {"start": "regression", "size": 0.0, "rate": 0.01, "steps": 300, "every": 2},
-}
+    "regression": {
+        "start": "regression", "size": 0.0, "rate": 0.01, "steps": 300, "every": 2, "common": False,
+    },
+}  # fmt: skip
 TREE_ARM: dict[str, dict[str, Any]] = {"tree": {**_RANDOM, "size": 1e-3, "rate": 0.02}}
 OVER_EDGE = 1.1  # the largest eigenvalue of a start may lie a little over its edge
-
-
-def tree(levels: int) -> np.ndarray:
-    """Σ31 of 2^levels items with one property for each node of a binary tree, shared by the items
-    below it, for inputs that are one-hot and whitened: (2^(levels + 1) - 1, 2^levels)."""
-    items = 2**levels
-    nodes = [np.repeat(np.eye(2**k), items // 2**k, axis=1) for k in range(levels + 1)]
-    return np.asarray(np.concatenate(nodes) / np.sqrt(items))
-
-
-def courses(
-    data: Source | None,
-    *,
-    seed: int,
-    start: str,
-    size: float,
-    task: Sequence[float] | int,
-    width: int,
-    rate: float,
-    steps: int,
-    every: int,
-) -> Arrays:
-    """Stored run: a linear network of two matrices, or of one ("regression", from zero).
-
-    task : strengths of the modes, along random directions of `width` inputs and outputs, or the
-    levels of a `tree`. size : start u0 of every mode ("decoupled") or standard deviation of the
-    entries ("random").
-
-    times (T,) in steps times rate, s (modes,), u (T, modes), eigenvalues (T, width) of W21ᵀ W21
-    in descending order (zeros for "regression"), at step 0 and every `every`-th.
-    """
-    random = np.random.default_rng([seed, STARTS.index(choice("start", start, STARTS))])
-    if isinstance(task, int):
-        target = tree(task)
-        left, s, right = np.linalg.svd(target, full_matrices=False)
-        right = right.T
-    else:
-        s = np.array(task, dtype=float)
-        left, right = (orthogonal(random, width)[:, : len(s)] for _ in range(2))
-        target = (left * s) @ right.T
-    n3, n1 = target.shape
-    first, second = size * random.standard_normal((width, n1)), np.zeros((n3, width))
-    if start == "random":
-        second = size * random.standard_normal((n3, width))
-    elif start == "decoupled":
-        hidden = orthogonal(random, width)[:, : len(s)]
-        first, second = np.sqrt(size) * hidden @ right.T, np.sqrt(size) * left @ hidden.T
-    whole = np.zeros((n3, n1))
-    u, eigenvalues = [], []
-    for step in range(steps + 1):
-        if start != "regression":
-            whole = second @ first
-        if step % every == 0:
-            u.append(np.einsum("ij,ij->j", left, whole @ right))
-            values = np.zeros(width) if start == "regression" else np.linalg.eigvalsh(
-                first @ first.T
-            )[::-1]  # fmt: skip
-            eigenvalues.append(values)
-        error = rate * (target - whole)
-        if start == "regression":
-            whole = whole + error
-        else:
-            first, second = first + second.T @ error, second + error @ first.T
-    times = rate * np.arange(0, steps + 1, every)
-    return {"times": times, "s": s, "u": np.array(u), "eigenvalues": np.array(eigenvalues)}
 
 
 def course_frame(
     seeds: Sequence[int], arms: Mapping[str, Mapping[str, Any]], **shared: Any
 ) -> pd.DataFrame:
     """All courses in long form: arm, seed, mode (1 is the strongest), s, t, u, seen (eigenvalues of
-    W21ᵀ W21 over the edge of the start, NaN unless it is random) and due (modes over it).
+    W21ᵀ W21 over the edge of the start, none unless it is random), due (modes over it) and means
+    (of `courses`).
 
     arms : name -> what its `courses` have of their own; shared : what all have.
     """
@@ -163,25 +101,58 @@ def course_frame(
                 "u": run["u"].ravel(),
                 "seen": np.repeat((run["eigenvalues"] > edge).sum(1), modes),
                 "due": np.repeat((run["u"] > edge).sum(1), modes),
+                "means": np.repeat(run["means"], modes),
             }
         )
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
 
 
-def deviations(frame: pd.DataFrame, arm: str, *, u0: float) -> pd.Series:
-    """Largest |u - closed form| / s over modes and steps of a balanced arm, by seed."""
-    chosen = frame[frame.arm == arm].reset_index(drop=True)
-    off = (chosen.u - mode_strength(chosen.t, s=chosen.s, u0=u0)).abs() / chosen.s
+def _exact(frame: pd.DataFrame, u0: float, unbalance: float | None, slow: float = 1.0) -> pd.Series:
+    """The closed form at the rows' s and t; at t / slow."""
+    if unbalance is None:
+        return pd.Series(mode_strength(frame.t / slow, s=frame.s, u0=u0), index=frame.index)
+    a0, b0 = (u0 * unbalance) ** 0.5, (u0 / unbalance) ** 0.5
+    exact = unbalanced_strength(frame.t / slow, s=frame.s, a0=a0, b0=b0)
+    return pd.Series(exact, index=frame.index)
+
+
+def deviations(
+    frame: pd.DataFrame, arm: str, *, u0: float, unbalance: float | None = None
+) -> pd.Series:
+    """Largest |u - closed form| / s over modes and steps of a decoupled arm, by seed. unbalance :
+    a0 over b0 of its start, none if it is balanced."""
+    chosen = frame[frame.arm == arm]
+    off = (chosen.u - _exact(chosen, u0, unbalance)).abs() / chosen.s
     return off.groupby(chosen.seed).max().rename("deviation")
 
 
-def shown_course(frame: pd.DataFrame, arm: str, *, u0: float | None = None) -> pd.DataFrame:
+def shown_course(
+    frame: pd.DataFrame, arm: str, *, u0: float | None = None, unbalance: float | None = None
+) -> pd.DataFrame:
     """What a figure shows of the first seed of an arm: mode, s, t, u and, where the start u0 of
-    balanced modes is given, exact (the closed form)."""
+    decoupled modes is given, exact (the closed form) and, if it is not balanced, printed (that of
+    the paper's appendix)."""
     chosen = frame[(frame.arm == arm) & (frame.seed == frame.seed.iloc[0])]
     chosen = chosen[["mode", "s", "t", "u"]].reset_index(drop=True)
-    return chosen if u0 is None else chosen.assign(exact=mode_strength(chosen.t, s=chosen.s, u0=u0))
+    if u0 is not None:
+        chosen["exact"] = _exact(chosen, u0, unbalance)
+    if u0 is not None and unbalance is not None:
+        chosen["printed"] = _exact(chosen, u0, unbalance, slow=2.0)
+    return chosen
+
+
+def shown_means(frame: pd.DataFrame, arms: Mapping[str, str]) -> pd.DataFrame:
+    """What row and column means explain of W21, less chance, in time: arm (renamed by `arms`),
+    seed, t (every fifth), means."""
+    some = frame[frame.arm.isin(list(arms))].t.unique()[::5]
+    chosen = frame[frame.arm.isin(list(arms)) & (frame["mode"] == 1) & frame.t.isin(some)]
+    return chosen.assign(arm=chosen.arm.map(arms))[["arm", "seed", "t", "means"]]
+
+
+def last_means(frame: pd.DataFrame, arm: str) -> pd.Series:
+    """The same at the last time of an arm, by seed."""
+    return frame[frame.arm == arm].groupby("seed").means.last()
 
 
 def shown_counts(frame: pd.DataFrame, arm: str) -> pd.DataFrame:
@@ -211,6 +182,34 @@ def half_slopes(halves: pd.DataFrame) -> pd.Series:
     return pd.Series(found, name="slope").rename_axis("seed")
 
 
+def in_order(halves: pd.DataFrame) -> pd.Series:
+    """Smallest ratio of a mode's half-time to that of the next stronger one, by seed: above one if
+    modes are learned strictly in the order of their strengths."""
+    table = halves.pivot(index="seed", columns="s", values="half").sort_index(axis=1)
+    ratios = table.iloc[:, :-1].to_numpy() / table.iloc[:, 1:].to_numpy()
+    return pd.Series(ratios.min(axis=1), index=table.index, name="ratio")
+
+
+def rate_spread(frame: pd.DataFrame, start: str, *, least: int) -> pd.Series:
+    """Largest over smallest of the best rate times the depth, over depths from `least` on, by
+    seed: one if the best rate falls like one over the depth."""
+    chosen = frame[(frame.start == start) & (frame.depth >= least)]
+    over = (chosen.rate * chosen.depth).groupby(chosen.seed)
+    return (over.max() / over.min()).rename("spread")
+
+
+def rise_in_middle(frame: pd.DataFrame, arm: str, *, mode: int) -> pd.Series:
+    """Share of a mode's strength that it gains in the middle fifth of twice its half-time, by seed:
+    tanh(0.1 ln(s/u0 - 1)) by the closed form, a plateau and a drop; 0.14 for regression."""
+    halves = half_times(frame, arm)
+    halves = halves[halves["mode"] == mode].set_index("seed").half
+    found = {}
+    for seed, group in frame[(frame.arm == arm) & (frame["mode"] == mode)].groupby("seed"):
+        ends = np.interp(np.array([0.8, 1.2]) * halves[seed], group.t, group.u)
+        found[seed] = float(ends[1] - ends[0]) / float(group.s.iloc[0])
+    return pd.Series(found, name="rise").rename_axis("seed")
+
+
 def level_order(halves: pd.DataFrame) -> pd.Series:
     """Smallest ratio of the first half-time of a level of the tree to the last of the level above
     it, by seed: above one if no level begins before the one above is done. Modes of one strength
@@ -229,25 +228,35 @@ def spikes_match(frame: pd.DataFrame, arm: str) -> pd.Series:
     return (chosen.seen == chosen.due).groupby(chosen.seed).mean().rename("match")
 
 
-def time_ratios(seeds: Sequence[int], *, end: float) -> pd.DataFrame:
-    """Unbalanced starts drawn for each seed (s in [0.5, 4], a0 and b0 in [0.02, 0.3]): time from
-    a0 b0 to `end` s by integration (relative tolerance 1e-10), over the formula as printed and as
-    derived. Columns seed, s, a0, b0, simulated, printed, derived."""
-    rows = []
-    for seed in seeds:
-        random = np.random.default_rng([seed, 97])
-        s, (a0, b0) = float(random.uniform(0.5, 4.0)), map(float, random.uniform(0.02, 0.3, 2))
+def course_values(courses: pd.DataFrame, tree: pd.DataFrame) -> dict[str, pd.Series]:
+    """What the claims on two matrices are about, by seed; of `ARMS` and `TREE_ARM`."""
+    halves = {
+        arm: half_times(courses, arm) for arm in ("two matrices", "larger start", "regression")
+    }
+    slopes = {arm: half_slopes(frame) for arm, frame in halves.items()}
+    return {
+        "closed_form": deviations(courses, "decoupled", u0=U0),
+        "unbalanced_form": deviations(courses, "unbalanced", u0=U0, unbalance=UNBALANCE),
+        "half_time_slope": slopes["two matrices"],
+        "in_order": in_order(halves["two matrices"]),
+        "plateau": rise_in_middle(courses, "two matrices", mode=3),
+        "broad_splits_first": level_order(half_times(tree, "tree")),
+        "regression_slope": slopes["regression"],
+        "regression_no_plateau": rise_in_middle(courses, "regression", mode=3),
+        "larger_start_weakens": slopes["larger start"] - slopes["two matrices"],
+        "spikes_match": spikes_match(courses, "start of 0.02"),
+        "rows_at_chance": last_means(courses, "two matrices"),
+        "not_centred_rows": last_means(courses, "not centred"),
+    }
 
-        def motion(_: float, y: np.ndarray, s: float = s) -> list[float]:
-            return [y[1] * (s - y[0] * y[1]), y[0] * (s - y[0] * y[1])]
 
-        def there(_: float, y: np.ndarray, s: float = s) -> float:
-            return float(y[0] * y[1] - end * s)
-
-        there.terminal = True  # type: ignore[attr-defined]
-        solved = solve_ivp(motion, (0, 1e3), [a0, b0], events=there, rtol=1e-10, atol=1e-12)
-        time = float(solved.t_events[0][0])
-        forms = [unbalanced_time(s=s, a0=a0, b0=b0, end=end * s, printed=p) for p in (True, False)]
-        rows.append((seed, s, a0, b0, time, time / forms[0], time / forms[1]))
-    columns = ["seed", "s", "a0", "b0", "simulated", "printed", "derived"]
-    return pd.DataFrame(rows, columns=columns)
+def chain_values(chains: pd.DataFrame, *, deepest: int) -> dict[str, pd.Series]:
+    """What the claims on depth are about, by seed. deepest : of aligned layers."""
+    return {
+        "aligned_depth": depth_ratio(chains, ("aligned", deepest), ("aligned", 16)),
+        "rate_falls": rate_spread(chains, "aligned", least=8),
+        "gaussian_slower_soon": depth_ratio(chains, ("Gaussian", 4), ("orthogonal", 4)),
+        "orthogonal_beats_gaussian": depth_ratio(chains, ("Gaussian", 8), ("orthogonal", 8)),
+        "orthogonal_saturates": depth_ratio(chains, ("orthogonal", 64), ("orthogonal", 16)),
+        "orthogonal_depth_free": depth_ratio(chains, ("orthogonal", 16), ("orthogonal", 2)),
+    }

@@ -13,6 +13,10 @@ The paper's appendix leaves out the 1/2; its times are twice as long. That contr
 text where c0 vanishes, and what is simulated. With q = tanh(θ/2) = b/a and R = √(c0² + s²),
 
     t = (τ / 2 R) [ ln (R + c0 + s q) / (R - c0 - s q) ] from start to end.
+
+Solved for q, with E = e^(2 R t / τ) times the fraction at the start, and from q for u:
+
+    q = ((R - c0) E - (R + c0)) / (s (1 + E)),      u = c0 sinh θ = 2 c0 q / (1 - q²).
 """
 
 from __future__ import annotations
@@ -23,7 +27,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import quad
 
-__all__ = ["balanced_time", "deep_time", "infinite_time", "mode_strength", "unbalanced_time"]
+__all__ = [
+    "balanced_time",
+    "deep_time",
+    "infinite_time",
+    "mode_strength",
+    "unbalanced_strength",
+    "unbalanced_time",
+]
 
 
 def mode_strength(t: ArrayLike, *, s: ArrayLike, u0: float) -> NDArray[np.float64]:
@@ -61,6 +72,24 @@ def unbalanced_time(*, s: float, a0: float, b0: float, end: float, printed: bool
     a = math.sqrt(c0 + math.hypot(c0, end))
     ends = [_antiderivative(q, s, c0, root) for q in (b0 / a0, end / a**2)]
     return (ends[1] - ends[0]) / (root if printed else 2.0 * root)
+
+
+def unbalanced_strength(t: ArrayLike, *, s: ArrayLike, a0: float, b0: float) -> NDArray[np.float64]:
+    """u(t) of modes of two matrices that start at a0 and b0, shapes of t and s together (times in
+    τ). Raises ValueError unless 0 < a0 b0 < s, or if a0 = b0 (`mode_strength`)."""
+    a0, b0 = max(a0, b0), min(a0, b0)
+    if not b0 > 0 or a0 == b0:
+        raise ValueError(f"a0 and b0 must be positive and differ, got {a0} and {b0}")
+    strengths = np.asarray(s, dtype=float)
+    _between(float(strengths.min()), a0 * b0, a0 * b0)
+    c0, q0 = 0.5 * (a0 - b0) * (a0 + b0), b0 / a0
+    root = np.hypot(c0, strengths)
+    low = strengths**2 / (root + c0)  # R - c0, which does not cancel
+    # Divided by E, so that nothing overflows at large times.
+    less = np.exp(-2.0 * root * np.asarray(t, dtype=float))
+    less = less * (low - strengths * q0) / (root + c0 + strengths * q0)
+    q = (low - (root + c0) * less) / (strengths * (1.0 + less))
+    return np.asarray(2.0 * c0 * q / ((1.0 - q) * (1.0 + q)))
 
 
 def _antiderivative(q: float, s: float, c0: float, root: float) -> float:

@@ -18,34 +18,23 @@ __all__ = ["course_panels", "depth_panels"]
 
 @redrawable
 def course_panels(
-    courses: pd.DataFrame, halves: pd.DataFrame, counts: pd.DataFrame, tree: pd.DataFrame
-) -> Figure:
+    courses: pd.DataFrame, halves: pd.DataFrame, counts: pd.DataFrame, tree: pd.DataFrame,
+    apart: pd.DataFrame, means: pd.DataFrame,
+) -> Figure:  # fmt: skip
     """Strengths of the modes in time with their closed form, half-times against strength, modes of
-    the tree, and spikes of W21.
+    the tree, spikes of W21, an unbalanced start, and rows and columns of W21.
 
     courses : mode, s, t, u, exact. halves : arm, seed, s, half. counts : t, seen, due. tree : mode,
-    s, t, u; each of one network except `halves`.
+    s, t, u. apart : as courses, and printed. means : arm, seed, t, means. Each is of one network
+    except `halves` and `means`.
     """
-    figure, ((left, middle), (low_left, low_right)) = plt.subplots(
-        2, 2, figsize=(WIDTH, 4.5), layout="constrained"
+    figure, ((left, middle), (low_left, low_right), (unbalanced, rows)) = plt.subplots(
+        3, 2, figsize=(WIDTH, 6.6), layout="constrained"
     )
-    shades = ordered([-s for s in courses.s.unique()])
-    for s, group in courses.groupby("s", sort=False):
-        colour = shades[-s]["color"]
-        left.plot(group.t, group.exact, color=colour, lw=1.2)
-        thin = group.iloc[:: max(1, len(group) // 25)]
-        left.plot(thin.t, thin.u, "o", color=colour, ms=2.5)
-        left.annotate(
-            f"s = {s:g}", (float(group.t.max()), float(group.u.iloc[-1])), (0, -4), ha="right",
-            va="top", textcoords="offset points", fontsize=6, color=colour,
-        )  # fmt: skip
-    handles = [
-        Line2D([], [], color=GREY, marker="o", ls="", ms=2.5, label="gradient descent"),
-        Line2D([], [], color=GREY, lw=1.2, label="closed form"),
-    ]
-    left.legend(handles=handles, loc="center right", bbox_to_anchor=(1.0, 0.72), fontsize=6)
+    _courses(left, courses)
     left.set_title("one mode after the other")
-    _times(left, "strength u of a mode")
+    _courses(unbalanced, apart)
+    unbalanced.set_title("an unbalanced start")
     _half_times(middle, halves)
     shades = ordered([-s for s in tree.s.round(6).unique()])
     for (s, _), group in tree.assign(s=tree.s.round(6)).groupby(["s", "mode"], sort=False):
@@ -68,8 +57,35 @@ def course_panels(
     low_right.set_title("learned modes are spikes of W₂₁")
     _times(low_right, "how many")
     parts.few_ticks(low_right, "y")
+    curves(rows, means, x="t", y="means", by="arm", markers=False)
+    rows.legend(fontsize=6, loc="upper right")
+    rows.set_title("row-column structure of W₂₁")
+    _times(rows, "share of variance over chance")
     parts.letters(figure)
     return figure
+
+
+def _courses(panel: Axes, courses: pd.DataFrame) -> None:
+    shades = ordered([-s for s in courses.s.unique()])
+    for s, group in courses.groupby("s", sort=False):
+        colour = shades[-s]["color"]
+        panel.plot(group.t, group.exact, color=colour, lw=1.2)
+        if "printed" in group:
+            panel.plot(group.t, group.printed, color=colour, lw=0.9, ls=":")
+        thin = group.iloc[:: max(1, len(group) // 25)]
+        panel.plot(thin.t, thin.u, "o", color=colour, ms=2.5)
+        panel.annotate(
+            f"s = {s:g}", (float(group.t.max()), float(group.u.iloc[-1])), (0, -4), ha="right",
+            va="top", textcoords="offset points", fontsize=6, color=colour,
+        )  # fmt: skip
+    handles = [
+        Line2D([], [], color=GREY, marker="o", ls="", ms=2.5, label="gradient descent"),
+        Line2D([], [], color=GREY, lw=1.2, label="closed form"),
+    ]
+    if "printed" in courses:
+        handles.append(Line2D([], [], color=GREY, lw=0.9, ls=":", label="as printed"))
+    panel.legend(handles=handles, loc="center right", bbox_to_anchor=(1.0, 0.72), fontsize=6)
+    _times(panel, "strength u of a mode")
 
 
 def _times(panel: Axes, label: str) -> None:

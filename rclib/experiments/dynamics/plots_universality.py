@@ -11,7 +11,7 @@ from rclib.plots import parts
 from rclib.plots.drawing import redrawable
 from rclib.plots.style import GREY, WIDTH, colour, looks
 
-__all__ = ["chain_panels", "regret_panels"]
+__all__ = ["chain_panels", "regret_panels", "spectrum_panels"]
 
 
 @redrawable
@@ -96,5 +96,30 @@ def chain_panels(chains: pd.DataFrame) -> Figure:
         panel.set_title(f"truth: {kind}")
     panels[0, 0].invert_yaxis()
     parts.write_into(panels[0, -1], "small: one data set\nlarge: mean, 95 % interval")
+    parts.letters(figure)
+    return figure
+
+
+@redrawable
+def spectrum_panels(trained: pd.DataFrame) -> Figure:
+    """Spikes and row-column structure of first matrices that have learned a function by heart.
+    trained : seed, target, beyond, share, start."""
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 2.3), layout="constrained")
+    names = list(trained.target.unique())
+    for panel, column in zip(panels, ("beyond", "share"), strict=True):
+        for k, name in enumerate(names):
+            values = trained[trained.target == name][column]
+            panel.plot(np.full(len(values), k), values, ".", color=colour(k), ms=3, alpha=0.5)
+            error = 1.96 * values.std() / np.sqrt(len(values))
+            panel.errorbar(k + 0.15, values.mean(), yerr=error, fmt="o", color=colour(k), ms=4)
+        panel.set_xticks(range(len(names)), names)
+        panel.set_xlim(-0.5, len(names) - 0.5)
+        panel.set_xlabel("what the networks have learned")
+    panels[0].set_ylabel("eigenvalues beyond the start")
+    panels[0].set_title("spikes of W₁")
+    start = float(trained.start.mean())
+    parts.level(panels[1], start, "start")
+    panels[1].set_ylabel("share of variance over chance")
+    panels[1].set_title("rows and columns of W₁")
     parts.letters(figure)
     return figure

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import ks_2samp
 
 from rclib.experiments.dynamics.universality_runs import (
     CUBE,
@@ -26,7 +25,6 @@ from rclib.experiments.dynamics.universality_runs import (
     chains,
     linear_regret,
     log_weights,
-    network_spectra,
     regrets,
     weights,
 )
@@ -38,13 +36,13 @@ __all__ = [
     "chain_frame",
     "gap",
     "largest_over_bound",
+    "lens_values",
     "linear_slopes",
     "rank_correlation",
     "rank_frame",
     "regret_frame",
     "several_targets",
     "shown_regret",
-    "spectrum_distance",
     "weight_frame",
     "weight_shift",
 ]
@@ -231,16 +229,33 @@ def rank_frame(prior_seed: int, priors: Mapping[str, Mapping[str, Any]]) -> pd.D
     return pd.concat(frames, ignore_index=True)
 
 
-def spectrum_distance(seeds: Sequence[int], names: Sequence[str], **shared: Any) -> pd.DataFrame:
-    """KS distance of the eigenvalues of W1ᵀ W1 of networks that compute a target from those of all
-    networks: seed, target, found (networks), distance (NaN below ten networks)."""
-    configs = [{"seed": seed, "targets": [TARGETS[n] for n in names], **shared} for seed in seeds]
-    rows = []
-    for config, run in zip(configs, sweep.run(network_spectra, configs), strict=True):
-        for name in names:
-            own = run[str(TARGETS[name])]
-            far = np.nan
-            if len(own) >= 10:
-                far = float(ks_2samp(own.ravel(), run["all"].ravel()).statistic)
-            rows.append((config["seed"], name, len(own), far))
-    return pd.DataFrame(rows, columns=["seed", "target", "found", "distance"])
+def lens_values(
+    frame: pd.DataFrame,
+    many: pd.DataFrame,
+    fresh: pd.DataFrame,
+    widths: pd.DataFrame,
+    chains: pd.DataFrame,
+) -> dict[str, pd.Series]:
+    """What the claims on regrets, weights and chains are about, by seed. frame, many, fresh :
+    `regret_frame` of `TARGETS`, of many targets at n = 64, and of other seeds with few labels.
+    widths, chains : of those frames; chains with the targets "majority" and one more."""
+    simple, nets = list(SIMPLE), frame[frame.prior == "16 units"]
+    grown = nets.pivot_table(index="seed", columns=["n", "target"], values="regret")
+    kept = gap(frame, "128 units", "16 units", 64, simple, relative=True)
+    lost = gap(frame, "16 units", "uniform", 64, ["parity", "random"])
+    one = chains[chains.target == "majority"].set_index("seed")
+    drawn = chains[chains.target != "majority"].set_index("seed")
+    return {
+        "below_bound": largest_over_bound(pd.concat([frame, many])),
+        "below_bound_early": largest_over_bound(fresh),
+        "weight_orders": rank_correlation(many, "16 units", 64),
+        "width_is_no_cost": kept.abs().max(axis=1),
+        "simple_beat_uniform": gap(frame, "uniform", "16 units", 64, simple).min(axis=1),
+        "no_free_lunch": lost.min(axis=1),
+        "regret_saturates": (grown[256][simple] / grown[128][simple] - 1).max(axis=1),
+        "weights_free_of_width": weight_shift(widths),
+        "langevin_is_mixture": one.langevin - one.exact,
+        "averaging_matters": one.langevin_one - one.langevin,
+        "mixture_beats_ascent": one.ascent - one.exact,
+        "mixture_best_on_average": drawn.ascent - drawn.exact,
+    }

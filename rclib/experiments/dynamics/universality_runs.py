@@ -24,7 +24,6 @@ __all__ = [
     "divergence",
     "linear_regret",
     "log_weights",
-    "network_spectra",
     "regrets",
     "weights",
 ]
@@ -36,7 +35,6 @@ CUBE = ((np.arange(INPUTS)[:, None] >> np.arange(4)) & 1).astype(float)  # (16, 
 SIGNS = 2.0 * CUBE - 1.0  # what networks are shown: bits as -1 and 1
 TINY: dict[str, dict[str, Any]] = {
     "weights": {"seed": 0, "hidden": 2, "nets": 50, "scaled": True},
-    "network_spectra": {"seed": 0, "hidden": 4, "nets": 50, "targets": [0, 65535]},
     "regrets": {
         "seed": 0, "targets": [0], "sizes": [1, 2], "sets": 2, "delta": 0.1,
         "prior": {"seed": 0, "hidden": 2, "nets": 50, "scaled": True},
@@ -106,18 +104,6 @@ def log_weights(run: Arrays) -> np.ndarray:
     w[run["functions"]] = run["counts"] / run["counts"].sum()
     w = np.maximum(w, FLOOR)
     return np.asarray(np.log(w / w.sum()))
-
-
-def network_spectra(
-    data: Source | None, *, seed: int, hidden: int, nets: int, targets: Sequence[int]
-) -> Arrays:
-    """Stored run: eigenvalues of W1ᵀ W1 (4 a network) of all random networks, and of those that
-    compute one of the targets: "all" (nets, 4) and the packed target as name."""
-    random = np.random.default_rng([seed, hidden, 2])
-    some = _networks(random, hidden, nets, scaled=True)
-    values = np.linalg.eigvalsh(np.swapaxes(some[0], 1, 2) @ some[0])
-    computed = _packed(_outputs(some))
-    return {"all": values} | {str(t): values[computed == t] for t in targets}
 
 
 def regrets(
@@ -242,11 +228,11 @@ def _loss(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 def _descend(
     random: np.random.Generator, state: list[np.ndarray], ones: np.ndarray, zeros: np.ndarray,
-    rate: float, steps: int, *, noisy: bool,
+    rate: float, steps: int, *, noisy: bool, decay: float = 1.0,
 ) -> list[np.ndarray]:  # fmt: skip
-    """Steps of θ - (rate/2) ∇U + √rate ξ for every network, U = -ln prior - ln likelihood."""
+    """Steps of θ - (rate/2) ∇U + √rate ξ for every network, U = -decay ln prior - ln likelihood."""
     hidden = state[0].shape[1]
-    precision = (4.0, 4.0, float(hidden), 4.0)  # of the prior, as in `_networks`
+    precision = [decay * k for k in (4.0, 4.0, hidden, 4.0)]  # of the prior, as in `_networks`
     for _ in range(steps):
         first, bias, last, shift = state
         before = first @ SIGNS.T + bias[..., None]

@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.integrate import solve_ivp
@@ -16,11 +17,13 @@ from scipy.integrate import solve_ivp
 from rclib.data.images import load
 from rclib.experiments.dynamics import deep_linear as experiment
 from rclib.experiments.dynamics import deep_linear_chains as chains
+from rclib.experiments.dynamics import deep_linear_runs as runs
 from rclib.experiments.dynamics import deep_linear_theory as theory
 from rclib.experiments.dynamics import plots_deep_linear as plots
 
 COURSE: dict[str, Any] = {
-    "seed": 3, "size": 1e-2, "task": [2.0, 1.0], "width": 6, "rate": 0.01, "steps": 600, "every": 6,
+    "seed": 3, "size": 1e-2, "task": [2.0, 1.0], "width": 6, "common": False, "rate": 0.01,
+    "steps": 600, "every": 6,
 }  # fmt: skip
 
 
@@ -50,6 +53,9 @@ def integrated(s: float, a0: float, b0: float, end: float) -> float:
 def test_closed_forms_against_integration(s: float, a0: float, b0: float) -> None:
     time = theory.unbalanced_time(s=s, a0=a0, b0=b0, end=0.95 * s)
     assert time == pytest.approx(integrated(s, a0, b0, 0.95 * s), rel=1e-8)
+    np.testing.assert_allclose(
+        theory.unbalanced_strength([0.0, time, 1e3], s=s, a0=b0, b0=a0), [a0 * b0, 0.95 * s, s]
+    )
     u0 = a0 * b0
     time = theory.balanced_time(s=s, u0=u0, end=0.95 * s)
     assert time == pytest.approx(integrated(s, u0**0.5, u0**0.5, 0.95 * s), rel=1e-8)
@@ -63,6 +69,11 @@ def test_the_printed_time_contradicts_the_limit_of_balanced_layers() -> None:
     balanced = theory.balanced_time(s=2.0, u0=0.04, end=1.5)
     assert theory.unbalanced_time(**near) == pytest.approx(balanced, rel=1e-5)
     assert theory.unbalanced_time(**near, printed=True) == pytest.approx(2 * balanced, rel=1e-5)
+    t = np.linspace(0.0, 4.0, 9)
+    np.testing.assert_allclose(
+        theory.unbalanced_strength(t, s=2.0, a0=0.2 + 1e-7, b0=0.2),
+        theory.mode_strength(t, s=2.0, u0=0.04), rtol=1e-5,
+    )  # fmt: skip
 
 
 def test_many_matrices_have_a_finite_time() -> None:
@@ -81,6 +92,8 @@ def test_many_matrices_have_a_finite_time() -> None:
         lambda: theory.balanced_time(s=1.0, u0=0.5, end=1.0),
         lambda: theory.unbalanced_time(s=1.0, a0=0.1, b0=0.1, end=0.5),
         lambda: theory.unbalanced_time(s=1.0, a0=0.1, b0=-0.1, end=0.5),
+        lambda: theory.unbalanced_strength([1.0], s=1.0, a0=0.1, b0=0.1),
+        lambda: theory.unbalanced_strength([1.0], s=1.0, a0=2.0, b0=0.6),
         lambda: theory.deep_time(s=1.0, u0=0.1, end=0.5, depth=0),
         lambda: theory.infinite_time(s=1.0, u0=0.0, end=0.5),
     ],
@@ -91,7 +104,7 @@ def test_impossible_courses_are_refused(call: Any) -> None:
 
 
 def test_a_decoupled_start_follows_the_closed_form_and_keeps_its_balance() -> None:
-    run = experiment.courses(None, start="decoupled", **COURSE | {"rate": 0.002, "steps": 3000})
+    run = runs.courses(None, start="decoupled", **COURSE | {"rate": 0.002, "steps": 3000})
     exact = theory.mode_strength(run["times"][:, None], s=run["s"], u0=1e-2)
     np.testing.assert_allclose(run["u"], exact, atol=0.01)
     # Balanced, so the eigenvalues of W21ᵀ W21 are the strengths themselves.
@@ -99,10 +112,79 @@ def test_a_decoupled_start_follows_the_closed_form_and_keeps_its_balance() -> No
     np.testing.assert_allclose(run["eigenvalues"][:, 2:], 0.0, atol=1e-12)
 
 
+def test_an_unbalanced_start_follows_its_closed_form_and_not_the_printed_one() -> None:
+    more = {"rate": 0.002, "steps": 3000, "size": 1e-3}
+    frame = experiment.course_frame(
+        [3], {"apart": {"start": "unbalanced"}}, **{k: v for k, v in COURSE.items() if k != "seed"}
+        | more,
+    )  # fmt: skip
+    off = experiment.deviations(frame, "apart", u0=1e-3, unbalance=runs.UNBALANCE)
+    assert off.max() < 0.005
+    shown = experiment.shown_course(frame, "apart", u0=1e-3, unbalance=runs.UNBALANCE)
+    assert (shown.exact - shown.u).abs().max() < 0.01
+    assert (shown.printed - shown.u).abs().max() > 0.2
+    # a² - b² is a0² - b0², so the eigenvalues of W21ᵀ W21 are a² = c0 + √(c0² + u²).
+    run = runs.courses(None, start="unbalanced", **COURSE | more)
+    c0 = 0.5 * (1e-3 * runs.UNBALANCE - 1e-3 / runs.UNBALANCE)
+    expected = c0 + np.hypot(c0, np.sort(run["u"], axis=1)[:, ::-1])
+    np.testing.assert_allclose(run["eigenvalues"][:, :2], expected, rtol=2e-3)
+
+
+def test_what_both_matrices_conserve_drifts_with_the_rate_alone() -> None:
+    """W21 W21ᵀ - W32ᵀ W32 is constant under gradient flow: by a given time its drift halves with
+    the rate."""
+    random = np.random.default_rng(0)
+    start = 0.3 * random.standard_normal((2, 5, 5))
+    target, drifts = random.standard_normal((5, 5)), []
+    for rate in (0.01, 0.005):
+        first, second = start
+        for _ in range(round(3 / rate)):
+            first, second = runs.descended(first, second, rate * (target - second @ first))
+        kept = [a @ a.T - b.T @ b for a, b in (start, (first, second))]
+        drifts.append(float(np.abs(kept[1] - kept[0]).max()))
+        np.testing.assert_allclose(second @ first, target, atol=0.5)  # it has moved
+    assert 0 < drifts[1] < 0.05
+    assert drifts[0] / drifts[1] == pytest.approx(2.0, rel=0.1)
+
+
+def test_a_common_mode_is_written_into_rows_and_others_are_not() -> None:
+    """In the limit W21 is Σ √s r vᵀ: a constant v puts s over the sum of all s into row means."""
+    shared = {"task": [4.0, 1.0, 1.0], "width": 24, "size": 1e-3, "steps": 1200}
+    frame = experiment.course_frame(
+        [0, 1, 2], {name: {"start": "random", "common": name == "common"} for name in
+        ("plain", "common")}, **{k: v for k, v in COURSE.items() if k not in ("seed", "common")}
+        | shared,
+    )  # fmt: skip
+    last = {arm: experiment.last_means(frame, arm) for arm in ("plain", "common")}
+    assert last["plain"].abs().max() < 0.15
+    np.testing.assert_allclose(last["common"], 4 / 6, atol=0.15)
+    means = experiment.shown_means(frame, {"plain": "p", "common": "c"})
+    assert set(means.arm) == {"p", "c"}
+    assert means.t.nunique() == math.ceil(201 / 5)
+    left, s, right, target = runs._task(np.random.default_rng(0), [3.0, 2.0], 7, common=True)
+    np.testing.assert_allclose(left.T @ left, np.eye(2), atol=1e-12)
+    np.testing.assert_allclose(np.abs(right[:, 0]), 7**-0.5)
+    np.testing.assert_allclose(left.T @ target @ right, np.diag(s), atol=1e-12)
+
+
+def test_a_long_product_of_orthogonal_matrices_loses_nothing() -> None:
+    """All singular values of 50 stay one, as of torch's; those of 50 Gaussian ones fall apart."""
+    random, whole, gauss = np.random.default_rng(0), np.eye(20), np.eye(20)
+    turned = torch.eye(20, dtype=torch.float64)
+    for _ in range(50):
+        whole = chains.orthogonal(random, 20) @ whole
+        gauss = random.standard_normal((20, 20)) / 20**0.5 @ gauss
+        turned = torch.nn.init.orthogonal_(torch.empty(20, 20, dtype=torch.float64)) @ turned
+    for product in (whole, turned.numpy()):
+        np.testing.assert_allclose(np.linalg.svd(product, compute_uv=False), 1.0, atol=1e-10)
+    spread = np.linalg.svd(gauss, compute_uv=False)
+    assert spread[0] / spread[10] > 1e4
+
+
 def test_gradient_descent_is_that_of_autograd() -> None:
     """Two matrices, and chains from every start, against torch on the same loss."""
-    target = torch.from_numpy(experiment.tree(2))
-    random = np.random.default_rng([7, experiment.STARTS.index("random")])
+    target = torch.from_numpy(runs.tree(2))
+    random = np.random.default_rng([7, runs.STARTS.index("random")])
     first = torch.from_numpy(0.3 * random.standard_normal((5, 4))).requires_grad_()
     second = torch.from_numpy(0.3 * random.standard_normal((7, 5))).requires_grad_()
     left, _, right = np.linalg.svd(target.numpy(), full_matrices=False)
@@ -112,9 +194,10 @@ def test_gradient_descent_is_that_of_autograd() -> None:
         with torch.no_grad():
             first -= 0.05 * slopes[0]
             second -= 0.05 * slopes[1]
-    run = experiment.courses(
-        None, seed=7, start="random", size=0.3, task=2, width=5, rate=0.05, steps=20, every=20
-    )
+    run = runs.courses(
+        None, seed=7, start="random", size=0.3, task=2, width=5, common=False, rate=0.05, steps=20,
+        every=20,
+    )  # fmt: skip
     whole = (second @ first).detach().numpy()
     np.testing.assert_allclose(run["u"][-1], np.diag(left.T @ whole @ right.T), atol=1e-12)
 
@@ -179,7 +262,7 @@ def test_pretraining_leads_to_orthogonal_matrices() -> None:
 
 def test_the_tree_has_one_strength_a_level() -> None:
     """Eigenvalues of the items' common ancestors, by hand for 4 items: 7/4, 3/4 and twice 1/4."""
-    s = np.linalg.svd(experiment.tree(2), compute_uv=False)
+    s = np.linalg.svd(runs.tree(2), compute_uv=False)
     np.testing.assert_allclose(s**2, [7 / 4, 3 / 4, 1 / 4, 1 / 4])
 
 
@@ -220,8 +303,12 @@ def test_frames_and_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     one, counts = (
         experiment.shown_course(frame, "a", u0=0.05), experiment.shown_counts(frame, "c"),
     )  # fmt: skip
-    figure = plots.course_panels(one, all_halves, counts, experiment.shown_course(tree, "tree"))
-    assert len(figure.axes) == 4
+    apart = one.assign(printed=one.exact)
+    means = experiment.shown_means(frame, {"a": "one", "c": "other"})
+    figure = plots.course_panels(
+        one, all_halves, counts, experiment.shown_course(tree, "tree"), apart, means
+    )
+    assert len(figure.axes) == 6
 
     scalars = {
         "u0": 0.1,
@@ -277,3 +364,28 @@ def test_one_rate_trains_a_tanh_network_as_torch_does() -> None:
             descent.step()
         after = torch.nn.functional.cross_entropy(net(x[:2000]), y[:2000])
         assert float(run["losses"][place, 0, 0]) == pytest.approx(after.item(), rel=1e-5)
+
+
+def test_order_plateau_and_rates_by_hand() -> None:
+    """A plateau's share is tanh(0.1 ln(s/u0 - 1)) by the closed form, of regression's
+    1 - e^(-t) it is 2^(-0.8) - 2^(-1.2)."""
+    s, u0, t = 2.0, 1e-3, np.linspace(0, 12, 2401)
+    rows = [
+        pd.DataFrame({"arm": arm, "seed": 0, "mode": 1, "s": s, "t": t, "u": u})
+        for arm, u in (
+            ("two", theory.mode_strength(t, s=s, u0=u0)), ("one", s * (1 - np.exp(-t))),
+        )
+    ]  # fmt: skip
+    frame = pd.concat(rows)
+    expected = {"two": math.tanh(0.1 * math.log(s / u0 - 1)), "one": 2**-0.8 - 2**-1.2}
+    for arm, share in expected.items():
+        found = experiment.rise_in_middle(frame, arm, mode=1)
+        assert found.tolist() == pytest.approx([share], abs=1e-3)
+    halves = pd.DataFrame({
+        "seed": [0, 0, 0, 1, 1, 1], "s": [4.0, 2.0, 1.0] * 2, "half": [1, 2, 3, 1, 3, 2.4],
+    })  # fmt: skip
+    assert experiment.in_order(halves).tolist() == pytest.approx([1.5, 0.8])
+    rates = pd.DataFrame({
+        "start": "aligned", "seed": 0, "depth": [2, 8, 16], "rate": [9.0, 0.1, 0.06],
+    })  # fmt: skip
+    assert experiment.rate_spread(rates, "aligned", least=8).tolist() == pytest.approx([1.2])

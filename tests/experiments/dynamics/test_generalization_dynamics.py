@@ -78,6 +78,23 @@ def test_quadrature_and_best_times_against_scipy() -> None:
         theory.input_law(0.0)
 
 
+@pytest.mark.parametrize("snr", [1.0, 5.0])
+def test_stopping_costs_a_little_more_than_ridge_and_a_start_more_where_data_are_few(
+    snr: float,
+) -> None:
+    """At every ratio early stopping is at most three percent above the best ridge, never below; a
+    start of the teacher's variance costs more than half of it at α = 0.5 and little at α = 4."""
+    excess, costs = [], []
+    for alpha in (0.25, 0.5, 0.9, 1.0, 1.1, 1.5, 2.0, 4.0):
+        least = theory.best_time(alpha=alpha, snr=snr)[1]
+        excess.append(least / theory.ridge_error(alpha=alpha, snr=snr) - 1.0)
+        costs.append(theory.best_time(alpha=alpha, snr=snr, inr=snr)[1] - least)
+    assert 0.0 < min(excess) < max(excess) < 0.03
+    assert (np.diff(costs) < 0).all()
+    assert costs[1] > 0.5 * snr
+    assert costs[-1] < 0.05 * snr
+
+
 @pytest.mark.parametrize("alpha", [0.5, 1.5])
 def test_the_curves_are_those_of_gradient_descent(alpha: float) -> None:
     """Explicit steps of a small rate, and scikit-learn's ridge, on the same draw."""

@@ -96,6 +96,18 @@ def test_the_ends_of_the_law() -> None:
         Quadratic.of(1.0, 3.0, 0.0).sample(np.random.default_rng(0), 2)
 
 
+def test_labels_and_error_in_other_units_need_the_prior_in_them_too() -> None:
+    """Information is the same only if the hypotheses' variance is scaled with both."""
+    random = np.random.default_rng(2)
+    weights, shift, unit = random.gamma(1.0, 1.0, 12), random.gamma(1.0, 0.5, 12), 1 / 9
+    law = Quadratic.of(weights, 1.0, shift)
+    at = 0.3 * law.cumulant(1)
+    bare = Quadratic.of(weights, 1.0, unit * shift)
+    whole = Quadratic.of(unit * weights, 1.0, unit * shift)
+    assert information(whole, unit * at) == pytest.approx(information(law, at), rel=1e-9)
+    assert abs(information(bare, unit * at) - information(law, at)) > 0.5
+
+
 def test_the_fit_gives_back_its_own_family() -> None:
     random = np.random.default_rng(1)
     errors = 0.2 * random.noncentral_chisquare(40, 20, 200_000)

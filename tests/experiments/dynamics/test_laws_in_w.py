@@ -92,7 +92,8 @@ def test_modes_are_those_of_notebook_60() -> None:
     task = [3.0]
     shared: dict[str, Any] = {"task": task, "width": 16, "size": 0.001, "rate": 0.01, "steps": 800}
     run = runs.watch_modes(None, seed=3, moments=200, **shared)
-    other = deep_linear.course_frame([3], {"a": {"start": "random", "every": 1}}, **shared)
+    arm = {"start": "random", "every": 1, "common": False}
+    other = deep_linear.course_frame([3], {"a": arm}, **shared)
     half = experiment.half_time(run["times"] * 0.01, run["progress"], end=1.0)
     assert half == pytest.approx(deep_linear.half_times(other, "a").half.iloc[0], rel=0.15)
     assert run["spikes"][-1] > 0.9

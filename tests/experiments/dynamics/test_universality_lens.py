@@ -8,12 +8,15 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy.stats import multivariate_normal
 
 from rclib.experiments.dynamics import plots_universality as plots
 from rclib.experiments.dynamics import universality_lens as experiment
 from rclib.experiments.dynamics import universality_runs as runs
+from rclib.experiments.dynamics import universality_spectra as matrices
 from rclib.runs import store
 
 PRIOR: dict[str, Any] = {"hidden": 3, "nets": 2000, "scaled": True}
@@ -110,8 +113,20 @@ def test_the_uniform_prior_has_a_closed_form() -> None:
     assert run["regret"][0, 1] == pytest.approx(total / 3, rel=1e-5)
 
 
-def test_limits_of_the_regret() -> None:
-    """A point mass on the truth costs nothing; nor does noise that hides everything."""
+def test_limits_of_the_regret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No labels cost nothing, nor does noise that hides everything; a point mass on the truth costs
+    nothing either, whatever the labels."""
+    none = runs.regrets(None, seed=0, targets=[7], sizes=[0, 1], sets=2, delta=0.1, prior=None)
+    for name in ("regret", "jensen", "ball"):
+        assert none[name][0, 0] == pytest.approx(0.0, abs=1e-5)
+    prior = {"seed": 1, **PRIOR}
+    store.fetch(runs.weights, prior)
+    point = np.full(runs.FUNCTIONS, -np.inf)
+    point[7] = 0.0
+    monkeypatch.setattr(runs, "log_weights", lambda run: point)
+    sure = runs.regrets(None, seed=0, targets=[7], sizes=[9], sets=2, delta=0.1, prior=prior)
+    for name in ("regret", "jensen", "ball"):
+        assert sure[name][0, 0] == pytest.approx(0.0, abs=1e-5)
     near = runs.regrets(None, seed=0, targets=[0], sizes=[9], sets=2, delta=0.4999999, prior=None)
     assert near["regret"][0, 0] == pytest.approx(0.0, abs=1e-5)
 
@@ -127,6 +142,20 @@ def test_regret_of_linear_regression_counts_the_directions_that_data_excite() ->
     x = np.random.default_rng([7, 1]).standard_normal((4, 1))
     run = runs.linear_regret(None, seed=7, sizes=[4], used=1, inputs=1, draws=1)
     assert run["regret"][0] == pytest.approx(0.5 * np.log1p((x**2).sum()))
+
+
+def test_regret_of_linear_regression_is_the_information_in_its_labels() -> None:
+    """½ ln det(I + XᵀX) is the mean over the prior of the truth's log-likelihood over the
+    mixture's, whose labels are Gaussian with covariance I + XXᵀ: by Monte Carlo."""
+    run = runs.linear_regret(None, seed=7, sizes=[6], used=3, inputs=3, draws=1)
+    x = np.random.default_rng([7, 3]).standard_normal((6, 3))
+    random = np.random.default_rng(0)
+    coefficients = random.standard_normal((200_000, 3))
+    noise = random.standard_normal((200_000, 6))
+    y = coefficients @ x.T + noise
+    truth = multivariate_normal(np.zeros(6), np.eye(6)).logpdf(noise)
+    mixture = multivariate_normal(np.zeros(6), np.eye(6) + x @ x.T).logpdf(y)
+    assert run["regret"][0] == pytest.approx((truth - mixture).mean(), abs=0.02)
 
 
 def test_descent_is_that_of_autograd() -> None:
@@ -189,5 +218,88 @@ def test_frames_measures_and_figures() -> None:
     assert (chains.truth < chains.exact).all()
     assert (chains.effective >= 1).all()
     assert len(plots.chain_panels(chains).axes) == 2
-    spectra = experiment.spectrum_distance([0], ["constant", "majority"], hidden=4, nets=300)
+
+
+def test_measures_of_the_claims_by_hand() -> None:
+    rows = [
+        (prior, target, n, seed, cost + n, 1000.0, 5.0)
+        for prior, extra in (("16 units", 0.0), ("128 units", 1.0), ("uniform", 2.0))
+        for target, cost in ((name, 10.0 * k + extra) for k, name in enumerate(experiment.TARGETS))
+        for n in (64, 128, 256) for seed in (0, 1)
+    ]  # fmt: skip
+    columns = ["prior", "target", "n", "seed", "regret", "jensen", "weight"]
+    frame = pd.DataFrame(rows, columns=columns)
+    many = frame[frame.n == 64].assign(weight=frame.regret)
+    widths = pd.DataFrame({
+        "hidden": [2, 4] * 2, "seed": [0, 0, 1, 1], "target": "constant",
+        "weight": [1.0, 1.5, 2.0, 1.0],
+    })  # fmt: skip
+    chains = pd.DataFrame({
+        "target": ["majority", "drawn"], "seed": 0, "exact": [1.0, 2.0], "langevin": [1.1, 2.0],
+        "langevin_one": [1.4, 2.0], "ascent": [1.3, 2.5],
+    })  # fmt: skip
+    found = experiment.lens_values(frame, many, many, widths, chains)
+    assert found["below_bound"].tolist() == [pytest.approx(0.308)] * 2  # random, uniform, n = 256
+    assert found["below_bound_early"].tolist() == [pytest.approx(0.116)] * 2
+    assert found["weight_orders"].tolist() == [1.0, 1.0]
+    assert found["width_is_no_cost"].tolist() == [pytest.approx(1 / 64)] * 2
+    assert found["simple_beat_uniform"].tolist() == [2.0, 2.0]
+    assert found["no_free_lunch"].tolist() == [-2.0, -2.0]
+    assert found["regret_saturates"].tolist() == [1.0, 1.0]  # the constant, 128 to 256
+    assert found["weights_free_of_width"].tolist() == [0.5, 1.0]
+    expected = {"langevin_is_mixture": 0.1, "averaging_matters": 0.3, "mixture_beats_ascent": 0.3}
+    for name, value in (expected | {"mixture_best_on_average": 0.5}).items():
+        assert found[name].tolist() == [pytest.approx(value)]
+
+
+def test_matrices_of_drawn_and_trained_networks() -> None:
+    spectra = matrices.spectrum_distance([0], ["constant", "majority"], hidden=4, nets=300)
     assert spectra.set_index("target").distance["constant"] < 0.3
+    run = matrices.network_spectra(None, seed=0, hidden=4, nets=300, targets=[0])
+    assert run["all"].shape == (300, 4)
+    names = ["constant", "majority", "parity"]
+    frame = matrices.trained_frame([0, 1], names, hidden=16, nets=6, rate=0.05, steps=600)
+    table = frame.groupby("target")[["solved", "beyond", "share"]].mean()
+    assert table.solved.min() > 0.8
+    assert table.beyond["parity"] > 0.4 > table.beyond["constant"]
+    assert table.share["majority"] > 0.05 > abs(table.share["constant"])
+    assert frame.groupby("seed").start.nunique().eq(1).all()  # targets share their starts
+    values = matrices.spectrum_values(spectra, frame)
+    assert values["majority_in_rows"].index.tolist() == [0, 1]
+    assert len(plots.spectrum_panels(frame).axes) == 2
+    with pytest.raises(ValueError, match="no network of seed 0 has learned 'parity'"):
+        matrices.trained_frame([0], ["parity"], hidden=4, nets=2, rate=0.01, steps=1)
+
+
+def test_training_without_decay_is_descent_of_the_log_loss() -> None:
+    """One network against autograd on the mean labels alone, and its eigenvalues by hand."""
+    given: dict[str, Any] = {"seed": 3, "target": 11_939, "hidden": 4, "nets": 2, "rate": 0.05}
+    random = np.random.default_rng([3, 4, 3])
+    drawn = runs._networks(random, 4, matrices.DRAWN, scaled=True)[0].astype(float)
+    edge = np.quantile([np.linalg.norm(w, 2) ** 2 for w in drawn], 0.99)
+    start = runs._networks(random, 4, 2, scaled=True)
+    ours = [torch.from_numpy(w.astype(float)).requires_grad_() for w in start]
+    x, labels = torch.from_numpy(runs.SIGNS), torch.from_numpy(runs.bits_of([11_939])[0]).double()
+
+    def logits() -> torch.Tensor:
+        first, bias, last, shift = ours
+        hidden = torch.relu(torch.einsum("nhk,xk->nhx", first, x) + bias[..., None])
+        return 3 * (torch.einsum("nh,nhx->nx", last, hidden) + shift[:, None])
+
+    for _ in range(40):
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits(), labels.expand(2, -1), reduction="sum"
+        )
+        slopes = torch.autograd.grad(loss, ours)
+        with torch.no_grad():
+            for w, g in zip(ours, slopes, strict=True):
+                w -= 0.025 * g
+    run = matrices.trained_spectra(None, steps=40, **given)
+    values = np.linalg.svd(ours[0].detach().numpy(), compute_uv=False) ** 2
+    np.testing.assert_array_equal(run["beyond"], (values > edge).sum(1))
+    np.testing.assert_array_equal(run["solved"], ((logits() > 0) == (labels > 0.5)).all(1).numpy())
+    for k, w in enumerate(ours[0].detach().numpy()):
+        centred = w - w.mean()
+        rows, columns = 4 * np.square(centred.mean(1)).sum(), 4 * np.square(centred.mean(0)).sum()
+        share = (rows + columns) / np.square(centred).sum()
+        assert run["share"][k] == pytest.approx(share - 6 / 15, abs=1e-9)
