@@ -20,6 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import log_ndtr
 
 from rclib.checks.arguments import choice, count
 from rclib.checks.arrays import Floats
@@ -29,6 +31,7 @@ __all__ = [
     "Trained",
     "all_inputs",
     "closed_means",
+    "closed_size",
     "kernel",
     "trained",
     "two_bit_inputs",
@@ -115,6 +118,30 @@ def trained(inputs: Floats, which: str, *, without: int | None = None) -> Traine
         + weights.T @ kernel(seen, seen, "last layer") @ weights
     )
     return Trained(np.asarray(weights.T @ seen), np.asarray((covariance + covariance.T) / 2))
+
+
+def closed_size(k: int, ones: int, which: str, share: float) -> float:
+    """Size N of the ensemble that is right at threshold zero with probability `share`, at one input
+    with `ones` ones: Φ(μ1 sqrt(N) / σ)^ones Φ(-μ0 sqrt(N) / σ)^(k - ones) = share.
+
+    Outputs are independent and every such input is alike, so this is the share of inputs that an
+    ensemble of this size has right on average. A real number, below 1 where one network does.
+    Raises ValueError unless 2 <= ones <= k and 0 < share < 1, and for an unknown kernel.
+    """
+    count("ones", ones, 2)
+    if not 0 < share < 1:
+        raise ValueError(f"share must lie between 0 and 1, got {share}")
+    on, off = closed_means(k, ones, which)
+    x = np.zeros((1, k))
+    x[0, :ones] = 1
+    spread = float(trained(unit(x), which).covariance[0, 0]) ** 0.5
+
+    def lacking(log_size: float) -> float:
+        root = np.exp(log_size / 2) / spread
+        right = ones * log_ndtr(on * root) + (k - ones) * log_ndtr(-off * root)
+        return float(right - np.log(share))
+
+    return float(np.exp(brentq(lacking, -30.0, 30.0)))
 
 
 def two_bit_inputs(k: int) -> Floats:

@@ -18,6 +18,7 @@ from rclib.experiments.features.permutation_theory import (
     KERNELS,
     all_inputs,
     closed_means,
+    closed_size,
     trained,
     unit,
 )
@@ -26,6 +27,8 @@ from rclib.stats.slopes import slope
 
 __all__ = [
     "PUBLISHED",
+    "PUBLISHED_OUTPUTS",
+    "authors_outputs",
     "average_frame",
     "distances",
     "histogram_frame",
@@ -49,11 +52,27 @@ PUBLISHED: Mapping[float, Mapping[int, int]] = {
     0.999: {2: 1, 5: 43, 10: 129, 15: 163, 20: 254, 25: 308, 30: 318},
 }  # fmt: skip
 
+# Mean on- and off-bit over all networks and test inputs of its predictions.pt, by k (experiment_1).
+PUBLISHED_OUTPUTS: Mapping[int, tuple[float, float]] = {
+    5: (0.5976, -0.0439), 9: (0.6121, -0.0244), 10: (0.6173, -0.0224), 14: (0.6240, -0.0183),
+}  # fmt: skip
+
 
 def published_frame() -> pd.DataFrame:
     """target, k, size: the authors' counts."""
     rows = [(t, k, size) for t, sizes in PUBLISHED.items() for k, size in sizes.items()]
     return pd.DataFrame(rows, columns=["target", "k", "size"])
+
+
+def authors_outputs() -> pd.DataFrame:
+    """k, on, off of the authors' networks, and beside them the closed means of both kernels."""
+    rows: list[dict[str, float]] = []
+    for k, (on, off) in PUBLISHED_OUTPUTS.items():
+        rows.append({"k": k, "on": on, "off": off})
+        for which in KERNELS:
+            for name, mean in zip(("on", "off"), closed_means(k, 2, which), strict=True):
+                rows[-1][f"{name}, {which}"] = mean
+    return pd.DataFrame(rows)
 
 
 def size_frame(
@@ -161,8 +180,9 @@ def histogram_frame(frame: pd.DataFrame, *, bins: int = 300) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["size", "on", "at", "height"])
 
 
-def law_frame(ks: Sequence[int]) -> pd.DataFrame:
-    """which, k, ones, mu1, mu0, sd: closed means, and the standard deviation of an output."""
+def law_frame(ks: Sequence[int], share: float = 0.9) -> pd.DataFrame:
+    """which, k, ones, mu1, mu0, sd, size: closed means, the standard deviation of an output, and
+    the size of the ensemble that has a share of the inputs with so many ones right."""
     rows = []
     for which in KERNELS:
         for k in ks:
@@ -170,8 +190,10 @@ def law_frame(ks: Sequence[int]) -> pd.DataFrame:
                 x = np.zeros((1, k))
                 x[0, :ones] = 1
                 law = trained(unit(x), which)
-                rows.append((which, k, ones, *closed_means(k, ones, which), law.covariance[0, 0]))
-    found = pd.DataFrame(rows, columns=["which", "k", "ones", "mu1", "mu0", "sd"])
+                size = closed_size(k, ones, which, share)
+                means = closed_means(k, ones, which)
+                rows.append((which, k, ones, *means, law.covariance[0, 0], size))
+    found = pd.DataFrame(rows, columns=["which", "k", "ones", "mu1", "mu0", "sd", "size"])
     return found.assign(sd=np.sqrt(found.sd))
 
 

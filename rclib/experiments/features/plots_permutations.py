@@ -31,6 +31,7 @@ def size_panels(
     published: pd.DataFrame,
     outputs: pd.DataFrame,
     tests: pd.DataFrame,
+    law: pd.DataFrame,
     *,
     means: tuple[float, float],
     k: int,
@@ -40,22 +41,26 @@ def size_panels(
 
     sizes : which, k, seed, rule, size (for 90 percent). published : k, size. outputs : size, on,
     at, height, with the closed `means` of on- and off-bits at this k. tests : test, k, seed, size.
+    law : which, k, size in closed form.
     """
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(WIDTH, 2.7), layout="constrained")
     zero = sizes[sizes.rule == "zero"]
     for number, (which, group) in enumerate(zero.groupby("which", sort=False)):
         _band(left, group, "k", "size", number, f"{which} trained")
+        closed = law[law.which == which]
+        name = None if number else "closed form"
+        left.plot(closed.k, closed["size"], color="k", lw=0.7, label=name, zorder=1)
     other = sizes[sizes.rule == "midpoint"]
     _band(left, other, "k", "size", 2, "cut at the midpoint")
     left.plot(published.k, published["size"], "x", color="k", ms=4, label="authors' counts")
     ks = np.array(sorted(zero.k.unique()), dtype=float)
     last = zero[zero.which == zero.which.iloc[0]]
-    law = ks * np.log(ks)
-    law *= float(last[last.k == ks[-1]]["size"].median()) / law[-1] / 2.5
-    left.plot(ks, law, ls=":", color=GREY, lw=0.9, label="∝ k ln k")
+    guide = ks * np.log(ks)
+    guide *= float(last[last.k == ks[-1]]["size"].median()) / guide[-1] / 2.5
+    left.plot(ks, guide, ls=":", color=GREY, lw=0.9, label="∝ k ln k")
     parts.log_axis(left, "x")
     parts.log_axis(left, "y")
-    left.set_ylim(0.7, 1.6e4)
+    left.set_ylim(0.7, 3e4)
     left.set_xlabel("bits k")
     left.set_ylabel("networks for 90 % of inputs")
     left.set_title("two ones")
@@ -68,8 +73,8 @@ def size_panels(
     parts.log_axis(right, "y")
     right.set_ylim(top=2.5 * float(tests["size"].max()))
     right.set_xlabel("bits k")
-    right.set_ylabel("networks, all layers trained")
-    right.set_title("which inputs")
+    right.set_ylabel("networks")
+    right.set_title("all layers, which inputs")
     right.legend(fontsize=5.5, loc="upper left")
     parts.letters(figure)
     return figure
@@ -91,10 +96,11 @@ def _outputs(panel: Axes, outputs: pd.DataFrame, means: tuple[float, float]) -> 
     panel.set_ylim(0, 2.2)
     panel.set_xlim(-0.32, 0.9)
     panel.set_xlabel("mean output of N networks")
-    panel.set_ylabel("share of the highest bin")
+    panel.set_ylabel("count, highest bin = 1")
     panel.legend(fontsize=5.5, loc=(0.3, 0.25), handlelength=1.5)
     inset.axvline(0.0, color="k", lw=0.7)
     inset.set_xlim(-0.05, 0.05)
+    inset.set_xticks([-0.03, 0, 0.03])
     inset.set_ylim(0, 1.1)
     inset.tick_params(labelsize=5.5, pad=1)
     inset.set_title("off-bits", size=6, pad=2)
@@ -120,7 +126,7 @@ def learned_panels(risk: pd.DataFrame, weights: pd.DataFrame) -> Figure:
     panels[0].legend(fontsize=5.5, loc="upper left")
     for panel, column, label in (
         (panels[1], "change", "relative change of W1"),
-        (panels[2], "correlation", "correlation of row means"),
+        (panels[2], "correlation", "correlation in, out"),
         (panels[3], "top", "largest eigenvalue over edge"),
     ):
         for number, (scaling, group) in enumerate(weights.groupby("scaling", sort=False)):
@@ -128,10 +134,10 @@ def learned_panels(risk: pd.DataFrame, weights: pd.DataFrame) -> Figure:
         parts.size_axis(panel, list(weights.width.unique()))
         panel.set_xlabel("width n")
         panel.set_ylabel(label)
-        panel.set_title({"change": "move", "correlation": "rows", "top": "spike"}[column])
+        panel.set_title({"change": "movement", "correlation": "row means", "top": "spike"}[column])
     for panel in panels[1:3]:
         parts.log_axis(panel, "y")
     parts.level(panels[3], 1.0, "edge of noise")
-    panels[1].legend(fontsize=5.5, loc="center left")
+    panels[1].legend(fontsize=5.5, loc="center right", bbox_to_anchor=(1.0, 0.72))
     parts.letters(figure)
     return figure

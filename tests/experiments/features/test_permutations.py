@@ -111,6 +111,58 @@ def test_the_covariance_is_that_of_trained_networks_and_zero_where_they_were_tra
     assert np.abs(other - law.covariance[:4, :4]).max() > 0.01 * law.covariance.max()
 
 
+@pytest.mark.parametrize("which", theory.KERNELS)
+def test_the_mean_of_an_off_bit_falls_like_1_over_k_and_the_spread_like_its_root(
+    which: str,
+) -> None:
+    ks = (200, 400)
+    x = [np.eye(k)[:1] + np.eye(k)[1:2] for k in ks]
+    spreads = [theory.trained(theory.unit(one), which).covariance[0, 0] for one in x]
+    assert np.log2(spreads[0] / spreads[1]) == pytest.approx(1, abs=0.02)  # of the variance
+    off = [theory.closed_means(k, 2, which)[1] for k in ks]
+    assert np.log2(off[0] / off[1]) == pytest.approx(1, abs=0.02)
+    # So the size is like k ln k: its slope is 1 + 1 / ln k, up to the logarithm's logarithm.
+    sizes = [theory.closed_size(k, 2, which, 0.9) for k in ks]
+    assert np.log2(sizes[1] / sizes[0]) == pytest.approx(1 + 1 / np.log(283), abs=0.06)
+
+
+@pytest.mark.parametrize("which", theory.KERNELS)
+@pytest.mark.parametrize("ones", [2, 4, 6])
+def test_a_closed_size_has_its_share_right(which: str, ones: int) -> None:
+    """By drawn ensembles of that size, at one input of six bits."""
+    k, share = 6, 0.8
+    x = np.zeros((1, k))
+    x[0, :ones] = 1
+    law = theory.trained(theory.unit(x), which)
+    size = theory.closed_size(k, ones, which, share)
+    noise = np.random.default_rng(ones).standard_normal((40_000, k))
+    outputs = law.mean + noise * (law.covariance[0, 0] / size) ** 0.5
+    right = ((outputs > 0) == (x > 0)).all(1).mean()
+    assert right == pytest.approx(share, abs=0.01)
+    with pytest.raises(ValueError, match="share must lie between"):
+        theory.closed_size(k, ones, which, 1.0)
+    with pytest.raises(ValueError, match="ones must be an integer of at least 2"):
+        theory.closed_size(k, 1, which, share)
+
+
+def test_drawn_sizes_lie_at_the_closed_one() -> None:
+    """The first size that passes is, on average, a little below the one that does on average."""
+    settings = {"n_inputs": 1000, "targets": [0.9], "most": 900}
+    frame = experiment.size_frame(list(range(10)), [15], "two bits", settings)
+    for which in theory.KERNELS:
+        found = experiment.one_size(frame, which, 0.9)[15].median()
+        assert 0.75 < found / theory.closed_size(15, 2, which, 0.9) < 1.1
+
+
+def test_the_authors_outputs_are_those_of_a_trained_last_layer() -> None:
+    frame = experiment.authors_outputs()
+    for name in ("on", "off"):
+        last = (frame[name] - frame[f"{name}, last layer"]).abs()
+        whole = (frame[name] - frame[f"{name}, all layers"]).abs()
+        assert last.max() < 0.005
+        assert (whole > 5 * last).all()
+
+
 def test_inputs_are_all_and_different() -> None:
     assert theory.two_bit_inputs(6).shape == (15, 6)
     every = theory.all_inputs(6)
@@ -151,7 +203,9 @@ def test_sizes_are_those_of_a_plain_loop() -> None:
             total, size = total + noise, size + 1
             mean = law.mean + root @ total / size
             share = ((mean[:-1] > 0) == (bits > 0)).all(1).mean()
-            first = [f or (size if share >= t else 0) for f, t in zip(first, (0.5, 1.0), strict=True)]
+            first = [
+                f or (size if share >= t else 0) for f, t in zip(first, (0.5, 1.0), strict=True)
+            ]
     assert found[0].tolist() == first
     assert np.isfinite(found[1]).all()  # the midpoint is reached before
     assert np.isnan(found[2]).all()  # and for other tests than two ones nothing is estimated
@@ -287,6 +341,18 @@ def test_groups_have_the_numbers_of_single_networks() -> None:
     ).all()
 
 
+def test_weights_are_measured_as_by_numpy() -> None:
+    k, width = 4, 30
+    random = np.random.default_rng(0)
+    first, W1 = random.standard_normal((2, width, k))
+    W2 = random.standard_normal((k, width)) + 2 * W1.mean(1)
+    change, correlation, top = runs._measured(*map(torch.tensor, (W1, W2, first)))
+    assert change == pytest.approx(np.linalg.norm(W1 - first) / np.linalg.norm(first))
+    assert correlation == pytest.approx(np.corrcoef(W1.mean(1), W2.mean(0))[0, 1])
+    largest = np.linalg.eigvalsh(W1.T @ W1 / width)[-1]
+    assert top == pytest.approx(largest / (1 + (k / width) ** 0.5) ** 2)
+
+
 def test_risk_is_that_of_every_group_that_fits() -> None:
     arms = {"averaged": NET, "one:64": NET, "one:128": {**NET, "width": 128}}
     frame = finite.risk_frame([0, 1], arms, ["averaged"])
@@ -335,9 +401,14 @@ def test_the_figure_of_sizes_has_the_authors_counts() -> None:
     outputs = experiment.average_frame([0, 1], "all layers", k=5, at=[1, 4])
     published = experiment.published_frame()
     published = published[published.target == 0.9]
+    law = experiment.law_frame([5, 10])
+    law = law[law.ones == 2]
     figure = plots.size_panels(
-        pairs, published, experiment.histogram_frame(outputs), tests,
+        pairs, published, experiment.histogram_frame(outputs), tests, law,
         means=theory.closed_means(5, 2, "all layers"), k=5,
     )  # fmt: skip
     (crosses,) = [line for line in figure.axes[0].lines if line.get_label() == "authors' counts"]
     np.testing.assert_array_equal(crosses.get_ydata(), published["size"])
+    (closed,) = [line for line in figure.axes[0].lines if line.get_label() == "closed form"]
+    sizes = law[law.which == "last layer"]["size"]
+    np.testing.assert_allclose(np.asarray(closed.get_ydata(), dtype=float), sizes, rtol=1e-5)
