@@ -126,7 +126,7 @@ def learned_panels(risk: pd.DataFrame, weights: pd.DataFrame) -> Figure:
     panels[0].legend(fontsize=5.5, loc="upper left")
     for panel, column, label in (
         (panels[1], "change", "relative change of W1"),
-        (panels[2], "correlation", "correlation in, out"),
+        (panels[2], "correlation", "correlation of means"),
         (panels[3], "top", "largest eigenvalue over edge"),
     ):
         for number, (scaling, group) in enumerate(weights.groupby("scaling", sort=False)):
@@ -134,7 +134,7 @@ def learned_panels(risk: pd.DataFrame, weights: pd.DataFrame) -> Figure:
         parts.size_axis(panel, list(weights.width.unique()))
         panel.set_xlabel("width n")
         panel.set_ylabel(label)
-        panel.set_title({"change": "movement", "correlation": "row means", "top": "spike"}[column])
+        panel.set_title({"change": "movement", "correlation": "row, column means", "top": "spike"}[column])
     for panel in panels[1:3]:
         parts.log_axis(panel, "y")
     parts.level(panels[3], 1.0, "edge of noise")

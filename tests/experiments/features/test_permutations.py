@@ -46,6 +46,7 @@ def test_kernels_at_angle_zero_and_at_a_right_angle() -> None:
         theory.kernel(e, e, "first layer")
 
 
+@pytest.mark.slow
 def test_the_tangent_kernel_is_that_of_one_wide_network() -> None:
     """By torch.func.jacrev, one output of a network of 8192 units; the last layer's part alone is
     the conjugate kernel."""
@@ -61,6 +62,23 @@ def test_the_tangent_kernel_is_that_of_one_wide_network() -> None:
     whole = of_last + first.flatten(1) @ first.flatten(1).T
     for found, which in ((of_last, "last layer"), (whole, "all layers")):
         np.testing.assert_allclose(found, theory.kernel(x.numpy(), x.numpy(), which), rtol=0.05)
+
+
+def test_plain_layers_with_scaled_starts_train_their_last_layer() -> None:
+    """As in the authors' code: the factors k^(-1/2) and n^(-1/2) stand in the start. The first
+    layer's part of the tangent kernel is then k / n of the last one's, and not all of it."""
+    k, width = 4, 4096
+    x = torch.eye(k, dtype=torch.float64)
+    net = start(k, width, generators=[torch.Generator().manual_seed(0)])
+    for plain in (True, False):
+        inner, outer = (1.0, 1.0) if plain else (k**-0.5, width**-0.5)
+        W1 = net.W1[0] * (k**-0.5 if plain else 1.0)
+        w2 = net.W2[0, 0] * (width**-0.5 if plain else 1.0)
+        before = inner * x @ W1.T
+        of_last = (outer * before.relu()).square().sum(1)
+        of_first = (outer * inner * w2 * (before > 0)).square().sum(1)
+        ratio = float((of_first / of_last).mean())
+        assert ratio == pytest.approx(k / width if plain else 1.0, rel=0.1)
 
 
 @pytest.mark.parametrize("which", theory.KERNELS)
