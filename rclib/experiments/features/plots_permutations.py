@@ -134,7 +134,9 @@ def learned_panels(risk: pd.DataFrame, weights: pd.DataFrame) -> Figure:
         parts.size_axis(panel, list(weights.width.unique()))
         panel.set_xlabel("width n")
         panel.set_ylabel(label)
-        panel.set_title({"change": "movement", "correlation": "row, column means", "top": "spike"}[column])
+        panel.set_title(
+            {"change": "movement", "correlation": "row, column means", "top": "spike"}[column]
+        )
     for panel in panels[1:3]:
         parts.log_axis(panel, "y")
     parts.level(panels[3], 1.0, "edge of noise")
