@@ -19,7 +19,8 @@ from rclib.runs import sweep
 from rclib.stats.slopes import slope
 
 __all__ = [
-    "band_frame", "band_slopes", "best", "chosen", "excess_frame", "excess_ratio", "images_frame", "images_gain", "interior",
+    "band_frame", "band_slopes", "best", "chosen", "excess_frame", "excess_ratio", "images_frame",
+    "images_gain", "interior",
     "law_ratio", "least_bands", "norm_needed", "price", "ranks", "relu_frame",
     "slopes", "spectra_frame", "spectrum_fits", "straight_line", "trained_frame",
 ]  # fmt: skip
@@ -84,16 +85,14 @@ def interior(frame: pd.DataFrame, frequencies: Sequence[float], ends: Sequence[f
 
 
 def least_bands(frame: pd.DataFrame, *, level: float) -> pd.DataFrame:
-    """The least λ with an error below the level, between bands by logarithms: seed, frequency, lam.
-
-    Of a frequency without one the largest λ.
-    """
+    """The least λ with an error below the level, between bands by logarithms: seed, frequency, lam,
+    NaN for a frequency without one."""
     rows = []
     for (seed, frequency), own in frame.sort_values("lam").groupby(["seed", "frequency"]):
         lams, errors = own.lam.to_numpy(), own.error.to_numpy()
-        rows.append((seed, frequency, _crossing(np.log(lams), np.log(errors), np.log(level))))
-    found = pd.DataFrame(rows, columns=["seed", "frequency", "lam"])
-    return found.assign(lam=np.exp(found.lam))
+        least = np.exp(_crossing(np.log(lams), np.log(errors), np.log(level)))
+        rows.append((seed, frequency, least if errors.min() <= level else np.nan))
+    return pd.DataFrame(rows, columns=["seed", "frequency", "lam"])
 
 
 def _crossing(x: np.ndarray, y: np.ndarray, level: float) -> float:
@@ -109,8 +108,8 @@ def _crossing(x: np.ndarray, y: np.ndarray, level: float) -> float:
 
 
 def band_slopes(frame: pd.DataFrame, *, level: float) -> pd.Series:
-    """Log-log slope of `least_bands` in the frequency, by seed."""
-    needed = least_bands(frame, level=level)
+    """Log-log slope of `least_bands` in the frequencies that have one, by seed."""
+    needed = least_bands(frame, level=level).dropna()
     found = {seed: slope(rows.frequency, rows.lam) for seed, rows in needed.groupby("seed")}
     return pd.Series(found, name="slope").rename_axis("seed")
 
