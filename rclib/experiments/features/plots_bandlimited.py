@@ -87,7 +87,7 @@ def band_panels(
     for panel in (one, two, three):
         parts.log_axis(panel, "y")
     two.legend(fontsize=6, loc="lower left")
-    three.legend(fontsize=6, loc="lower left")
+    three.legend(fontsize=6, loc="center right")
     parts.level(two, floor, "best straight line")
     parts.letters(figure)
     return figure
