@@ -39,7 +39,7 @@ def test_a_narrow_band_is_a_straight_line() -> None:
         line = np.polyval(np.polyfit(x, y, 1), x)
         by_hand = np.sqrt(np.mean((y - line) ** 2) / np.mean(y**2))
         assert experiment.straight_line(w) == pytest.approx(by_hand, abs=1e-3)
-    settings = {**SMALL, "penalties": [1e-9]}
+    settings = {"widths": [20], "penalties": [1e-9], "n": 5000, "n_test": 20000}
     run = runs.band_run(None, seed=0, lams=[0.02], frequencies=[1, 4], **settings)
     wanted = [experiment.straight_line(w) for w in (1, 4)]
     assert run["error"][0, 0, :, 0] == pytest.approx(wanted, abs=0.03)
