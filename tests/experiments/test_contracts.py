@@ -317,6 +317,7 @@ MANY = {
     "64_universality_lens": 18,
     "65_inductive_bias": 12,
     "66_laws_in_w": 12,
+    "70_bandlimited": 24,
     "72_permutations": 29,
 }
 
