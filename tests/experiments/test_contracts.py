@@ -309,6 +309,7 @@ MANY = {
     "53_gg_priors": 21,
     "54_gnn_init": 26,
     "55_spectral_bottleneck": 18,
+    "56_batchnorm_only": 20,
     "57_what_survives": 18,
     "60_deep_linear": 20,
     "61_generalization_dynamics": 15,
