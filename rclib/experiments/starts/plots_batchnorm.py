@@ -75,7 +75,7 @@ def batchnorm_panels(
                 color=colour(place), label=f"{name}, {order}",
             )  # fmt: skip
     panel.set_xlabel("gains set to zero (percent)")
-    panel.set_title("accuracy lost (percent)")
+    panel.set_title("accuracy lost (points)")
     panel.legend(fontsize=6)
     parts.letters(figure)
     return figure
