@@ -58,7 +58,7 @@ def resnets(
     keys = pd.DataFrame(rows, columns=["size", "depth", "width", "arm", "seed"])
     configs = [
         {**settings, "depth": depth, "width": width, "arm": arm, "seed": seed}
-        | dict(zip(("steps",), map(int, sizes[name][2:]), strict=False))
+        | dict(zip(("steps",), map(int, sizes[str(name)][2:]), strict=False))
         for name, depth, width, arm, seed in rows
     ]
     runs = sweep_stacked(
