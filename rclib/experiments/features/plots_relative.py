@@ -30,8 +30,8 @@ def space_panels(
     pictures : seed, what, class, x, y. matrices : codes, encoder, decoder, error.
     sweep : anchors, seed, own, stitched, joined. variance : where the mean image stands.
     """
-    figure = plt.figure(figsize=(WIDTH, 4.6), layout="constrained")
-    halves: Any = figure.subfigures(1, 2, width_ratios=[1.15, 1])
+    figure = plt.figure(figsize=(WIDTH, 3.7), layout="constrained")
+    halves: Any = figure.subfigures(1, 2, width_ratios=[1.25, 1])
     left, right = halves
     seeds, rows = list(dict.fromkeys(pictures.seed)), list(dict.fromkeys(pictures.what))
     panels = left.subplots(len(rows), len(seeds), squeeze=False)
@@ -45,15 +45,17 @@ def space_panels(
                     color=colour(number), label=str(label),
                 )  # fmt: skip
             panel.set_aspect("equal", adjustable="datalim")
+            panel.set_box_aspect(1)
             panel.set_xticks([])
             panel.set_yticks([])
             panel.set_title(f"training {j + 1}" if i == 0 else f"codes of {j + 1}", fontsize=7.5)
         panels[i, 0].set_ylabel(what, fontsize=7.5)
-    panels[-1, 0].legend(
-        title="class", fontsize=6, title_fontsize=6, ncols=4, loc="upper left",
-        bbox_to_anchor=(0, -0.02), handletextpad=0.1, columnspacing=0.6,
+    handles, names = panels[0, 0].get_legend_handles_labels()
+    left.legend(
+        handles, [f"class {name}" for name in names], fontsize=6.5, ncols=len(names),
+        loc="outside lower center", handletextpad=0.1, columnspacing=0.8, markerscale=1.5,
     )  # fmt: skip
-    top, below = right.subfigures(2, 1, height_ratios=[1, 1.1])
+    top, below = right.subfigures(2, 1, height_ratios=[1, 1.3])
     _matrices(top, matrices)
     _anchors(below.subplots(), sweep, variance)
     return figure
@@ -119,9 +121,9 @@ def measure_panels(
     _dots(panels[0, 0], retrieved, ["arm", "space"], "mrr")
     panels[0, 0].set_xlabel("mean reciprocal rank")
     panels[0, 0].set_title("test samples looked for")
-    rows = joined.assign(arm=joined["join"], space=joined.kind + ", " + joined.widths + " width")
+    rows = joined.assign(arm=joined["join"], space=joined.kind + ", " + joined.widths + " size")
     _dots(panels[0, 1], rows, ["arm", "space"], "error")
-    panels[0, 1].set_xlabel("error")
+    panels[0, 1].set_xlabel("error (images: over variance; classes: share)")
     parts.log_axis(panels[0, 1], "x")
     panels[0, 1].set_title("stitched")
     panel = panels[1, 0]
@@ -144,7 +146,7 @@ def measure_panels(
     parts.log_axis(panel, "y")
     panel.set_xlabel("width of the other network")
     panel.set_ylabel("distance of relative codes")
-    panel.set_title("from the source")
+    panel.set_title("distance from the source")
     low, high = panel.get_ylim()
     panel.set_ylim(low, 3 * high)  # room for the names
     panel.legend(fontsize=6, ncols=2, loc="upper center")

@@ -20,7 +20,7 @@ from rclib.nets.stack import stack
 from rclib.runs.store import Arrays
 from rclib.training.stacked import epoch_batches, train_stack
 
-__all__ = ["TINY", "coder_runs", "images", "mean_field_runs", "shape_of", "word_runs"]
+__all__ = ["TINY", "coder_runs", "images", "labels", "mean_field_runs", "shape_of", "word_runs"]
 
 TINY: dict[str, dict[str, Any]] = {
     "coder_runs": {
