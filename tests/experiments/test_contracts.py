@@ -320,6 +320,7 @@ MANY = {
     "66_laws_in_w": 12,
     "70_bandlimited": 24,
     "72_permutations": 29,
+    "74_relative_representations": 29,
 }
 
 
