@@ -314,6 +314,7 @@ MANY = {
     "64_universality_lens": 11,
     "65_inductive_bias": 12,
     "66_laws_in_w": 12,
+    "74_relative_representations": 29,
 }
 
 

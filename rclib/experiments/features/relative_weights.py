@@ -160,14 +160,14 @@ def _wrong(model: MLP, x: Tensor, y: Tensor) -> float:
 
 
 def words(
-    data: TextData, draws: Sequence[int], settings: Mapping[str, Any], *, windows: Sequence[int],
-    anchors: int, k: int = 10,
+    data: TextData, draws: Sequence[int], *, windows: Sequence[int], anchors: int, k: int = 10,
+    **settings: int,
 ) -> pd.DataFrame:  # fmt: skip
     """seed, arm, mrr, cosine, jaccard: words of one embedding looked for in another.
 
     One is of the text's first half and the first window, the other of the second ones. draws :
     seeds of the anchors, drawn among the words; the other words are looked for. arms : as in
-    `relative_representations.comparison`.
+    `relative_representations.comparison`. settings : of `word_runs`.
     """
     configs = [{**settings, "half": half, "window": w} for half, w in enumerate(windows)]
     u, v = (

@@ -247,7 +247,7 @@ def test_words_of_one_embedding_find_themselves(monkeypatch: pytest.MonkeyPatch)
     q = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(1)))[0]
     both = [{"vectors": vectors.numpy()}, {"vectors": (2 * vectors @ q).numpy()}]
     monkeypatch.setattr(sweep, "run", lambda *_, **__: both)
-    frame: Any = inside.words(None, [0, 1], {}, windows=[2, 10], anchors=12, k=3)  # type: ignore[arg-type]
+    frame: Any = inside.words(None, [0, 1], windows=[2, 10], anchors=12, k=3)  # type: ignore[arg-type]
     table = frame.pivot(index="seed", columns="arm", values="mrr")
     assert table[["relative", "Procrustes", "linear"]].to_numpy() == pytest.approx(1.0)
     assert float(table[["absolute", "shuffled"]].max().max()) < 0.6
