@@ -315,6 +315,7 @@ MANY = {
     "65_inductive_bias": 12,
     "66_laws_in_w": 12,
     "74_relative_representations": 29,
+    "75_rich_features": 26,
 }
 
 

@@ -92,8 +92,8 @@ def feature_panels(
     layers : network, seed, contrast, means. excess : network, features, seed, excess.
     seeds : task, arm, seed, worst. guides : correlations that were predicted to be bounds.
     """
-    figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 3.2), layout="constrained",
-                                  width_ratios=[1, 1, 1.1])  # fmt: skip
+    figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 3.4), layout="constrained",
+                                  width_ratios=[1, 1, 1])  # fmt: skip
     panel = panels[0]
     for number, (name, own) in enumerate(layers.groupby("network", sort=False)):
         panel.plot(
@@ -120,16 +120,21 @@ def feature_panels(
     panel.legend(fontsize=6)
     panel = panels[2]
     arms = list(dict.fromkeys(zip(seeds.task, seeds.arm, strict=True)))
+    first_of = {task: place for place, (task, _) in reversed(list(enumerate(arms)))}
     for place, (task, arm) in enumerate(arms):
         values = seeds[(seeds.task == task) & (seeds.arm == arm)].worst
-        tone = colour(list(dict.fromkeys(seeds.task)).index(task))
-        panel.plot(values, np.full(len(values), place), ".", ms=4, alpha=0.6, color=tone)
-        panel.plot(values.mean(), place, "|", ms=9, mew=1.5, color=GREY)
+        number = list(dict.fromkeys(seeds.task)).index(task)
+        panel.plot(
+            values, np.full(len(values), place), MARKERS[number], ms=3, mew=0, alpha=0.6,
+            color=colour(number), label=str(task) if first_of[task] == place else "_",
+        )  # fmt: skip
+        panel.plot(values.mean(), place, "|", ms=8, mew=1.3, color=GREY)
     panel.set_yticks(range(len(arms)), [f"{arm}" for _, arm in arms], fontsize=6)
     panel.invert_yaxis()
     panel.set_xlim(0, 1)
     panel.axvline(0.5, color=GREY, lw=0.8, ls=":")
     panel.set_xlabel("accuracy in the worst test")
-    panel.set_title("seeds")
+    panel.set_title("arms and tasks")
+    panel.legend(fontsize=6, loc="upper left")
     parts.letters(figure)
     return figure

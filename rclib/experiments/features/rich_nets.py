@@ -16,7 +16,6 @@ targets.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -34,6 +33,7 @@ __all__ = [
     "Net",
     "discovery_loss",
     "irm",
+    "member",
     "objective",
     "synthesis_batches",
     "synthesis_loss",
@@ -175,5 +175,5 @@ def with_mean_head(net: Stack, d: int, hidden: int) -> Net:
 def member(net: Stack, place: int, d: int, hidden: int) -> Net:
     """One member as a module."""
     one = Net(d, hidden)
-    one.load_state_dict(replace(net).member(place))
+    one.load_state_dict(net.member(place))
     return one
