@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from rclib.plots import parts
 from rclib.plots.drawing import redrawable
-from rclib.plots.style import GREY, MARKERS, WIDTH, colour, looks
+from rclib.plots.style import DASHES, GREY, MARKERS, WIDTH, colour, looks
 
 __all__ = ["accuracy_panels", "feature_panels"]
 
@@ -41,44 +42,51 @@ def accuracy_panels(
     ends : arm, seed, "e = 0.9", "e = 0.1". oracle : its accuracy here, published : that of vREx on
     fixed features in the paper.
     """
-    figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 3.3), layout="constrained")
-    look = looks(list(dict.fromkeys(curves.arm)))
-    for arm, own in curves.groupby("arm", sort=False):
-        _line(panels[0], own, "step", "worst", look[str(arm)], str(arm))
+    figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 3.5), layout="constrained")
+    arms = list(dict.fromkeys([*ends.arm, *curves.arm, *strengths.arm]))
+    look: Any = dict(zip(arms, _looks(len(arms)), strict=True))
+    for panel, frame, x in ((panels[0], curves, "step"), (panels[1], strengths, "strength")):
+        for arm, own in frame.groupby("arm", sort=False):
+            _line(panel, own, x, "worst", look[str(arm)], str(arm))
+        panel.set_ylim(0, 0.85)
+        for value, style in ((oracle, ":"), (0.5, ":"), (published, "--")):
+            panel.axhline(value, color=GREY, lw=0.8, ls=style, zorder=1)
+        panel.annotate(
+            "dotted: oracle, chance\ndashed: paper", (0.03, 0.97), xycoords="axes fraction",
+            size=6, color=GREY, va="top",
+        )  # fmt: skip
     panels[0].set_xlabel("updates")
     panels[0].set_ylabel("accuracy in the worst test")
     panels[0].set_title("training")
-    look = looks(list(dict.fromkeys(strengths.arm)))
-    for arm, own in strengths.groupby("arm", sort=False):
-        _line(panels[1], own, "strength", "worst", look[str(arm)], str(arm))
     panels[1].set_xscale("symlog", linthresh=100)
+    panels[1].set_xlim(left=-20)
     panels[1].set_xlabel("λ")
     panels[1].set_title("heads on fixed features")
-    for panel in panels[:2]:
-        panel.set_ylim(0, 1.05)
-        for value, text in ((oracle, "oracle"), (0.5, "chance"), (published, "paper")):
-            panel.axhline(value, color=GREY, lw=0.8, ls=":" if text != "paper" else "--", zorder=1)
-        panel.legend(fontsize=5.5, loc="upper right", ncols=1)
-    panels[1].annotate(
-        "dotted: oracle, chance\ndashed: paper", (0.03, 0.03), xycoords="axes fraction",
-        size=5.5, color=GREY,
-    )  # fmt: skip
     panel = panels[2]
-    for number, (arm, own) in enumerate(ends.groupby("arm", sort=False)):
-        panel.plot(
-            own["e = 0.1"], own["e = 0.9"], MARKERS[number % len(MARKERS)], ms=3, mew=0, alpha=0.8,
-            color=colour(number), label=str(arm),
-        )  # fmt: skip
+    for arm, own in ends.groupby("arm", sort=False):
+        style = {**look[str(arm)], "ls": ""}
+        panel.plot(own["e = 0.1"], own["e = 0.9"], ms=3.5, alpha=0.8, label=str(arm), **style)
     panel.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
     panel.plot([1, 0], [0, 1], color=GREY, lw=0.8, ls="--")
     panel.set_xlim(0.3, 1.0)
-    panel.set_ylim(0.0, 0.9)
+    panel.set_ylim(0.0, 0.85)
     panel.set_xlabel("accuracy, colours as in training")
     panel.set_ylabel("accuracy, reversed")
     panel.set_title("both tests")
-    panel.legend(fontsize=5.5, loc="lower left")
+    handles = [
+        Line2D([], [], ms=3.5, lw=1.2, label=arm, **look[arm]) for arm in arms
+    ]  # lines of (a) and (b), markers of (c)
+    figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=6.5)
     parts.letters(figure)
     return figure
+
+
+def _looks(n: int) -> list[Any]:
+    """Colour, marker and kind of line of n arms; the eighth has the first one's colour."""
+    return [
+        {"color": colour(k), "marker": MARKERS[k % len(MARKERS)], "ls": DASHES[k % len(DASHES)]}
+        for k in range(n)
+    ]
 
 
 @redrawable
@@ -120,21 +128,20 @@ def feature_panels(
     panel.legend(fontsize=6)
     panel = panels[2]
     arms = list(dict.fromkeys(zip(seeds.task, seeds.arm, strict=True)))
-    first_of = {task: place for place, (task, _) in reversed(list(enumerate(arms)))}
+    named = [arm if task == arms[0][0] else f"{task}: {arm}" for task, arm in arms]
     for place, (task, arm) in enumerate(arms):
         values = seeds[(seeds.task == task) & (seeds.arm == arm)].worst
         number = list(dict.fromkeys(seeds.task)).index(task)
         panel.plot(
             values, np.full(len(values), place), MARKERS[number], ms=3, mew=0, alpha=0.6,
-            color=colour(number), label=str(task) if first_of[task] == place else "_",
+            color=colour(number),
         )  # fmt: skip
         panel.plot(values.mean(), place, "|", ms=8, mew=1.3, color=GREY)
-    panel.set_yticks(range(len(arms)), [f"{arm}" for _, arm in arms], fontsize=6)
+    panel.set_yticks(range(len(arms)), named, fontsize=5.5)
     panel.invert_yaxis()
     panel.set_xlim(0, 1)
     panel.axvline(0.5, color=GREY, lw=0.8, ls=":")
     panel.set_xlabel("accuracy in the worst test")
     panel.set_title("arms and tasks")
-    panel.legend(fontsize=6, loc="upper left")
     parts.letters(figure)
     return figure
