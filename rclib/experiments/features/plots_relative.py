@@ -78,6 +78,8 @@ def _matrices(figure: Any, matrices: pd.DataFrame) -> None:
     panels[0].set_ylabel("encoder", fontsize=7)
     bar = figure.colorbar(image, ax=panels, shrink=0.75)
     bar.set_label("error / variance", fontsize=7)
+    parts.log_axis(bar.ax, "y")
+    bar.ax.tick_params(labelsize=7)
 
 
 def _band(panel: Panel, table: pd.DataFrame, what: str, look: Any, label: str) -> None:
