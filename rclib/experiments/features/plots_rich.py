@@ -64,8 +64,8 @@ def accuracy_panels(
     panels[1].set_title("heads on fixed features")
     panel = panels[2]
     for arm, own in ends.groupby("arm", sort=False):
-        style = {**look[str(arm)], "ls": ""}
-        panel.plot(own["e = 0.1"], own["e = 0.9"], ms=3.5, alpha=0.8, label=str(arm), **style)
+        marks: Any = {**look[str(arm)], "ls": ""}
+        panel.plot(own["e = 0.1"], own["e = 0.9"], ms=3.5, alpha=0.8, label=str(arm), **marks)
     panel.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
     panel.plot([1, 0], [0, 1], color=GREY, lw=0.8, ls="--")
     panel.set_xlim(0.3, 1.0)
