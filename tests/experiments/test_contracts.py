@@ -321,6 +321,7 @@ MANY = {
     "70_bandlimited": 24,
     "72_permutations": 29,
     "74_relative_representations": 29,
+    "75_rich_features": 26,
 }
 
 
