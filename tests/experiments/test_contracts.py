@@ -314,7 +314,7 @@ MANY = {
     "64_universality_lens": 11,
     "65_inductive_bias": 12,
     "66_laws_in_w": 12,
-    "70_bandlimited": 21,
+    "70_bandlimited": 24,
 }
 
 

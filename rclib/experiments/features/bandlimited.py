@@ -10,6 +10,7 @@ import pandas as pd
 
 from rclib.data.images import Dataset
 from rclib.experiments.features.bandlimited_runs import (
+    LAWS,
     band_run,
     image_run,
     relu_run,
@@ -19,10 +20,9 @@ from rclib.runs import sweep
 from rclib.stats.slopes import slope
 
 __all__ = [
-    "band_frame", "band_slopes", "best", "chosen", "excess_frame", "excess_ratio", "images_frame",
-    "images_gain", "interior",
-    "law_ratio", "least_bands", "norm_needed", "price", "ranks", "relu_frame",
-    "slopes", "spectra_frame", "spectrum_fits", "straight_line", "trained_frame",
+    "band_frame", "band_slopes", "best", "chosen", "excess_ratio", "images_frame", "images_gain",
+    "interior", "law_frame", "law_ratio", "least_bands", "norm_needed", "price", "ranks",
+    "relu_frame", "slopes", "spectra_frame", "spectrum_fits", "straight_line", "trained_frame",
 ]  # fmt: skip
 
 NUMERICAL = 1e-13  # share of the largest eigenvalue below which none is counted
@@ -45,7 +45,13 @@ def band_frame(seeds: Sequence[int], settings: Settings) -> pd.DataFrame:
     return pd.DataFrame(columns, index=index).reset_index()
 
 
-def chosen(frame: pd.DataFrame, what: str = "error", **where: float) -> pd.Series:
+def law_frame(seeds: Sequence[int], settings: Settings) -> pd.DataFrame:
+    """`band_frame` for each law of the weights, with a column law."""
+    frames = [band_frame(seeds, {**settings, "law": law}).assign(law=law) for law in LAWS]
+    return pd.concat(frames, ignore_index=True)
+
+
+def chosen(frame: pd.DataFrame, what: str = "error", **where: float | str) -> pd.Series:
     """A column by seed where others have these values.
 
     Raises ValueError unless that leaves one row a seed.
@@ -137,13 +143,14 @@ def price(
     return first - second
 
 
-def law_ratio(first: pd.DataFrame, second: pd.DataFrame, frequencies: Sequence[float]) -> pd.Series:
-    """log10 of the ratio of the best errors over the bands, mean over frequencies, by seed."""
+def law_ratio(
+    frame: pd.DataFrame, first: str, second: str, frequencies: Sequence[float]
+) -> pd.Series:
+    """log10 of the ratio of two laws' best errors over bands, mean over frequencies, by seed."""
+    own = frame[frame.frequency.isin(frequencies)]
     one, two = (
-        np.log10(
-            best(frame[frame.frequency.isin(frequencies)]).set_index(["seed", "frequency"]).error
-        )
-        for frame in (first, second)
+        np.log10(best(own[own.law == law]).set_index(["seed", "frequency"]).error)
+        for law in (first, second)
     )
     return (one - two).groupby("seed").mean().rename("ratio")
 
@@ -207,27 +214,6 @@ def trained_frame(
     ]
     names = ["seed", "frequency", "features", "frozen", "error", "largest", "independent", "tied"]
     return pd.DataFrame(rows, columns=names)
-
-
-def excess_frame(
-    widths: pd.DataFrame, learned: pd.DataFrame, *, lams: Sequence[float], frequency: float,
-    penalty: float,
-) -> pd.DataFrame:  # fmt: skip
-    """Excess risk over the oracle against the number of features: arm, features, seed, excess.
-
-    Labels are without noise, so the oracle's risk is zero and the excess the squared relative
-    error. Arms: "frozen, λ = ..." and "trained".
-    """
-    own = widths[(widths.frequency == frequency) & (widths.penalty == penalty)]
-    frozen = own[own.lam.isin(lams)]
-    arms = [f"frozen, λ = {lam:g}" for lam in frozen.lam]
-    after = learned[learned.frequency == frequency]
-    both = [
-        pd.DataFrame({"arm": arm, "features": part.features, "seed": part.seed,
-                      "excess": part.error**2})
-        for arm, part in ((arms, frozen), ("trained", after))
-    ]  # fmt: skip
-    return pd.concat(both, ignore_index=True)
 
 
 def excess_ratio(excess: pd.DataFrame, first: str, second: str, features: int) -> pd.Series:

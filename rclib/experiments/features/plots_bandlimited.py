@@ -16,6 +16,8 @@ from rclib.plots.style import WIDTH, colour, looks, ordered
 
 __all__ = ["arm_panels", "band_panels"]
 
+LABELS = {"trained": "trained from λ = 1", "points": "bends on data"}
+
 
 def _middle(
     panel: Panel, frame: pd.DataFrame, x: str, y: str, *, label: str, log: bool = True, **style: Any
@@ -56,7 +58,7 @@ def band_panels(
     one.set_ylabel("relative error")
     one.set_title("error against the band")
     one.legend(fontsize=6, loc="lower left")
-    look = looks([f"λ = {lam:g}" for lam in sorted(widths.lam.unique())])
+    look = looks([f"λ = {lam:g}" for lam in sorted({*widths.lam, *spectra.lam})])
     for panel, frame, x in ((two, widths, "features"), (three, paths, "norm")):
         for lam, rows in frame.groupby("lam"):
             own: Any = look[f"λ = {lam:g}"]
@@ -71,11 +73,10 @@ def band_panels(
     three.set_xlabel("norm of the coefficients")
     three.set_ylabel("relative error")
     three.set_title("smaller penalties: its price")
-    marks = ordered(sorted(spectra.lam.unique()))
     for lam, rows in spectra.groupby("lam"):
-        four.plot(
-            rows.place, rows.eigenvalue, lw=1.3, color=marks[lam]["color"], label=f"λ = {lam:g}"  # type: ignore[index]
-        )  # fmt: skip
+        name = f"λ = {lam:g}"
+        own = look[name] | {"marker": ""}
+        four.plot(rows.place, rows.eigenvalue, lw=1.3, label=name, **own)
     four.set_yscale("log")
     four.set_xlabel("place of the eigenvalue")
     four.set_ylabel("over the largest")
@@ -112,7 +113,8 @@ def arm_panels(
     ):
         look: Any = looks(list(dict.fromkeys(frame[key])))
         for name, rows in frame.groupby(key, sort=False):
-            _middle(panel, rows, x, y, label=str(name), **look[str(name)])
+            label = LABELS.get(str(name), str(name))
+            _middle(panel, rows, x, y, label=label, **look[str(name)])
         parts.log_axis(panel, "x")
         parts.log_axis(panel, "y")
         panel.legend(fontsize=6)

@@ -17,6 +17,7 @@ from sklearn.linear_model import Ridge
 from rclib.data.images import load
 from rclib.experiments.features import bandlimited as experiment
 from rclib.experiments.features import bandlimited_runs as runs
+from rclib.experiments.features import bandlimited_tables as tables
 from rclib.experiments.features import plots_bandlimited as plots
 from rclib.stats.ridge import ridge_path
 
@@ -169,9 +170,13 @@ def test_crossings_minima_and_slopes() -> None:
     assert experiment.band_slopes(frame, level=0.1).tolist() == pytest.approx([1.0, 1.0])
     assert experiment.interior(frame, [1, 10], [1, 1000]).tolist() == pytest.approx([20.0, 20.0])
     assert experiment.best(frame).lam.tolist() == [10.0, 100.0, 100.0] * 2
-    assert experiment.law_ratio(frame.assign(error=frame.error * 10), frame, [1, 10])[1] == (
-        pytest.approx(1.0)
-    )
+    worse = frame.assign(law="normal", error=frame.error * 10)
+    laws = pd.concat([worse, frame.assign(law="uniform")], ignore_index=True)
+    ratio = experiment.law_ratio(laws, "normal", "uniform", [1, 10])
+    assert ratio.tolist() == pytest.approx([1.0, 1.0])
+    assert tables.lowest(frame).lam.tolist() == [10.0, 100.0, 100.0]
+    doubled = frame.assign(error=frame.error * np.where(frame.seed == 0, 1, 4))
+    assert tables.lowest(doubled).error.tolist() == pytest.approx([0.02, 0.02, 1.0])
     assert experiment.chosen(frame, lam=10, frequency=1).tolist() == [0.01, 0.01]
     with pytest.raises(ValueError, match="need one row a seed"):
         experiment.chosen(frame, lam=10)
@@ -233,7 +238,7 @@ def test_excess_risk_and_panels() -> None:
     assert len(wide) == 2 * 2 * 2
     training = {"lam": 1.0, "rate": 0.03, "steps": 20, "penalty": 1e-6, "n": 100, "n_test": 100}
     learned = experiment.trained_frame([0, 1], training, [(4, 20), (8, 20)])
-    excess = experiment.excess_frame(wide, learned, lams=[1.0, 30.0], frequency=4, penalty=1e-6)
+    excess = tables.excess_frame([wide], learned, lams=[1.0, 30.0], frequency=4, penalty=1e-6)
     assert set(excess.arm) == {"frozen, λ = 1", "frozen, λ = 30", "trained"}
     own = experiment.chosen(wide, lam=30, features=40)
     ratio = experiment.excess_ratio(excess, "frozen, λ = 30", "frozen, λ = 1", 40)
@@ -244,8 +249,39 @@ def test_excess_risk_and_panels() -> None:
     images = pd.DataFrame({"seed": [0, 0, 1, 1], "lam": [1, 10] * 2, "accuracy": [0.5, 0.6] * 2})
     spectra = experiment.spectra_frame([0], settings, [1.0, 30.0])
     figure = plots.band_panels(
-        wide, experiment.best(wide).groupby("frequency")[["lam", "error"]].median().reset_index(),
-        wide, wide, spectra, floor=experiment.straight_line(4),
-    )  # fmt: skip
+        wide, tables.lowest(wide), wide, wide, spectra, floor=experiment.straight_line(4)
+    )
     assert len(figure.axes) == 4
     assert len(plots.arm_panels(excess, wide.assign(law="uniform"), relu, images).axes) == 4
+
+
+def test_what_is_drawn_is_taken_from_the_tables() -> None:
+    names = ["seed", "lam", "features", "frequency", "penalty", "error", "norm"]
+    rows = [
+        (seed, 1.0, width, w, penalty, width * penalty * (1 + seed), 2.0)
+        for seed in (0, 1) for width in (20, 40) for w in (0, 4) for penalty in (1e-6, 1e-8)
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=names)
+    spectra = pd.DataFrame({"seed": [0, 1], "lam": 1.0, "place": 1, "eigenvalue": 1.0})
+    lines, widening, paths, one = tables.shown(
+        frame, frame, frame.assign(features=80), spectra, frequency=4, widest=40
+    )
+    assert set(lines.frequency) == {4}
+    assert sorted(set(widening.features)) == [20, 40, 80]
+    assert widening.error.min() == pytest.approx(20e-6)
+    assert set(paths.penalty) == {1e-6, 1e-8}
+    assert len(paths) == 4
+    assert one.seed.tolist() == [0]
+    panels = tables.joined({"a": lines, "d": one})
+    assert panels.panel.tolist() == ["a"] * len(lines) + ["d"]
+    learned = pd.DataFrame(
+        {"seed": [0, 1], "frequency": 4, "features": 20, "frozen": 0.9, "error": [0.1, 0.3]}
+    )
+    fits = pd.DataFrame({"lam": [1.0, 1.0], "rank": [7, 8], "geometric": 0.9, "power": 0.8})
+    excess = tables.excess_frame([frame], learned, lams=[1.0], frequency=4, penalty=1e-6)
+    found = tables.tables(tables.lowest(frame), frame, learned, fits, excess, widest=40)
+    assert found["penalties"].error.tolist() == pytest.approx([60e-6, 60e-8] * 2)
+    assert found["training"].error.tolist() == pytest.approx([0.2])
+    assert found["spectra"]["rank"].tolist() == [7.5]
+    assert found["excess"].arm.tolist() == ["frozen, λ = 1", "frozen, λ = 1", "trained"]
+    assert found["excess"].excess.iloc[-1] == pytest.approx(0.05)
