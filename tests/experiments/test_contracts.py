@@ -315,6 +315,7 @@ MANY = {
     "65_inductive_bias": 12,
     "66_laws_in_w": 12,
     "70_bandlimited": 24,
+    "71_single_attention": 25,
 }
 
 
