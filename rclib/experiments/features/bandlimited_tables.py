@@ -61,12 +61,17 @@ def _medians(frame: pd.DataFrame, keys: list[str], what: list[str]) -> pd.DataFr
 
 def shown(
     grid: pd.DataFrame, wide: pd.DataFrame, farther: pd.DataFrame, spectra: pd.DataFrame, *,
-    frequency: float, widest: int,
+    frequency: float, widest: int, most: int = 10,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:  # fmt: skip
     """What the panels of the first figure show: errors of the waves by band; of one frequency by
-    number of features at the largest penalty, and along the penalties; the first seed's spectra."""
+    number of features at the largest penalty, and along the penalties; the first seed's spectra.
+
+    most : of how many seeds, the first ones, so that what is stored beside the figure stays small.
+    """
+    drawn = grid.seed.drop_duplicates().iloc[:most]
+    grid = grid[grid.seed.isin(drawn)]
     both = pd.concat([wide, farther], ignore_index=True)
-    both = both[both.frequency == frequency]
+    both = both[(both.frequency == frequency) & both.seed.isin(drawn)]
     widening = both[both.penalty == both.penalty.max()]
     paths = both[both.features == widest]
     return (

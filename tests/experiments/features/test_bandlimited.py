@@ -272,6 +272,8 @@ def test_what_is_drawn_is_taken_from_the_tables() -> None:
     assert set(paths.penalty) == {1e-6, 1e-8}
     assert len(paths) == 4
     assert one.seed.tolist() == [0]
+    fewer = tables.shown(frame, frame, frame, spectra, frequency=4, widest=40, most=1)
+    assert all(set(part.seed) == {0} for part in fewer)
     panels = tables.joined({"a": lines, "d": one})
     assert panels.panel.tolist() == ["a"] * len(lines) + ["d"]
     learned = pd.DataFrame(
