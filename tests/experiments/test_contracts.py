@@ -319,6 +319,7 @@ MANY = {
     "65_inductive_bias": 12,
     "66_laws_in_w": 12,
     "70_bandlimited": 24,
+    "71_single_attention": 25,
     "72_permutations": 29,
     "74_relative_representations": 29,
     "75_rich_features": 26,
