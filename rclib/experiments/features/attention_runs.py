@@ -36,7 +36,10 @@ from rclib.runs.store import Arrays
 from rclib.spectral.random_matrix import outliers
 from rclib.stats.ridge import kernel_path
 
-__all__ = ["MODELS", "TINY", "heads_run", "layer_run", "sphere", "target", "trained_layer_run"]
+__all__ = [
+    "MODELS", "PENALTIES", "TINY", "direction", "heads_run", "layer_run", "sphere", "target",
+    "trained_layer_run",
+]  # fmt: skip
 
 MODELS = ("RFA", "BRFA", "RFMLP", "RFA kernel", "RFMLP kernel")
 PENALTIES = (1e-4, 1e-2, 0.1, 1.0, 100.0)  # over the mean of the kernel's diagonal
