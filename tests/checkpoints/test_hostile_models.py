@@ -22,12 +22,14 @@ import torch
 from safetensors.torch import load_file
 
 from rclib.__main__ import main
+from rclib.checkpoints.names import shorter_names
 from rclib.checkpoints.opening import CheckpointError, open_checkpoint
 from rclib.cli.output import guarded
 from rclib.families.layout import known_families
 from rclib.families.table import Family
 
-SECONDS, MEMORY = 5.0, 1 << 29  # of one input: CPU time, and bytes beyond what was there
+# Of one input: CPU time beyond which it hangs on any machine, and bytes beyond what was there.
+SECONDS, MEMORY = 60.0, 1 << 29
 
 
 def noise(count: int, seed: int = 0) -> bytes:
@@ -395,7 +397,7 @@ def test_a_size_that_is_none_is_named(
     assert len(err) < 250
 
 
-def test_names_alike_are_looked_up_once_and_alike() -> None:
+def test_names_alike_are_looked_up_once_and_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a table remembers of names without a row changes no answer."""
     names = [f"{w}h.{i}.{part}" for w in ("", "module.", "transformer.") for i in (0, 7, 12)
              for part in ("attn.c_attn.weight", "attn.bias", "foo.weight")]  # fmt: skip
@@ -406,10 +408,19 @@ def test_names_alike_are_looked_up_once_and_alike() -> None:
                 assert family.find(name) == fresh[name].find(name), name
                 assert family.ignores(name) == fresh[name].ignores(name), name
     many = [f"blk.{i}.w" for i in range(30_000)]
-    cpu = time.process_time()
-    for family in known_families():
-        assert not any(map(family.find, many))
-    assert time.process_time() - cpu < SECONDS
+    looked = 0
+
+    def counted(name: str) -> list[str]:
+        nonlocal looked
+        looked += 1
+        return shorter_names(name)
+
+    monkeypatch.setattr("rclib.families.table.shorter_names", counted)
+    families = [family for family in known_families() if family._plain]
+    for family in families:
+        assert not any(map(Family(**_fields(family)).find, many))
+    assert families
+    assert looked == len(families)
 
 
 def _fields(family: Family) -> dict[str, Any]:

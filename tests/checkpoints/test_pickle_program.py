@@ -176,7 +176,7 @@ def test_nothing_a_file_can_do(case: str, tmp_path: Path, monkeypatch: pytest.Mo
     before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(CheckpointError, match=message) as caught:
         open_checkpoint(path)
-    assert time.process_time() - begin < 30  # of this process: others may be at work
+    assert time.process_time() - begin < 60  # a hang, whatever the machine
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_500_000  # kB
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -117,7 +117,8 @@ def test_accuracy_where_float32_alone_would_lose_digits(mean: float) -> None:
     size = float(tensor.double().square().mean().sqrt())
     for vector, axis in ((found.rows, 1), (found.columns, 0)):
         error = float((vector - tensor.double().mean(axis)).abs().max())
-        assert error < (1e-6 if mean else 2e-8) * size
+        # A row's terms are spread over the lanes of a register: 16, or 8 on other processors.
+        assert error < (1e-6 if mean else 5e-8) * size
     assert found.square == pytest.approx(size**2, rel=1e-6)
 
 
