@@ -50,28 +50,28 @@ TINY: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """weights : W (p, d), or (M, d + 1, d + 1) of heads; biases b (p,), none for heads. of : (W, b,
+    """weights : W (p, d), or (M, d + 1, d + 1) of heads; biases b (p,), (0,) for heads. of : (W, b,
     inputs) -> features (n, F). prepared : what is done to inputs once."""
 
     weights: Tensor
-    biases: Tensor | None
-    of: Callable[[Tensor, Tensor | None, Tensor], Tensor]
+    biases: Tensor
+    of: Callable[[Tensor, Tensor, Tensor], Tensor]
     prepared: Callable[[Tensor], Tensor]
 
 
-def _dense(W: Tensor, b: Tensor | None, x: Tensor) -> Tensor:
+def _dense(W: Tensor, b: Tensor, x: Tensor) -> Tensor:
     return torch.relu(x @ W.mT + b)
 
 
-def _sigmoid(W: Tensor, b: Tensor | None, x: Tensor) -> Tensor:
+def _sigmoid(W: Tensor, b: Tensor, x: Tensor) -> Tensor:
     return torch.sigmoid(x @ W.mT + b)
 
 
-def _shared(W: Tensor, b: Tensor | None, x: Tensor) -> Tensor:
+def _shared(W: Tensor, b: Tensor, x: Tensor) -> Tensor:
     return torch.relu(x @ W.mT + b).mean(1)
 
 
-def _attention(W: Tensor, b: Tensor | None, x: Tensor) -> Tensor:
+def _attention(W: Tensor, b: Tensor, x: Tensor) -> Tensor:
     query, keys = x[:, 0], x[:, 1:]
     scores = torch.relu(torch.einsum("na,mab,nib->nmi", query, W, keys))
     return (scores @ keys / keys.shape[1]).flatten(1)
@@ -98,7 +98,7 @@ def layer_of(task: Task, kind: str, features: int, seed: int) -> Layer:
     if (task.name, kind) == ("attention", "fitting"):
         size = task.x.shape[2] + 1
         heads = one.standard_normal((max(1, features // size), size, size)) / 2
-        return Layer(_tensor(heads), None, _attention, _with_one)
+        return Layer(_tensor(heads), torch.zeros(0), _attention, _with_one)
     prepared, of = _flat, _dense
     if kind == "fitting":
         prepared, of = (_as_is, _shared) if task.name == "patches" else (_added, _dense)
@@ -126,24 +126,22 @@ def _added(x: Tensor) -> Tensor:
 
 def _moments(
     layer: Layer, x: Tensor, y: Tensor, rate: float, steps: int
-) -> list[tuple[Tensor, Tensor | None]]:
+) -> list[tuple[Tensor, Tensor]]:
     """W and b at the start and at `MOMENTS` moments of training on x (n, ...), y (n, T)."""
-    own = [layer.weights] if layer.biases is None else [layer.weights, layer.biases]
-    own = [part.clone().requires_grad_() for part in own]
-    bias = own[1] if len(own) == 2 else None
+    weights, biases = (part.clone().requires_grad_() for part in (layer.weights, layer.biases))
     width = layer.of(layer.weights, layer.biases, x[:1]).shape[1]
     head = torch.zeros(width, y.shape[1], requires_grad=True)
     mean = torch.zeros(y.shape[1], requires_grad=True)
-    optimizer = torch.optim.Adam([*own, head, mean], lr=rate)
+    optimizer = torch.optim.Adam([weights, biases, head, mean], lr=rate)
     kept = [(layer.weights, layer.biases)]
     at = {steps * (k + 1) // MOMENTS for k in range(MOMENTS)}
     for step in range(1, steps + 1):
         optimizer.zero_grad()
-        output = layer.of(own[0], bias, x) @ head / width**0.5 + mean
+        output = layer.of(weights, biases, x) @ head / width**0.5 + mean
         (output - y).square().mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if step in at:
-            kept.append((own[0].detach().clone(), None if bias is None else bias.detach().clone()))
+            kept.append((weights.detach().clone(), biases.detach().clone()))
     return kept
 
 
@@ -192,12 +190,12 @@ def feature_run(
         path, middle, mean = _heads(values[best], y)
         tested = layer.of(*moments[best], fresh).double().numpy()
         lost = risk((tested - middle) @ path[penalty] + mean, of.wanted, of.error)
-        row = (
-            lost, (lost - of.oracle) / (of.constant - of.oracle), len(middle), best,
+        row: tuple[float, ...] = (
+            lost, (lost - of.oracle) / (of.constant - of.oracle), len(middle), int(best),
             *_instruments(moments[best][0]), _instruments(layer.weights)[0],
         )  # fmt: skip
         for name, value in zip(names, row, strict=True):
-            found[name].append(float(value))
+            found[name].append(value)
     return {name: np.array(values) for name, values in found.items()}
 
 

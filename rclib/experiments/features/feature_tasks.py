@@ -153,11 +153,12 @@ def _images(seed: int, n: int, n_test: int, data: Dataset | None) -> Parts:
     """The oracle, whose risk no one knows, is taken to make no errors."""
     if data is None or n > len(data.y_train):
         raise ValueError(f"data must hold the {n} images that are asked for")
-    x, fresh = pooled_inputs(data, 4 if data.name == "cifar10" else 1)
-    one = _generator(seed, 4).permutation(len(x))[:n]
-    other = _generator(seed, 5).permutation(len(fresh))[:n_test]
+    pool = 4 if data.name == "cifar10" else 1
+    images, others = (part.double().numpy() for part in pooled_inputs(data, pool))
+    one = _generator(seed, 4).permutation(len(images))[:n]
+    other = _generator(seed, 5).permutation(len(others))[:n_test]
     eye = np.eye(int(data.y_train.max()) + 1)
-    x, fresh = x[one].double().numpy(), fresh[other].double().numpy()
+    x, fresh = images[one], others[other]
     mean, scale = x.mean(0), x.std()
-    y, wanted = (eye[part] for part in (data.y_train[one].numpy(), data.y_test[other].numpy()))
+    y, wanted = (eye[part] for part in (data.y_train.numpy()[one], data.y_test.numpy()[other]))
     return (x - mean) / scale, y, (fresh - mean) / scale, wanted, 0.0
