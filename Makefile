@@ -71,8 +71,10 @@ export RCLIB_WORKERS
 export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
-# On some processors MKL's products depend on where a matrix begins in memory unless it is told not to.
-export MKL_CBWR := AUTO
+# On some processors MKL's products depend on where a matrix begins in memory unless it is told not to
+# (`make machines` tells it more).
+MKL_CBWR ?= AUTO
+export MKL_CBWR
 export PYTHONUNBUFFERED := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
