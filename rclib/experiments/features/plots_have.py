@@ -23,7 +23,7 @@ LOOKS: dict[str, Any] = {
     "learned, fitting": {"color": colour(1), "ls": "-", "marker": MARKERS[1]},
 }
 TITLES = {
-    "line": "line: a sine of four half-waves a side",
+    "line": "line: sin(4πx)",
     "attention": "attention: keys' second power",
     "permutation": "permutation of bits",
     "patches": "patches: a signal somewhere",
@@ -87,6 +87,9 @@ def weight_panels(gained: pd.DataFrame) -> Figure:
         panel.axvline(1.0, color=GREY, lw=0.8, ls=":")
         panel.axhline(0.0, color=GREY, lw=0.8, ls=":")
         panel.set_xscale("log")
+        parts.log_axis(panel, "x")
+    panels[0].set_title("eigenvalues beyond the bulk", fontsize=8)
+    panels[1].set_title("rows and columns", fontsize=8)
     panels[0].set_ylabel("decades of excess risk gained by learning")
     panels[0].set_xlabel("largest eigenvalue of WᵀW over the bulk's edge")
     panels[1].set_xlabel("share of row and column means over chance")

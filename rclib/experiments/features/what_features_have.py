@@ -51,7 +51,9 @@ def _frame(
         ]  # fmt: skip
     order = ["task", "arm", "seed", "features", "excess"]
     found = pd.concat(frames, ignore_index=True)
-    return found[[*order, *(name for name in found if name not in order)]]
+    places = {task: place for place, task in enumerate(TASKS)}
+    found = found.sort_values("task", key=lambda names: names.map(places), kind="stable")
+    return found.reset_index(drop=True)[[*order, *(name for name in found if name not in order)]]
 
 
 def excess_frame(data: Dataset, seeds: Sequence[int], **shared: Any) -> pd.DataFrame:
