@@ -77,7 +77,10 @@ def test_layers_are_what_they_say(data: Dataset) -> None:
     wanted = attention_features(attention.x, layer.weights.double().numpy())
     assert layer.weights.shape == (3, 9, 9)  # 3 heads of 9 features
     np.testing.assert_allclose(
-        layer.of(layer.weights, layer.biases, x).numpy(), wanted.reshape(12, -1), rtol=1e-4, atol=1e-5
+        layer.of(layer.weights, layer.biases, x).numpy(),
+        wanted.reshape(12, -1),
+        rtol=1e-4,
+        atol=1e-5,
     )
     patches = tasks.task_of("patches", 0, 12, 10)
     layer = runs.layer_of(patches, "fitting", 7, 5)
