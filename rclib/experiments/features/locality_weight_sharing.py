@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = [
 ]  # fmt: skip
 
 CONTROLS = {"moving": "one signal", "own": "own signals", "rotated": "rotated input"}
+_bayes = functools.cache(bayes_accuracy)
 Estimate = Callable[[int, float], tuple[float, float, float]]
 Arm = dict[str, Any]
 
@@ -194,7 +196,7 @@ def growth(
 ) -> Estimate:  # fmt: skip
     """Log-log slope over shapes (k, d), along "k" or "d", of the samples at which the accuracy is
     `gap` below that of the Bayes rule."""
-    parts = [_samples(frame, arch, k, d, bayes_accuracy(k, sigma) - gap) for k, d in shapes]
+    parts = [_samples(frame, arch, k, d, _bayes(k, sigma) - gap) for k, d in shapes]
     x = [k if along == "k" else d for k, d in shapes]
     return _estimate(lambda kept: slope(x, [part(kept) for part in parts]), positive=False)
 
@@ -208,7 +210,7 @@ def thresholds(
     rows = []
     moving = frame[frame.task == "moving"]
     for arch, k, d in dict.fromkeys(zip(moving.arch, moving.k, moving.d, strict=True)):
-        p = bayes_accuracy(k, sigma) - gap if fixed is None else fixed
+        p = _bayes(k, sigma) - gap if fixed is None else fixed
         _, table = _table(frame, arch, k, d)
         value, low, high = _estimate(_samples(frame, arch, k, d, p), positive=True)(
             len(table), 0.05
