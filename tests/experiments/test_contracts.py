@@ -321,6 +321,7 @@ MANY = {
     "70_bandlimited": 24,
     "71_single_attention": 25,
     "72_permutations": 29,
+    "73_locality_weight_sharing": 31,
     "74_relative_representations": 29,
     "75_rich_features": 26,
     "76_what_features_have": 17,
