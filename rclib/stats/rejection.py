@@ -6,9 +6,9 @@ is wanted, and a weight w with E[w f(x)] = Σ_A p(x) f(x), so that E w = Z. Four
     masking      all V tokens are checked: w = Z
     rejection    tokens are drawn from p until two were accepted, the first of them is kept; with n
                  rejections w = 1 / (1 + n)
-    two runs     as before, but a rejected token is never drawn again: n1 rejections of mass r1 until
-                 the first accepted token, which is kept, n2 more until the second (which may be
-                 the same token): w = (1 - r1) / (1 + n1 + n2)
+    two runs     as before, but a rejected token is never drawn again: n1 rejections of mass r1
+                 until the first accepted token, which is kept, n2 more until the second (which may
+                 be the same token): w = (1 - r1) / (1 + n1 + n2)
     recursive    one order without replacement; the token after the first accepted one is checked
                  too: w = 1 - r1 if it is accepted or there is none, else p(x)
 

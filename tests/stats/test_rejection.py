@@ -137,7 +137,9 @@ def test_geometric_numbers_stand_for_draws_with_replacement() -> None:
     assert w.var() == pytest.approx(var, rel=0.12)
     assert (tokens == 2).mean() == pytest.approx(2 / 3, abs=0.03)
     assert calls.max() <= 4
-    rows = draw_rows(np.tile(p, (20_000, 1)), np.tile([0, 0, 1, 1], (20_000, 1)), "rejection", random)
+    rows = draw_rows(
+        np.tile(p, (20_000, 1)), np.tile([0, 0, 1, 1], (20_000, 1)), "rejection", random
+    )
     assert rows.weight.var() == pytest.approx(var, rel=0.05)
     assert rows.checks.mean() == pytest.approx(2 / z, rel=0.03)
 
@@ -151,7 +153,9 @@ def test_tiny_masses_do_not_cancel() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_accepted(method: str) -> None:
     p = np.array([[0.5, 0.5, 0.0], [0.2, 0.2, 0.6]])
-    draws = draw_rows(p, [[False, False, True], [True, False, True]], method, np.random.default_rng(0))
+    draws = draw_rows(
+        p, [[False, False, True], [True, False, True]], method, np.random.default_rng(0)
+    )
     assert draws.token[0] == -1
     assert draws.weight[0] == 0
     assert draws.token[1] in (0, 2)

@@ -26,7 +26,9 @@ def _passed(p: Floats, rest: list[int], base: float) -> Floats:
     """f(S) for every set S of the tokens `rest`, as bit masks; base : mass gone before."""
     n = len(rest)
     sets = np.arange(2**n)
-    mass = base + sum(((sets >> i) & 1) * p[j] for i, j in enumerate(rest)) if n else np.full(1, base)
+    mass = (
+        base + sum(((sets >> i) & 1) * p[j] for i, j in enumerate(rest)) if n else np.full(1, base)
+    )
     found = np.zeros(2**n)
     found[0] = 1.0
     for s in range(1, 2**n):

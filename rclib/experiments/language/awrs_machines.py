@@ -85,12 +85,14 @@ class Machine:
 class Solved:
     """marginals (T, V + 1) : law of the token at every step, the last column for strings that are
     over. tokens : mean number of tokens of a string. checks : {method: mean checks a token (until
-    the first accepted one, in all)}. surprise : mean of -log Z_t over the tokens."""
+    the first accepted one, in all)}. surprise : mean of -log Z_t over the tokens. log_p : mean log
+    probability of a string under the model."""
 
     marginals: Floats
     tokens: float
     checks: dict[str, tuple[float, float]]
     surprise: float
+    log_p: float
 
 
 def solve(machine: Machine, which: str, methods: Sequence[str] = ()) -> Solved:
@@ -99,7 +101,7 @@ def solve(machine: Machine, which: str, methods: Sequence[str] = ()) -> Solved:
     T, V = machine.steps, machine.laws.shape[1]
     alpha = np.zeros(len(machine.after))
     alpha[machine.start] = 1.0
-    marginals, tokens, surprise = np.zeros((T, V + 1)), 0.0, 0.0
+    marginals, tokens, surprise, log_p = np.zeros((T, V + 1)), 0.0, 0.0, 0.0
     paid = {method: np.zeros(2) for method in methods}
     for t in range(T):
         live = np.flatnonzero(alpha > 0)
@@ -121,14 +123,13 @@ def solve(machine: Machine, which: str, methods: Sequence[str] = ()) -> Solved:
             paid[method] += cost @ alpha_live[there]
         joint = weight * (alpha_live / np.where(total > 0, total, 1.0))[:, None]
         marginals[t, :V] = joint.sum(0)
-        following = np.bincount(
-            machine.after[live][ok], weights=joint[ok], minlength=len(alpha)
-        )  # fmt: skip
+        log_p += float((joint * np.log(np.where(joint > 0, law, 1.0))).sum())
+        following = np.bincount(machine.after[live][ok], weights=joint[ok], minlength=len(alpha))
         if machine.end >= 0:
             following[machine.end] += alpha[machine.end]
         alpha = following
     checks = {m: (float(v[0] / tokens), float(v[1] / tokens)) for m, v in paid.items()}
-    return Solved(marginals, float(tokens), checks, surprise / tokens)
+    return Solved(marginals, float(tokens), checks, surprise / tokens, log_p)
 
 
 def distance(one: Any, other: Any) -> Floats:
@@ -136,22 +137,24 @@ def distance(one: Any, other: Any) -> Floats:
     return np.asarray(np.abs(np.asarray(one) - np.asarray(other)).sum(-1) / 2)
 
 
-def chain(start_law: Floats, P: Floats, allowed: np.ndarray, steps: int) -> Machine:
-    """A Markov chain on V tokens of which some transitions are allowed; the first token is free.
-    start_law (V,), P (V, V) from row to column, allowed (V, V) bool."""
+def chain(
+    start_law: Floats, P: Floats, allowed: np.ndarray, steps: int, *, first: Any = True
+) -> Machine:
+    """A Markov chain on V tokens of which some transitions are allowed.
+
+    start_law (V,), P (V, V) from row to column, allowed (V, V) bool, first : (V,) bool or one for
+    all, of the first token.
+    """
     V = len(P)
     laws = np.concatenate([P, start_law[None]])
     every = np.tile(np.arange(V), (V + 1, 1))
-    after = np.where(np.concatenate([allowed, np.ones((1, V), dtype=bool)]), every, -1)
+    after = np.where(np.concatenate([allowed, np.broadcast_to(first, (1, V))]), every, -1)
     return Machine(laws, np.arange(V + 1), after, np.zeros(V + 1, dtype=int), steps, start=V)
 
 
-def _with_model(
-    laws: Floats, moves: Ints, accepts: np.ndarray, end: int, steps: int, first: int
-) -> Machine:
+def _with_model(laws: Floats, moves: Ints, end: int, steps: int, first: int) -> Machine:
     """Product of a bigram model (laws (V, V) by the last token) with an automaton: moves (S, V),
-    -1 for what is forbidden, S - 1 = `end`. accepts (S,) : whether it may stop there, `end` alone.
-    first : the token before the string."""
+    -1 for what is forbidden; strings are over in the state `end`. first : the token before."""
     S, V = moves.shape
     last, state = np.divmod(np.arange(V * S), S)
     after = np.where(moves[state] >= 0, np.arange(V) * S + moves[state], -1)
@@ -192,7 +195,7 @@ def brackets(
         for k, (opening, closing) in enumerate(pairs):
             moves[n, opening] = number.get((*stack, k), -1)
             moves[n, closing] = number[stack[:-1]] if stack[-1:] == (k,) else -1
-    return _with_model(laws, moves, np.arange(end + 1) == end, end, steps, newline)
+    return _with_model(laws, moves, end, steps, newline)
 
 
 def ending(laws: Floats, word: Sequence[int], newline: int, steps: int) -> Machine:
@@ -205,9 +208,11 @@ def ending(laws: Floats, word: Sequence[int], newline: int, steps: int) -> Machi
     for k in range(n + 1):
         for y in set(word):
             text = [*word[:k], y]
-            moves[k, y] = max(j for j in range(min(n, k + 1) + 1) if text[len(text) - j :] == list(word[:j]))
+            moves[k, y] = max(
+                j for j in range(min(n, k + 1) + 1) if text[len(text) - j :] == list(word[:j])
+            )
         moves[k, newline] = n + 1 if k == n else -1
-    return _with_model(laws, moves, np.arange(n + 2) == n + 1, n + 1, steps, newline)
+    return _with_model(laws, moves, n + 1, steps, newline)
 
 
 def trie(words: Sequence[Sequence[int]], ends: np.ndarray) -> tuple[Ints, list[tuple[int, int]]]:

@@ -23,13 +23,14 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 class Particles:
     """R independent runs of M particles. tokens (R, M, T), V where a string is over and -1 where a
     particle died. weights (R, M) : of sum 1, or 0 in a run without a living particle. log_mass
-    (R,) : log of the estimated mass of all accepted strings, -inf if none lives. first, checks,
-    drawn : sums over all runs of checks until the first accepted token, of all checks, and of
-    tokens."""
+    (R,) : log of the estimated mass of all accepted strings, -inf if none lives. log_p (R, M) :
+    log probability of each string under the model. first, checks, drawn : sums over all runs of
+    checks until the first accepted token, of all checks, and of tokens."""
 
     tokens: np.ndarray
     weights: Floats
     log_mass: Floats
+    log_p: Floats
     first: float
     checks: float
     drawn: int
@@ -50,16 +51,18 @@ def particles(
     tokens = np.full((runs, size, T), V, dtype=np.int32)
     states = np.full((runs, size), machine.start)
     w, log_mass = np.ones((runs, size)), np.zeros(runs)
-    paid, drawn = np.zeros(2), 0
+    log_p, paid, drawn = np.zeros((runs, size)), np.zeros(2), 0
     for t in range(T):
         live = (w > 0) & (states != machine.end)
         if not live.any():
             break
         at = states[live]
-        draws = draw_rows(machine.rows(at), machine.accepted(at, t), method, random)
+        law = machine.rows(at)
+        draws = draw_rows(law, machine.accepted(at, t), method, random)
         paid += draws.first.sum(), draws.checks.sum()
         drawn += len(at)
         tokens[live, t] = draws.token
+        log_p[live] += np.log(np.where(draws.token >= 0, law[np.arange(len(at)), draws.token], 1.0))
         states[live] = np.where(draws.token >= 0, machine.after[at, draws.token], 0)
         w[live] *= draws.weight if weights == "drawn" else draws.token >= 0
         mean = w.mean(1)
@@ -71,10 +74,11 @@ def particles(
             again = systematic(w[poor], random)
             tokens[poor] = np.take_along_axis(tokens[poor], again[:, :, None], 1)
             states[poor] = np.take_along_axis(states[poor], again, 1)
+            log_p[poor] = np.take_along_axis(log_p[poor], again, 1)
             w[poor] = 1.0
     total = w.sum(1, keepdims=True)
     shares = w / np.where(total > 0, total, 1.0)
-    return Particles(tokens, shares, log_mass, float(paid[0]), float(paid[1]), drawn)
+    return Particles(tokens, shares, log_mass, log_p, float(paid[0]), float(paid[1]), drawn)
 
 
 def weighted_marginals(found: Particles, V: int) -> Floats:
@@ -86,7 +90,5 @@ def weighted_marginals(found: Particles, V: int) -> Floats:
     w = found.weights[live].ravel() / live.sum()
     tokens = found.tokens[live].reshape(len(w), -1)
     keep = w > 0
-    columns = [
-        np.bincount(own[keep], weights=w[keep], minlength=V + 1) for own in tokens.T
-    ]  # fmt: skip
+    columns = [np.bincount(own[keep], weights=w[keep], minlength=V + 1) for own in tokens.T]
     return np.asarray(np.stack(columns))
