@@ -124,10 +124,11 @@ def solve(machine: Machine, which: str, methods: Sequence[str] = ()) -> Solved:
         joint = weight * (alpha_live / np.where(total > 0, total, 1.0))[:, None]
         marginals[t, :V] = joint.sum(0)
         log_p += float((joint * np.log(np.where(joint > 0, law, 1.0))).sum())
-        following = np.bincount(machine.after[live][ok], weights=joint[ok], minlength=len(alpha))
+        over = alpha[machine.end] if machine.end >= 0 else 0.0
+        alpha = np.zeros(len(alpha))
+        np.add.at(alpha, machine.after[live][ok], joint[ok])
         if machine.end >= 0:
-            following[machine.end] += alpha[machine.end]
-        alpha = following
+            alpha[machine.end] += over
     checks = {m: (float(v[0] / tokens), float(v[1] / tokens)) for m, v in paid.items()}
     return Solved(marginals, float(tokens), checks, surprise / tokens, log_p)
 
@@ -198,18 +199,19 @@ def brackets(
     return _with_model(laws, moves, end, steps, newline)
 
 
-def ending(laws: Floats, word: Sequence[int], newline: int, steps: int) -> Machine:
+def ending(laws: Floats, word: Sequence[int] | Ints, newline: int, steps: int) -> Machine:
     """Lines of at most T tokens under a bigram model that end with `word`.
 
     The states are how many of the word's tokens the line ends with (Knuth, Morris and Pratt).
     """
+    word = [int(y) for y in word]
     n, V = len(word), laws.shape[1]
     moves = np.zeros((n + 2, V), dtype=int)
     for k in range(n + 1):
         for y in set(word):
             text = [*word[:k], y]
             moves[k, y] = max(
-                j for j in range(min(n, k + 1) + 1) if text[len(text) - j :] == list(word[:j])
+                j for j in range(min(n, k + 1) + 1) if text[len(text) - j :] == word[:j]
             )
         moves[k, newline] = n + 1 if k == n else -1
     return _with_model(laws, moves, n + 1, steps, newline)
