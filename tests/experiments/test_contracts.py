@@ -323,7 +323,7 @@ MANY = {
     "72_permutations": 29,
     "74_relative_representations": 29,
     "75_rich_features": 26,
-    "92_awrs": 34,
+    "92_awrs": 36,
 }
 
 

@@ -120,15 +120,21 @@ def _sampled(run: Arrays, arms: Sequence[str], sizes: Sequence[int], **keys: Any
     return pd.DataFrame({**keys, **own, **one})
 
 
-def chain_frame(seeds: Sequence[int], **settings: Any) -> pd.DataFrame:
-    """seed and the columns of `sampled` by arm and number of particles. settings : of
-    `chain_runs`."""
-    configs = [{**settings, "seed": seed} for seed in seeds]
-    runs = sweep.run(chain_runs, configs, description="chains")
-    frames = [
-        _sampled(run, NAMES, settings["sizes"], seed=seed)
-        for seed, run in zip(seeds, runs, strict=True)
-    ]
+def chain_frame(seeds: Sequence[int], *, wide: int, **settings: Any) -> pd.DataFrame:
+    """seed, total and the columns of `sampled` by arm and number of particles.
+
+    settings : of `chain_runs`. wide : total of further runs with the largest number of particles,
+    for two runs alone.
+    """
+    further = {**settings, "sizes": [max(settings["sizes"])], "total": wide, "arms": [0]}
+    frames = []
+    for options in (settings, further):
+        configs = [{**options, "seed": seed} for seed in seeds]
+        arms = [NAMES[arm] for arm in options["arms"]]
+        runs = sweep.run(chain_runs, configs, description="chains")
+        for seed, run in zip(seeds, runs, strict=True):
+            keys = {"seed": seed, "total": options["total"]}
+            frames.append(_sampled(run, arms, options["sizes"], **keys))
     return pd.concat(frames, ignore_index=True)
 
 

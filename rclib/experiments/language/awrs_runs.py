@@ -38,7 +38,10 @@ TINY: dict[str, dict[str, Any]] = {
         "seed": 0, "V": 20, "cells": [[1.0, 10, 0], [2.0, 1, 3]], "n_sets": 2, "n_draws": 5,
         "shown": 0,
     },
-    "chain_runs": {"seed": 0, "V": 6, "steps": 3, "share": 0.5, "concentration": 1.0, **_SAMPLING},
+    "chain_runs": {
+        "seed": 0, "V": 6, "steps": 3, "share": 0.5, "concentration": 1.0, "arms": [0, 4],
+        **_SAMPLING,
+    },
     "link_runs": {"seed": 0, "n_chains": 3, "V": 6, "steps": 3, "share": 0.5},
 }  # fmt: skip
 
@@ -158,15 +161,15 @@ def sampled(
 
 def chain_runs(
     data: Source | None, *, seed: int, V: int, steps: int, share: float, concentration: float,
-    sizes: Sequence[int], total: int,
+    sizes: Sequence[int], total: int, arms: Sequence[int],
 ) -> Arrays:  # fmt: skip
     """Stored run: particles on a random Markov chain, rows from a Dirichlet law, of which a share
-    of the transitions is allowed; the first token's law. Arrays of `sampled` for all ARMS."""
+    of the transitions is allowed; the first token's law. Arrays of `sampled`; arms : numbers in
+    ARMS."""
     random = np.random.default_rng([seed, 96])
     P = random.dirichlet(np.full(V, concentration), V)
     start = random.dirichlet(np.full(V, concentration))
     machine = chain(start, P, random.random((V, V)) < share, steps)
-    arms = range(len(ARMS))
     return sampled(machine, seed=seed, sizes=sizes, total=total, arms=arms, first_alone=True)
 
 

@@ -138,6 +138,8 @@ def local_values(moments: pd.DataFrame, laws: pd.DataFrame, *, V: int) -> Values
 
 def chain_values(chains: pd.DataFrame) -> Values:
     """Of particles on chains, from `chain_frame` with 1 and 64 particles."""
+    wide = at(chains, total=chains.total.max())
+    chains = at(chains, total=chains.total.min())
     masked = by_seed(chains, "masked_tv")
     one, many, exact = (
         by_seed(at(chains, arm=arm, size=size), "tv")
@@ -149,6 +151,7 @@ def chain_values(chains: pd.DataFrame) -> Values:
         "masking_biased": masked,
         "smc_close": many,
         "smc_gain": masked - many,
+        "smc_bias": by_seed(wide, "tv"),
         "price": many - exact,
         "evidence": by_seed(at(chains, arm="two runs", size=64), "ratio"),
         "one_particle": (one - sampled).abs(),
@@ -171,6 +174,9 @@ def text_values(lines: pd.DataFrame, words: pd.DataFrame, drawn: pd.DataFrame, *
     """Of texts, from `line_frame` (V tokens in "words"), `word_frame` and `word_sampled`."""
     likely = at(lines, task="words", arm="two runs", size=50)
     best = max(name for name in words.model if name.endswith("-gram"))
+    other = at(words, list="relettered")
+    ends = [by_seed(at(other, model=name), "surprise") for name in (best, "1-gram")]
+    further = ends[0] - ends[1]
     return {
         "brackets": left(lines, task="brackets"),
         "ending": left(lines, task="ending"),
@@ -180,7 +186,8 @@ def text_values(lines: pd.DataFrame, words: pd.DataFrame, drawn: pd.DataFrame, *
         "better_cheaper": change(words, "natural", "two runs", best, "1-gram"),
         "loss_orders": loss_rank(words, "natural"),
         "other_words": change(words, "relettered", "two runs", best, "1-gram"),
-        "other_words_rejection": change(words, "relettered", "rejection", best, "1-gram"),
+        "other_words_rejection": np.log10(change(words, "relettered", "rejection", best, "1-gram")),
+        "other_words_surprise": further,
     }
 
 
