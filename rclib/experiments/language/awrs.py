@@ -90,7 +90,7 @@ def law_frame(seeds: Sequence[int], **settings: Any) -> pd.DataFrame:
 
 def histogram_frame(seeds: Sequence[int], **settings: Any) -> pd.DataFrame:
     """method, at, share: of w / Z over all draws of the cell `shown`, in BINS."""
-    total = sum(run["histogram"] for run in _law_runs(seeds, settings))
+    total = np.sum([run["histogram"] for run in _law_runs(seeds, settings)], axis=0)
     frames = [
         pd.DataFrame({"method": method, "at": (BINS[1:] + BINS[:-1]) / 2, "share": row / row.sum()})
         for method, row in zip(METHODS, total, strict=True)
@@ -107,17 +107,20 @@ def over_seeds(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 def _sampled(run: Arrays, arms: Sequence[str], sizes: Sequence[int], **keys: Any) -> pd.DataFrame:
     """arm, size, tv, ratio, and where there are: log_p, dead, first, checks; masked_tv, floor."""
     places = [(a, k) for a in range(len(arms)) for k in range(len(sizes))]
-    one = {name: [run[name][p] for p in places] for name in ("tv", "ratio", "log_p", "dead")
-           if name in run}  # fmt: skip
+    own: dict[str, Any] = {
+        "arm": [arms[a] for a, _ in places],
+        "size": [sizes[k] for _, k in places],
+    }
+    for name in ("tv", "ratio", "log_p", "dead"):
+        if name in run:
+            own[name] = [run[name][place] for place in places]
     if "checks" in run:
-        one |= {
-            "first": [run["checks"][p][0] for p in places],
-            "checks": [run["checks"][p][1] for p in places],
-        }
-    ends = ("masked_tv", "floor", "masked_log_p", "target_log_p", "log_mass", "tokens")
-    own = {name: float(run[name]) for name in ends if name in run and run[name].ndim == 0}
-    own |= {"arm": [arms[a] for a, _ in places], "size": [sizes[k] for _, k in places]}
-    return pd.DataFrame({**keys, **own, **one})
+        own["first"] = [run["checks"][place][0] for place in places]
+        own["checks"] = [run["checks"][place][1] for place in places]
+    for name in ("masked_tv", "floor", "masked_log_p", "target_log_p", "log_mass", "tokens"):
+        if name in run and run[name].ndim == 0:
+            own[name] = float(run[name])
+    return pd.DataFrame({**keys, **own})
 
 
 def chain_frame(seeds: Sequence[int], *, wide: int, **settings: Any) -> pd.DataFrame:

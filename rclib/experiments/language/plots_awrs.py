@@ -44,7 +44,7 @@ def sampler_panels(
             -np.log(group.z), group.checks, MARKERS[number], ms=2.2, mew=0, alpha=0.6,
             color=colour(number), label=f"two runs, exponent {exponent:g}",
         )  # fmt: skip
-    top = float(-np.log(own.z).max())
+    top = float(-np.log(own.z.min()))
     x = np.linspace(0, top, 50)
     panel.plot(x, 2 * np.exp(x), "-", color="k", lw=0.9, label="rejection, 2/Z")
     parts.log_axis(panel, "y")
@@ -62,18 +62,20 @@ def sampler_panels(
         name = "masking, exact Z" if arm == "masking" else str(arm)
         _means(panel, group, "size", "tv", look[str(arm)], name)
     parts.size_axis(panel, sorted(chains["size"].unique()))
-    panel.set_ylim(0, 1.75 * float(chains.masked_tv.mean()))
-    for value, text in (
-        (chains.masked_tv.mean(), "masked law"),
-        (chains.floor.mean(), "samples of the target"),
+    panel.set_ylim(0, 2.0 * float(chains.masked_tv.mean()))
+    for value, text, down in (
+        (float(chains.masked_tv.mean()), "masked law", "bottom"),
+        (float(chains.floor.mean()), "samples of the target", "top"),
     ):
-        panel.axhline(float(value), color=GREY, lw=0.9, ls=":", zorder=1)
-        panel.text(0.02, float(value) + 0.002, text, size=6, color=GREY, va="bottom",
-                   transform=panel.get_yaxis_transform())  # fmt: skip
+        panel.axhline(value, color=GREY, lw=0.9, ls=":", zorder=1)
+        panel.text(
+            0.5, value + (0.003 if down == "bottom" else -0.003), text, size=6, color=GREY,
+            va=down, ha="center", transform=panel.get_yaxis_transform(),
+        )  # fmt: skip
     panel.set_xlabel("particles M")
     panel.set_ylabel("total variation, first token")
     panel.set_title("chains, equal totals")
-    panel.legend(fontsize=5.5, loc="upper right", ncols=2)
+    panel.legend(fontsize=5.5, loc="upper right")
     panel = panels[2]
     chosen = histogram[histogram.method != "masking"]
     for number, (method, group) in enumerate(chosen.groupby("method", sort=False)):
