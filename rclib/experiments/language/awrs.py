@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 HEAVY = (2.0, 10, 10)  # exponent, accepted tokens, heaviest ones that are never accepted
-LAWS = {"exponents": [1.0, 1.5, 2.0], "accepted": [1, 10, 100, 500]}
+LAWS: dict[str, list[float]] = {"exponents": [1.0, 1.5, 2.0], "accepted": [1, 10, 100, 500]}
 NAMES = [method if weights == "drawn" else f"{method}, weight 1" for method, weights in ARMS]
 LINE_ARMS = [NAMES[0], NAMES[3]]
 
