@@ -163,7 +163,8 @@ def word_runs(
     arrays = {name: np.array(values) for name, values in found.items()}
     if drawn:
         arrays |= {
-            name: np.mean([one[name] for one in drawn], 0) for name in ("tv", "ratio", "floor")
+            name: np.asarray(np.mean([one[name] for one in drawn], axis=0))
+            for name in ("tv", "ratio", "floor")
         }
     return {"loss": np.array(loss), **arrays}
 
