@@ -69,7 +69,7 @@ def sampler_panels(
     ):
         panel.axhline(value, color=GREY, lw=0.9, ls=":", zorder=1)
         panel.text(
-            0.5, value + (0.003 if down == "bottom" else -0.003), text, size=6, color=GREY,
+            0.5, value + (0.009 if down == "bottom" else -0.003), text, size=6, color=GREY,
             va=down, ha="center", transform=panel.get_yaxis_transform(),
         )  # fmt: skip
     panel.set_xlabel("particles M")
@@ -130,9 +130,11 @@ def text_panels(
             label=f"{which} words",
         )  # fmt: skip
         if number == 0:
-            for name in names:
-                panel.annotate(str(name), (loss[name], checks[name]), xytext=(0, -9), size=5.5,
-                               textcoords="offset points", ha="center", color=GREY)  # fmt: skip
+            for place, name in enumerate(sorted(names, key=lambda one: loss[one])):
+                panel.annotate(
+                    str(name), (loss[name], checks[name]), xytext=(0, 5 if place % 2 else -10),
+                    size=5.5, textcoords="offset points", ha="center", color=GREY,
+                )  # fmt: skip
     panel.set_ylim(0, 1.35 * float(words.checks.max()))
     low, high = float(words.loss.min()), float(words.loss.max())
     panel.set_xlim(low - 0.25 * (high - low), high + 0.15 * (high - low))
