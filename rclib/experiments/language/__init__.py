@@ -1,0 +1,1 @@
+"""Language models, and far from weights: notebooks 9x."""
