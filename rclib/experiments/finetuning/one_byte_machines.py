@@ -262,7 +262,7 @@ def exchange(
     try:
         tasks = [executor.submit(machine_run, address, relay.token, own) for own in machines]
         for task in tasks:
-            task.add_done_callback(lambda one: _failed(one) and relay.stop.set())
+            task.add_done_callback(lambda one: relay.stop.set() if _failed(one) else None)
         found = _results(tasks)
     finally:
         relay.stop.set()

@@ -1,4 +1,4 @@
-"""Tasks and networks of notebook 85: images of five classes, a network that has learned five others.
+"""Tasks and networks of notebook 85: five classes of images for a network of five others.
 
 A network with one hidden layer is one vector θ = (W1, b1, W2, b2) of float32,
 
@@ -102,7 +102,8 @@ def pretrained(task: Task, *, seed: int, hidden: int, steps: int, rate: float, b
     draw = np.random.default_rng([seed, 1])
     d = task.x.shape[1]
     shapes: Sequence[tuple[int, float]] = (
-        (hidden * d, (2 / d) ** 0.5), (hidden, 0.0), (CLASSES * hidden, hidden**-0.5), (CLASSES, 0.0),
+        (hidden * d, (2 / d) ** 0.5), (hidden, 0.0), (CLASSES * hidden, hidden**-0.5),
+        (CLASSES, 0.0),
     )  # fmt: skip
     theta = np.concatenate([s * draw.standard_normal(n, np.float32) for n, s in shapes])
     theta = theta.astype(np.float32)

@@ -125,7 +125,11 @@ def mean_gradient(theta: Array, x: Array, y: Array) -> Array:
 
 
 def step(
-    plan: Plan, t: int, theta: Array, arrived: Sequence[float] | Array, drawn: Sequence[Array] = ()
+    plan: Plan,
+    t: int,
+    theta: Array,
+    arrived: Sequence[float] | Array,
+    drawn: Sequence[Array] | Array = (),
 ) -> None:
     """Update θ in place by the numbers that arrived in round t, one a sample, in their order; sums
     of float32 depend on it. drawn : the directions, if they are there already."""
