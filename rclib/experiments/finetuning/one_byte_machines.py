@@ -73,10 +73,14 @@ class Machine:
         if self.gradients:
             theta -= np.float32(self.plan.rate) * np.frombuffer(message, np.float32)
             return
-        code, k, m = code_of(self.plan.code), self.plan.samples, self.plan.machines
+        step(self.plan, t, theta, self.numbers(message))
+
+    def numbers(self, message: bytes) -> Array:
+        """What a message from the relay says, (N,) float64."""
+        code, k = code_of(self.plan.code), self.plan.samples
         size = code.length(k)
-        each = [code.unpacked(message[i * size : (i + 1) * size], k) for i in range(m)]
-        step(self.plan, t, theta, code.values(np.concatenate(each)))
+        each = [code.unpacked(message[i : i + size], k) for i in range(0, len(message), size)]
+        return code.values(np.concatenate(each))
 
     def sizes(self) -> tuple[int, int]:
         """Bytes of a message to the relay, and of one from it."""
@@ -235,7 +239,8 @@ def mean_of(gradients: Sequence[Array]) -> Array:
 @dataclass(frozen=True, eq=False)
 class Exchange:
     """ends (M, d): final weights of every machine. joined (M,): rounds that it had replayed when it
-    last came. up, down (M,): bytes of its messages to and from the relay; caught (M,): of the log.
+    last came. up, down (M,): bytes of its messages to and from the relay; caught (M,): of the log
+    that it got when it came back. log: what the relay sent in every round.
     """
 
     ends: Array
@@ -243,6 +248,7 @@ class Exchange:
     up: Array
     down: Array
     caught: Array
+    log: list[bytes]
 
 
 def exchange(
@@ -270,7 +276,7 @@ def exchange(
     if relay.error is not None:
         raise relay.error
     ends, joined = zip(*found, strict=True)
-    return Exchange(np.stack(ends), np.array(joined), relay.up, relay.down, relay.caught)
+    return Exchange(np.stack(ends), np.array(joined), relay.up, relay.down, relay.caught, relay.log)
 
 
 def _failed(task: Future[Any]) -> bool:

@@ -125,17 +125,16 @@ def mean_gradient(theta: Array, x: Array, y: Array) -> Array:
 
 
 def step(
-    plan: Plan,
-    t: int,
-    theta: Array,
-    arrived: Sequence[float] | Array,
-    drawn: Sequence[Array] | Array = (),
-) -> None:
-    """Update θ in place by the numbers that arrived in round t, one a sample, in their order; sums
-    of float32 depend on it. drawn : the directions, if they are there already."""
+    plan: Plan, t: int, theta: Array, arrived: Sequence[float] | Array,
+    drawn: Sequence[Array] | Array = (), *, backwards: bool = False,
+) -> None:  # fmt: skip
+    """Update θ in place by the numbers that arrived in round t, one a sample, in their order, on
+    which the bits of a sum of float32 depend; `backwards` : the last one first. drawn : the
+    directions, if they are there already."""
     at = t + WRONG if plan.directions == "wrong" else t
     share = plan.rate / len(plan.places)
-    for place, ((machine, j), number) in enumerate(zip(plan.places, arrived, strict=True)):
+    terms = list(enumerate(zip(plan.places, arrived, strict=True)))
+    for place, ((machine, j), number) in reversed(terms) if backwards else terms:
         z = drawn[place] if len(drawn) else direction(plan, at, machine, j, len(theta))
         theta -= np.float32(share * float(number)) * z
 

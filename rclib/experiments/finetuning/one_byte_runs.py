@@ -120,18 +120,28 @@ def machines_run(
 
     where : "threads", "processes" or "dask". lost : the machine and the round in which it is lost,
     or None. The rest as in `tune_run`. ends (M, d), joined, up, down, caught (M,): see `Exchange`.
+    late, backwards (d,): weights of one who comes after the end and has the start and the log; of
+    one who takes the numbers of every round in the opposite order (gradients: as they are).
     """
     gradients = code == GRADIENTS
     own = rounds.Plan(seed=seed, code="float" if gradients else code, **plan)
     task, start = _prepared(data, seed, **net)
+    machines = _machines(task, start, own, share, gradients)
     with executor_for(where, own.machines) as executor:
         found = exchange(
-            executor, _machines(task, start, own, share, gradients), kill=where != "threads",
-            lost=None if lost is None else (lost[0], lost[1]),
+            executor, machines, lost=None if lost is None else (lost[0], lost[1]),
+            kill=where != "threads",
         )  # fmt: skip
+    late, backwards = start.copy(), start.copy()
+    for t, message in enumerate(found.log):
+        machines[0].update(t, late, message)
+        if gradients:
+            machines[0].update(t, backwards, message)
+        else:
+            rounds.step(own, t, backwards, machines[0].numbers(message), backwards=True)
     return {
         "ends": found.ends, "joined": found.joined, "up": found.up, "down": found.down,
-        "caught": found.caught,
+        "caught": found.caught, "late": late, "backwards": backwards,
     }  # fmt: skip
 
 
