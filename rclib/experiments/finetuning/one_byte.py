@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,25 +22,22 @@ from rclib.experiments.finetuning.one_byte_runs import (
 from rclib.experiments.finetuning.one_byte_text import text_run
 from rclib.runs import sweep
 from rclib.runs.store import Arrays
-from rclib.spectral.random_matrix import marchenko_pastur, outliers
-from rclib.spectral.spectra import esd, stable_rank
 
 __all__ = [
     "alignment_frame",
     "arms_of",
     "best_rates",
     "curves",
-    "eigenvalue_frame",
+    "end_table",
+    "ends",
     "last",
     "machines_frame",
-    "noise_density",
-    "of_weights",
+    "panels",
     "rising",
     "runs_of",
     "sent_bytes",
     "slope_ratio",
     "text_frame",
-    "weights_frame",
 ]
 
 Arms = Mapping[str, Mapping[str, Any]]
@@ -51,17 +48,16 @@ INPUTS = 64  # pixels of an image of digits
 
 def arms_of(
     plan: Mapping[str, Any], machines: Sequence[int], rates: Mapping[str, float],
-    epsilons: Sequence[float], *, most: int, old_rate: float,
+    epsilons: Sequence[float], *, most: int, per_machine: float, old_rate: float,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Arms by name, each what is other than in `plan` (`machines`, rate, rounds, ... of a run).
 
-    machines : numbers of them; their rates grow in proportion up to `most` machines, from that of
-    `plan` at plan's number. rates : the best ones of "float", "sign" and "gradients". old_rate :
-    another one for gradients.
+    machines : numbers of them, whose rate is `per_machine` times their number, of up to `most`.
+    rates : the best ones of "float", "sign" and "gradients". old_rate : another for gradients.
     """
-    crew, rate, rounds = plan["machines"], plan["rate"], plan["rounds"]
+    rate, rounds = plan["rate"], plan["rounds"]
     arms: dict[str, dict[str, Any]] = {
-        f"M = {m}": {"machines": m, "rate": rate * min(m, most) / crew} for m in machines
+        f"M = {m}": {"machines": m, "rate": per_machine * min(m, most)} for m in machines
     }
     arms |= {name: {"code": name} for name in ("float", "9 bits", "byte", "4 bits", "sign")}
     for code in ("float", "sign", GRADIENTS):
@@ -145,12 +141,45 @@ def last(frame: pd.DataFrame, arm: str, what: str = "accuracy", at: int | None =
     return found
 
 
+def ends(frame: pd.DataFrame, what: str) -> dict[str, pd.Series]:
+    """`last` of every arm."""
+    return {str(arm): last(frame, arm, what) for arm in frame.arm.unique()}
+
+
+def end_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds after the last round, by arm."""
+    over = {what: pd.DataFrame(ends(frame, what)).mean() for what in ("loss", "accuracy", "sent")}
+    return pd.DataFrame(over).rename_axis("arm").reset_index().round(4)
+
+
+def panels(
+    frame: pd.DataFrame, along: pd.DataFrame, machines: Sequence[int], best: Sequence[str],
+    epsilons: Sequence[float],
+) -> dict[str, pd.DataFrame]:  # fmt: skip
+    """Frames of the first figure (`plots_one_byte.byte_panels`). best : arms of numbers and of
+    gradients that go along."""
+    numbers = {f"M = {m}": m for m in machines} | {best[1]: 0}
+    by_number = frame[frame.arm.isin(numbers)]
+    codes = [best[1], "float", "9 bits", "byte", "4 bits", "sign"]
+    by_code = pd.concat([frame[frame.arm == code] for code in codes])
+    shown = ["float", "byte", "4 bits", "sign", "sign, best rate", *best]
+    shown += ["shared directions", "wrong directions", "iid", "class", "iid, slow", "class, slow"]
+    shown += ["iid, long", "class, long", *(f"ε = {epsilon:g}" for epsilon in epsilons)]
+    found = [last(frame, arm).rename("accuracy").reset_index().assign(arm=arm) for arm in shown]
+    by_number = by_number.assign(number=by_number.arm.map(numbers))
+    return {
+        "machines": by_number[["arm", "number", "seed", "round", "loss"]],
+        "bytes_sent": by_code[["arm", "seed", "sent", "loss"]],
+        "estimates": along[["N", "seed", "own", "shared", "law"]],
+        "ends": pd.concat(found, ignore_index=True),
+    }
+
+
 def rising(frame: pd.DataFrame, machines: Sequence[int], at: int) -> dict[int, pd.Series]:
     """Training loss before round `at` of every number of machines after the first, minus that of
     the number before it, by seed."""
     losses = {m: last(frame, f"M = {m}", "loss", at) for m in machines}
-    pairs = zip(machines, machines[1:], strict=False)
-    return {m: losses[m] - losses[fewer] for fewer, m in pairs}
+    return {m: losses[m] - losses[fewer] for fewer, m in pairwise(machines)}
 
 
 def slope_ratio(runs: Runs, one: str, other: str, seeds: Sequence[int]) -> pd.Series:
@@ -212,71 +241,6 @@ def alignment_frame(
             law = (n + 2) / (n + d + 1)
             rows.append((n, seed, own, shared, law, own / law))
     return pd.DataFrame(rows, columns=["N", "seed", "own", "shared", "law", "ratio"])
-
-
-# --- weights ----------------------------------------------------------------------------------
-
-
-def weights_frame(runs: Runs, names: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
-    """One row an arm and seed, of the change Δ of the weights: rank (stable rank of ΔW1 over that
-    of Gaussian matrices of its shape), spikes (eigenvalues of ΔW1ᵀΔW1 beyond the noise), means
-    (correlation over neurons of row means of ΔW1 and column means of ΔW2), columns (root mean
-    square of these column means over that of ΔW2), norms (correlation of squared norms of rows and
-    columns), distance (|Δ| / |θ| of W1)."""
-    rows = []
-    for name in names:
-        for seed, run in zip(seeds, runs[name], strict=True):
-            first, _, second, _ = nets.parts(
-                run["end"].astype(float) - run["start"].astype(float), INPUTS
-            )
-            start = nets.parts(run["start"], INPUTS)[0]
-            size = np.sqrt(np.mean(second**2))
-            rows.append({
-                "arm": name, "seed": seed,
-                "rank": stable_rank(first) / _gaussian_rank(first.shape),
-                "spikes": outliers(esd(first), rows=len(first)).count,
-                "means": _correlation(first.mean(1), second.mean(0)),
-                "columns": float(np.sqrt(np.mean(second.mean(0) ** 2)) / size),
-                "norms": _correlation((first**2).sum(1), (second**2).sum(0)),
-                "distance": float(np.linalg.norm(first) / np.linalg.norm(start)),
-            })  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-@cache
-def _gaussian_rank(shape: tuple[int, int], draws: int = 200) -> float:
-    draw = np.random.default_rng(0)
-    return float(np.mean([stable_rank(draw.standard_normal(shape)) for _ in range(draws)]))
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.corrcoef(a, b)[0, 1])
-
-
-def of_weights(frame: pd.DataFrame, arm: str, what: str) -> pd.Series:
-    """A column of `weights_frame` by seed."""
-    found: pd.Series = frame[frame.arm == arm].set_index("seed")[what]
-    return found
-
-
-def eigenvalue_frame(runs: Runs, names: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
-    """arm, seed, eigenvalue: those of ΔW1ᵀΔW1 that are not zero, over h times the variance of the
-    entries of ΔW1 (h, d)."""
-    frames = []
-    for name in names:
-        for seed, run in zip(seeds, runs[name], strict=True):
-            change = nets.parts(run["end"].astype(float) - run["start"].astype(float), INPUTS)[0]
-            values = esd(change)
-            values = values[values > 0] / (len(change) * np.mean(change**2))
-            frames.append(pd.DataFrame({"arm": name, "seed": seed, "eigenvalue": values}))
-    return pd.concat(frames, ignore_index=True)
-
-
-def noise_density(hidden: int, points: int = 200) -> pd.DataFrame:
-    """x, density of the positive eigenvalues of a Gaussian matrix (hidden, 64) in these units."""
-    law = marchenko_pastur(INPUTS / hidden)
-    x = np.linspace(law.lower, law.upper, points)
-    return pd.DataFrame({"x": x, "density": law.density(x) / (1 - law.atom)})
 
 
 # --- text -------------------------------------------------------------------------------------
