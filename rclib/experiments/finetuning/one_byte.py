@@ -99,7 +99,7 @@ def best_rates(
         arms = {f"{rate:g}": {"code": code, "rate": rate} for rate in rates}
         runs = runs_of(data, seeds, arms, settings) if len(rates) > 1 else {}
         losses = [np.mean([run["loss"][-1] for run in own]) for own in runs.values()]
-        found[code] = rates[int(np.argmin(losses))] if losses else rates[0]
+        found[code] = rates[int(np.nanargmin(losses))] if losses else rates[0]
     return found
 
 
@@ -121,11 +121,11 @@ def curves(
     return pd.concat(frames, ignore_index=True)
 
 
-def sent_bytes(code: str, plan: Mapping[str, Any], d: int) -> int:
-    """Bytes that all machines send in one round, for d weights."""
-    if code == GRADIENTS:
-        return 4 * d * int(plan["machines"])
-    return code_of(code).length(plan["samples"]) * int(plan["machines"])
+def sent_bytes(code: str, plan: Mapping[str, Any], d: int) -> float:
+    """Bytes that all machines send in one round, for d weights: an eighth of the bits, though a
+    message that ends within a byte takes all of it."""
+    bits = 32 * d if code == GRADIENTS else code_of(code).bits * plan["samples"]
+    return float(bits * plan["machines"] / 8)
 
 
 def last(frame: pd.DataFrame, arm: str, what: str = "accuracy", at: int | None = None) -> pd.Series:

@@ -36,7 +36,7 @@ TINY: dict[str, dict[str, Any]] = {
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=64)
 def _prepared(
     data: Dataset, seed: int, n_train: int, hidden: int, steps: int, rate: float, batch: int
 ) -> tuple[nets.Task, Array]:
