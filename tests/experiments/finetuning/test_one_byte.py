@@ -92,9 +92,8 @@ def test_powers_are_fixed_points_and_zero_stays() -> None:
     # What the released code calls a byte has more symbols than a byte.
     assert 2 * codes.CODES["9 bits"].powers == 510 > 2**8
     assert 2 * codes.CODES["byte"].powers == 254
-    assert codes.code_of("4 bits").read([2.0**p for p in range(-4, 4)]).tolist() == [
-        2.0**p for p in range(-4, 4)
-    ]
+    twos = [2.0**p for p in range(-4, 4)]
+    assert codes.code_of("4 bits").read(twos).tolist() == pytest.approx(twos)
 
 
 def test_codes_keep_the_order() -> None:
@@ -151,13 +150,15 @@ def test_a_stack_of_losses_has_the_bits_of_each() -> None:
 
 def test_a_task_has_other_classes_before_and_its_own_after() -> None:
     own = task()
-    assert len(own.x) == 90 and len(own.x) + len(own.test_x) == 150 == len(own.before_x)
+    assert len(own.x) == 90
+    assert len(own.x) + len(own.test_x) == 150 == len(own.before_x)
     assert set(own.y) == set(own.test_y) == set(own.before_y) == set(range(5))
     with pytest.raises(ValueError, match="n_train must be"):
         nets.drawn_task(own.x, own.y, seed=0, n_train=90)
     start = nets.pretrained(own, seed=0, hidden=4, steps=150, rate=1e-2, batch=30)
     _, _, w2, b2 = nets.parts(start, 7)
-    assert 0 < np.abs(w2).max() < 0.05 and not b2.any()
+    assert 0 < np.abs(w2).max() < 0.05
+    assert not b2.any()
     assert float(nets.loss(start, own.x, own.y)) == pytest.approx(math.log(5), abs=0.05)
 
 
@@ -273,15 +274,18 @@ def test_machines_end_equal_and_bytes_are_counted(code: str) -> None:
         cut = machines.exchange(pool, members, lost=(1, 2))
     each = {"byte": 2, "sign": 1, "float": 8, "gradients": 4 * len(members[0].start)}[code]
     back = each if code == "gradients" else 3 * each
-    assert found.up.tolist() == [5 * each] * 3 and found.down.tolist() == [5 * back] * 3
+    assert found.up.tolist() == [5 * each] * 3
+    assert found.down.tolist() == [5 * back] * 3
     assert found.joined.tolist() == found.caught.tolist() == [0, 0, 0]
     for one in (found, cut):
         assert one.log == found.log
         assert all(end.tobytes() == found.ends[0].tobytes() for end in one.ends)
     assert np.abs(found.ends[0] - members[0].start).max() > 0
     # One that loses its line comes back to round 3, with the log of three rounds.
-    assert cut.joined.tolist() == [0, 3, 0] and cut.up.tolist() == found.up.tolist()
-    assert cut.caught.tolist() == [0, 3 * back, 0] and cut.down[1] == found.down[1] - back
+    assert cut.joined.tolist() == [0, 3, 0]
+    assert cut.up.tolist() == found.up.tolist()
+    assert cut.caught.tolist() == [0, 3 * back, 0]
+    assert cut.down[1] == found.down[1] - back
     if code != "gradients":
         numbers = [members[0].numbers(message) for message in found.log]
         replayed = rounds.replay(members[0].plan, members[0].start, numbers)
@@ -301,7 +305,9 @@ def test_strangers_are_turned_away() -> None:
                 assert line.recv(1) == b""  # closed without a word
         end, joined = machines.machine_run(address, relay.token, members[0])
         served.result(timeout=20)
-    assert joined == 0 and relay.error is None and np.isfinite(end).all()
+    assert joined == 0
+    assert relay.error is None
+    assert np.isfinite(end).all()
 
 
 def test_an_error_of_one_machine_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,7 +351,7 @@ def test_processes_return_and_raise() -> None:
     fine, wrong = processes.submit(math.hypot, 3, 4), processes.submit(math.sqrt, -1)
     dead: Future[Any] = executors.Processes(again=0).submit(os.abort)
     assert fine.result(timeout=60) == 5
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"math domain error|nonnegative"):
         wrong.result(timeout=60)
     with pytest.raises(RuntimeError, match="process ended with -6"):
         dead.result(timeout=60)
@@ -374,13 +380,15 @@ def test_one_process_is_as_good_as_many(code: str) -> None:
 
 def test_arms_differ_in_what_they_say() -> None:
     own = tuned()
-    assert len(own["loss"]) == len(own["accuracy"]) == 3 and len(own["size"]) == 5
+    assert len(own["loss"]) == len(own["accuracy"]) == 3
+    assert len(own["size"]) == 5
     for changed in ({"code": "sign"}, {"share": "class"}, {"directions": "shared"}):
         assert (tuned(**changed)["start"] == own["start"]).all()
         assert np.abs(tuned(**changed)["end"] - own["end"]).max() > 1e-4
     # The numbers of the first round are measured before anybody takes another direction.
     wrong = tuned(directions="wrong")
-    assert wrong["size"][0] == own["size"][0] and wrong["loss"][0] == own["loss"][0]
+    assert wrong["size"][0] == own["size"][0]
+    assert wrong["loss"][0] == own["loss"][0]
     assert tuned(code="sign")["size"].tolist() == [1.0] * 5
 
 
@@ -405,7 +413,7 @@ def numbers() -> TextData:
 
 
 def test_capitals_are_folded() -> None:
-    raw = torch.tensor(list("Az[@Z{".encode()) + [200])
+    raw = torch.tensor([*b"Az[@Z{", 200])
     assert bytes(text.folded(raw).tolist()) == b"az[@z{" + bytes([104])
 
 
@@ -423,8 +431,8 @@ def test_a_language_model_is_one_vector() -> None:
 
 
 def test_text_is_learned_from_numbers_as_from_gradients() -> None:
-    plan_of = {**TINY_TEXT["plan"], "rounds": 30, "machines": 4, "rate": 0.02}
-    own = {**TINY_TEXT, "before": {"steps": 60, "rate": 1e-2, "batch": 8}, "every": 15}
+    plan_of = {**TINY_TEXT["plan"], "rounds": 16, "machines": 4, "rate": 0.03}
+    own = {**TINY_TEXT, "before": {"steps": 30, "rate": 1e-2, "batch": 4}, "every": 8}
     found = {
         code: text.text_run(numbers(), **{**own, "plan": plan_of, "code": code})
         for code in ("float", "byte", "gradients")
@@ -473,7 +481,8 @@ def test_arms_and_their_rates(study: dict[str, Any]) -> None:
 def test_curves_and_bytes(study: dict[str, Any]) -> None:
     frame, own = study["frame"], study["runs"]["byte"][1]
     one = frame[(frame.arm == "byte") & (frame.seed == 1)]
-    assert one["round"].tolist() == [0, 2, 5] and one.loss.tolist() == own["loss"].tolist()
+    assert one["round"].tolist() == [0, 2, 5]
+    assert one.loss.tolist() == own["loss"].tolist()
     assert one.sent.tolist() == [0, 12, 30]
     sent = {arm: experiment.last(frame, arm, "sent")[0] for arm in ("float", "4 bits", "sign")}
     assert sent == {"float": 120, "4 bits": 15, "sign": 3.75}
@@ -527,8 +536,10 @@ def test_machines_frame() -> None:
     )
     assert found[["apart", "one_process", "late"]].to_numpy().max() == 0
     byte = found[found.kind == "byte"]
-    assert byte.up.tolist() == [5, 5, 5] and byte.joined.tolist() == [0, 3, 0]
-    assert (byte.backwards > 0).all() and byte.log.tolist() == [0, 9, 0]
+    assert byte.up.tolist() == [5, 5, 5]
+    assert byte.joined.tolist() == [0, 3, 0]
+    assert (byte.backwards > 0).all()
+    assert byte.log.tolist() == [0, 9, 0]
 
 
 def test_figures_show_what_they_are_given(study: dict[str, Any]) -> None:
@@ -541,7 +552,7 @@ def test_figures_show_what_they_are_given(study: dict[str, Any]) -> None:
     ]  # fmt: skip
     lines = {str(line.get_label()): line for line in figure.axes[0].lines}
     of_two = shown["machines"].query("number == 2").groupby("round").loss.mean()
-    np.testing.assert_allclose(np.asarray(lines["M = 2"].get_ydata(), float), of_two)
+    np.testing.assert_allclose(np.asarray(lines["M = 2"].get_ydata(), float), of_two, rtol=1e-4)
     names = [label.get_text() for label in figure.axes[3].get_yticklabels()]
     assert names == list(dict.fromkeys(shown["ends"].arm))
     changed = weights.weights_frame(study["runs"], ["float"], [0, 1])
