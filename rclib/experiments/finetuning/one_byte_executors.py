@@ -79,17 +79,28 @@ def executor_for(where: str, tasks: int) -> Iterator[Executor]:
     elif where == "processes":
         yield Processes()
     elif where == "dask":
-        import distributed
-
-        with (
-            distributed.LocalCluster(
-                n_workers=tasks, threads_per_worker=1, processes=True, host="127.0.0.1",
-                dashboard_address=None, silence_logs=logging.ERROR, resources={"machine": 1},
-            ) as cluster,
-            distributed.Client(cluster) as client,
-        ):  # fmt: skip
-            client.wait_for_workers(tasks, timeout=120)
-            # One machine a worker at a time: two of them in turn would wait for each other.
-            yield client.get_executor(pure=False, resources={"machine": 1})
+        # Beside a notebook's kernel, whose loop stands still while a cell waits: on it, no worker
+        # that was lost would be replaced.
+        with ThreadPoolExecutor(1) as aside:
+            cluster, client = aside.submit(_dask, tasks).result()
+            try:
+                # One machine a worker at a time: two in turn would wait for each other.
+                yield client.get_executor(pure=False, resources={"machine": 1})
+            finally:
+                aside.submit(client.close).result()
+                aside.submit(cluster.close).result()
     else:
         raise ValueError(f"where must be one of {', '.join(WHERE)}, got {where!r}")
+
+
+def _dask(tasks: int) -> tuple[Any, Any]:
+    """A cluster of this machine with so many workers, and a client of it."""
+    import distributed
+
+    cluster = distributed.LocalCluster(
+        n_workers=tasks, threads_per_worker=1, processes=True, host="127.0.0.1",
+        dashboard_address=None, silence_logs=logging.ERROR, resources={"machine": 1},
+    )  # fmt: skip
+    client = distributed.Client(cluster.scheduler_address)
+    client.wait_for_workers(tasks, timeout=120)
+    return cluster, client

@@ -115,7 +115,7 @@ def machine_run(address: tuple[str, int], token: bytes, own: Machine) -> tuple[A
         except OSError:
             if last:
                 raise
-    raise AssertionError("unreachable")
+    raise OSError("no try was left")
 
 
 def _take_part(line: socket.socket, own: Machine) -> tuple[Array, int]:

@@ -425,7 +425,7 @@ def test_a_language_model_is_one_vector() -> None:
     assert torch.equal(model.theta, before)
     with torch.no_grad():
         for p in model.gpt.parameters():
-            p += 0.1
+            p.add_(0.1)
         assert torch.equal(model.theta, other)
         assert float(model.loss(windows)) == found
 
