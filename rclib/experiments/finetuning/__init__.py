@@ -1,0 +1,1 @@
+"""Fine-tuning and few bits: notebooks 8x."""
