@@ -73,6 +73,11 @@ class Bone(Method):
         """Names of the trained parts."""
         return ("B", "C") if self.form == "two" else ("B",)
 
+    @property
+    def kin(self) -> tuple[object, ...]:
+        """Everything but where the guide comes from, if it is not W itself."""
+        return (Bone, self.size, self.form, self.index, self.guide == "own")
+
     def start(
         self, weight: Tensor, *, seed: int = 0, inputs: Tensor | None = None
     ) -> dict[str, Tensor]:

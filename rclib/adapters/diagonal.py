@@ -97,6 +97,11 @@ class Diagonal(AddedTerm):
             raise ValueError(f"alpha must be positive and finite, got {self.alpha!r}")
 
     @property
+    def kin(self) -> tuple[object, ...]:
+        """Rank and scale."""
+        return (Diagonal, self.rank, self.scale)
+
+    @property
     def scale(self) -> float:
         """s."""
         return 1.0 if self.alpha is None else self.alpha / self.rank

@@ -59,6 +59,12 @@ class Method(ABC):
         """Whether merge(start(W)) is W but for rounding, so that a network starts as it was."""
         return True
 
+    @property
+    def kin(self) -> tuple[object, ...]:
+        """Methods of equal kin merge and apply parts in the same way and differ in how they start:
+        members of one stack may have either."""
+        return (self,)
+
     @abstractmethod
     def start(
         self, weight: Tensor, *, seed: int = 0, inputs: Tensor | None = None

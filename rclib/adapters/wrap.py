@@ -3,7 +3,7 @@
     wrapped = adapt(base, {"layers.0.weight": LoRA(8), "layers.1.weight": LoRA(8)}, seeds=range(16))
     end, found = train_stack(wrapped.stack, batch, loss, frozen=wrapped.frozen, ...)
     wrapped.merged(end)["layers.0.weight"]      # (S, o, i), W′ of every member
-    wrapped.trained_count                       # of one member, "train" left out
+    wrapped.trained_counts                      # of every member, "train" left out
 
 Each member has parts of its own, named "layers.0.weight/A", and each may have a start of its own:
 many seeds and rates are trained at once by `rclib.training.stacked.train_stack`.
@@ -40,14 +40,15 @@ def parts_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 class Adapted:
     """A stack with adapted matrices.
 
-    stack : to be trained, with `frozen` names left alone. methods : name of a matrix -> method.
-    trained_count : trained numbers of one member within the adapted matrices.
+    stack : to be trained, with `frozen` names left alone. methods : name of a matrix -> method, of
+    the first member where members differ. trained_counts (S,) : trained numbers of each member
+    within the adapted matrices.
     """
 
     stack: Stack
     methods: dict[str, Method]
     frozen: frozenset[str]
-    trained_count: int
+    trained_counts: tuple[int, ...]
 
     def merged(self, now: Stack) -> dict[str, Tensor]:
         """{name: (S, ...)} with plain matrices, as the network had before it was adapted."""
@@ -65,7 +66,7 @@ def _merged(methods: Mapping[str, Method], tensors: Mapping[str, Tensor]) -> dic
 
 def adapt(
     start: Stack,
-    methods: Mapping[str, Method],
+    methods: Mapping[str, Method | Sequence[Method]],
     *,
     seeds: Sequence[int],
     inputs: Mapping[str, Tensor] | None = None,
@@ -74,6 +75,7 @@ def adapt(
 ) -> Adapted:
     """A stack whose matrices `methods` names are taken apart.
 
+    methods : name -> one method for all members, or S of equal `kin`, one a member.
     seeds : (S,), of what a method draws for each member; matrix number j of `methods` takes the
         seed of member s with 1009 j added, so that layers draw apart.
     inputs : name -> (S, n, i), what that matrix gets, for methods that look at it.
@@ -94,22 +96,37 @@ def adapt(
     numbers = [seed_of(f"seeds[{s}]", seed) for s, seed in enumerate(seeds)]
     if len(numbers) != len(start):
         raise ValueError(f"seeds must be {len(start)}, one a member, got {len(numbers)}")
+    each = {name: _of_members(name, given, len(start)) for name, given in methods.items()}
     tensors = {name: t for name, t in start.tensors.items() if name not in methods}
-    trained, counted = set(train), 0
-    for j, (name, method) in enumerate(methods.items()):
+    trained, counted = set(train), [0] * len(start)
+    for j, (name, own) in enumerate(each.items()):
         weights = start.tensors[name]
-        own = None if inputs is None else inputs.get(name)
-        if own is not None and len(own) != len(start):
-            raise ValueError(f"inputs[{name!r}] must have {len(start)} members, got {len(own)}")
+        x = None if inputs is None else inputs.get(name)
+        if x is not None and len(x) != len(start):
+            raise ValueError(f"inputs[{name!r}] must have {len(start)} members, got {len(x)}")
         parts = [
-            method.start(w, seed=numbers[s] + 1009 * j, inputs=None if own is None else own[s])
-            for s, w in enumerate(weights)
+            method.start(w, seed=seed + 1009 * j, inputs=None if x is None else x[s])
+            for s, (method, w, seed) in enumerate(zip(own, weights, numbers, strict=True))
         ]
         tensors |= {f"{name}/{key}": torch.stack([p[key] for p in parts]) for key in parts[0]}
-        trained |= {f"{name}/{key}" for key in method.trained}
-        counted += method.trained_count(weights.shape[1], weights.shape[2])
-    one = partial(_through, dict(methods), start.one, network)
-    return Adapted(Stack(tensors, one), dict(methods), frozenset(set(tensors) - trained), counted)
+        trained |= {f"{name}/{key}" for key in own[0].trained}
+        for s, method in enumerate(own):
+            counted[s] += method.trained_count(weights.shape[1], weights.shape[2])
+    first = {name: own[0] for name, own in each.items()}
+    one = partial(_through, first, start.one, network)
+    return Adapted(Stack(tensors, one), first, frozenset(set(tensors) - trained), tuple(counted))
+
+
+def _of_members(name: str, given: Method | Sequence[Method], members: int) -> list[Method]:
+    """One method a member. Raises ValueError for another number, and for methods not of a kin."""
+    if isinstance(given, Method):
+        return [given] * members
+    own = list(given)
+    if len(own) != members or any(method.kin != own[0].kin for method in own):
+        raise ValueError(
+            f"methods[{name!r}] must be one method or {members} of equal kin, got {len(own)}"
+        )
+    return own
 
 
 def _through(

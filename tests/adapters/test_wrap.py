@@ -8,7 +8,7 @@ from adapter_methods import METHODS, drawn, moved
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from rclib.adapters.low_rank import LoRA
+from rclib.adapters.low_rank import LoRA, PiSSA
 from rclib.adapters.method import Full
 from rclib.adapters.wrap import Adapted, Product, adapt, parts_of
 from rclib.nets.mlp import MLP
@@ -81,8 +81,9 @@ def test_a_wrapped_stack_starts_and_merges_as_the_network(name: str) -> None:
     assert list(again.tensors) == list(factored.merged(end))
     assert torch.allclose(again(x), end(x), atol=1e-5)
     assert torch.allclose(trained(merging, seeds)(x), end(x), atol=1e-4)
-    assert factored.trained_count == sum(
-        method.trained_count(*plain.tensors[w].shape[1:]) for w in ("W1", "W2")
+    assert (
+        factored.trained_counts
+        == (sum(method.trained_count(*plain.tensors[w].shape[1:]) for w in ("W1", "W2")),) * 2
     )
 
 
@@ -109,6 +110,27 @@ def test_layers_and_members_draw_apart() -> None:
     assert torch.allclose(LoRA(2).merge(tensors).double(), LoRA(2).merge(tensors).double())
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("loldu", "random", "singular values", "loldu, slip"),
+        ("lora", "pissa", "eva, permuted"),
+        ("bone, permuted", "bone, permuted"),
+    ],
+)
+def test_members_may_have_methods_of_a_kin(names: tuple[str, ...]) -> None:
+    methods = [METHODS[n] if n != "pissa" else PiSSA(4) for n in names]
+    seeds = list(range(len(methods)))
+    x = torch.stack([drawn(30, WIDTH, seed=s, dtype=torch.float32) for s in seeds])
+    options = {"network": network, "train": ["W3", "B3"]}
+    together = adapt(base(seeds), {"W2": methods}, seeds=seeds, inputs={"W2": x}, **options)
+    end = trained(together, seeds)
+    for s, method in zip(seeds, methods, strict=True):
+        alone = adapt(base([s]), {"W2": method}, seeds=[s], inputs={"W2": x[s : s + 1]}, **options)
+        for key, tensor in trained(alone, [s]).tensors.items():
+            assert torch.equal(tensor[0], end.tensors[key][s]), key
+
+
 def test_what_is_refused() -> None:
     start = base([0, 1])
     for given, message in (
@@ -116,6 +138,8 @@ def test_what_is_refused() -> None:
         ({"methods": {"W1": Full()}, "train": ["W9"]}, "train must name"),
         ({"methods": {"W1": Full()}, "train": ["W1"]}, "it is adapted"),
         ({"methods": {"W1": Full()}, "seeds": [0]}, "seeds must be 2"),
+        ({"methods": {"W1": [Full(), LoRA(2)]}}, "of equal kin"),
+        ({"methods": {"W1": [Full()]}}, "2 of equal kin"),
         ({"methods": {"W1": Full()}, "inputs": {"W1": torch.zeros(1, 4, D)}}, "2 members"),
     ):
         with pytest.raises(ValueError, match=message):

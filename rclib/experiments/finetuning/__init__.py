@@ -1,0 +1,1 @@
+"""Series 8: fine-tuning and few bits."""
