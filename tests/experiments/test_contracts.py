@@ -323,6 +323,7 @@ MANY = {
     "72_permutations": 29,
     "74_relative_representations": 29,
     "75_rich_features": 26,
+    "80_loldu": 29,
 }
 
 

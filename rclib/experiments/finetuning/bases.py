@@ -38,7 +38,9 @@ __all__ = [
     "Chain",
     "Task",
     "cosine",
+    "image_bases",
     "image_task",
+    "old_images",
     "relu_chain",
     "text_task",
     "two_texts",
@@ -108,7 +110,7 @@ class Task:
 
     start : with its head as adaptation finds it. trained : names that are trained beside the
     adapted matrices. places : part -> (S, n) places of data. at : (S, m) places -> x (S, m, d),
-    y (S, m). head_rate : of `trained`.
+    y (S, m). head_rate : of `trained`. seeds : of the members.
     """
 
     start: Stack
@@ -116,6 +118,7 @@ class Task:
     places: dict[str, Tensor]
     at: Callable[[Tensor], tuple[Tensor, Tensor]]
     head_rate: float
+    seeds: tuple[int, ...]
 
 
 def _trained(nets: Sequence[Chain], batch: Any, settings: Mapping[str, Any]) -> Stack:
@@ -133,13 +136,29 @@ def _image_data(data: Dataset, pool: int) -> tuple[Tensor, Tensor]:
     return torch.cat(pooled_inputs(data, pool)), torch.cat([data.y_train, data.y_test])
 
 
+def old_images(
+    data: Dataset, seeds: Sequence[int], base: Mapping[str, Any]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Images x, classes y, and places (S, n) of those that each network is pre-trained on."""
+    x, y = _image_data(data, int(base["pool"]))
+    places = torch.nonzero(y < int(base["classes"]))[:, 0]
+    drawn = [places[_order(len(places), s)[: int(base["n"])]] for s in seeds]
+    return x, y, torch.stack(drawn)
+
+
+def image_bases(data: Dataset, seeds: Sequence[int], base: Mapping[str, Any]) -> Stack:
+    """Networks (S) pre-trained on the first classes, with the head that they have there."""
+    own = tuple(sorted(set(seeds)))
+    bases = _image_bases(data, json.dumps(dict(base), sort_keys=True), own)
+    member = [own.index(s) for s in seeds]
+    tensors = {name: t[member] for name, t in bases.tensors.items()}
+    return Stack(tensors, partial(_plain, relu_chain))
+
+
 @lru_cache(maxsize=8)
 def _image_bases(data: Dataset, settings: str, seeds: tuple[int, ...]) -> Stack:
     given = json.loads(settings)
-    x, y = _image_data(data, given["pool"])
-    places = torch.nonzero(y < given["classes"])[:, 0]
-    drawn = [_order(len(places), s)[: given["n"]] for s in seeds]
-    subsets = torch.stack([places[d] for d in drawn])
+    x, y, subsets = old_images(data, seeds, given)
     batch = epoch_batches(x, y, batch_size=given["batch_size"], seeds=seeds, subsets=subsets)
     nets = [Chain(x.shape[1], given["width"], given["classes"], seed=s) for s in seeds]
     return _trained(nets, batch, given)
@@ -154,13 +173,10 @@ def image_task(
         batch_size, steps and rate of Adam with a cosine.
     task : n_train, n_validation, n_test images, head_rate of the new head.
     """
-    own = tuple(sorted(set(seeds)))
-    bases = _image_bases(data, json.dumps(dict(base), sort_keys=True), own)
+    tensors = image_bases(data, seeds, base).tensors
     x, y = _image_data(data, int(base["pool"]))
     old = int(base["classes"])
     there = torch.nonzero(y >= old)[:, 0]
-    member = [own.index(s) for s in seeds]
-    tensors = {name: t[member] for name, t in bases.tensors.items()}
     heads = [
         Chain(1, tensors[ADAPTED[1]].shape[1], data.n_classes - old, seed=s + 1) for s in seeds
     ]
@@ -169,8 +185,9 @@ def image_task(
     orders = torch.stack([there[_order(len(there), s)] for s in seeds])
     start = Stack(tensors, partial(_plain, relu_chain))
     return Task(
-        start, HEAD, _split(orders, task), lambda at: (x[at], y[at] - old), float(task["head_rate"])
-    )
+        start, HEAD, _split(orders, task), lambda at: (x[at], y[at] - old),
+        float(task["head_rate"]), tuple(seeds),
+    )  # fmt: skip
 
 
 def _order(n: int, seed: int) -> Tensor:
@@ -251,4 +268,4 @@ def text_task(
         x = torch.stack([table[w].flatten(1) for table, w in zip(tables, windows, strict=True)])
         return x, tokens[first + context]
 
-    return Task(Stack(tensors, partial(_plain, relu_chain)), (), places, at, 0.0)
+    return Task(Stack(tensors, partial(_plain, relu_chain)), (), places, at, 0.0, tuple(seeds))

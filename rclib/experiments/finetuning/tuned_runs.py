@@ -102,8 +102,8 @@ def adapted(
 ) -> Arrays:
     """A group of members, each a seed, a rate and a method (of one kin), adapted with Adam.
 
-    losses (S, steps) : of each batch, before its update. start, end (S, 3) : mean loss on `PARTS`.
-    accuracy (S, 3) : on them at the end. With `keep`, weight_0, weight_1, change_0, change_1
+    losses (S, steps) : of each batch, before its update (NaN if nothing is trained).
+    start, end (S, 3) : mean loss on `PARTS`. accuracy (S, 3) : on them at the end. With `keep`, weight_0, weight_1, change_0, change_1
     (S, o, i) : the pre-trained matrices and what adaptation added to them.
     """
     seeds = [int(member["seed"]) for member in group]
@@ -126,13 +126,16 @@ def adapted(
     train = task.places["train"]
     orders = epoch_orders(train.shape[1], batch_size, seeds)
     before = _measured(wrapped.stack, task)
-    end, found = train_stack(
-        wrapped.stack, lambda step: task.at(train.gather(1, orders(step))), cross_entropy,
-        steps=steps, lr=rates, optimizer="adam", lr_schedule=cosine(steps),
-        frozen=wrapped.frozen, own="xy",
-    )  # fmt: skip
+    end, losses = wrapped.stack, torch.full((steps, len(group)), torch.nan)
+    if wrapped.frozen != set(end.tensors):  # else there is nothing to train
+        end, found = train_stack(
+            end, lambda step: task.at(train.gather(1, orders(step))), cross_entropy,
+            steps=steps, lr=rates, optimizer="adam", lr_schedule=cosine(steps),
+            frozen=wrapped.frozen, own="xy",
+        )  # fmt: skip
+        losses = found["loss"]
     after = _measured(end, task)
-    out = {"losses": found["loss"].T.numpy(), "start": before[0], "end": after[0]}
+    out = {"losses": losses.T.numpy(), "start": before[0], "end": after[0]}
     out["accuracy"] = after[1]
     if keep:
         merged = wrapped.merged(end)
