@@ -103,8 +103,9 @@ def adapted(
     """A group of members, each a seed, a rate and a method (of one kin), adapted with Adam.
 
     losses (S, steps) : of each batch, before its update (NaN if nothing is trained).
-    start, end (S, 3) : mean loss on `PARTS`. accuracy (S, 3) : on them at the end. With `keep`, weight_0, weight_1, change_0, change_1
-    (S, o, i) : the pre-trained matrices and what adaptation added to them.
+    start, end (S, 3) : mean loss on `PARTS`. accuracy (S, 3) : on them at the end. With `keep`,
+    weight_0, weight_1, change_0, change_1 (S, o, i) : the pre-trained matrices and what adaptation
+    added to them.
     """
     seeds = [int(member["seed"]) for member in group]
     rates = torch.tensor([float(member["rate"]) for member in group], dtype=torch.float64)
