@@ -48,7 +48,9 @@ def _grams(panels: Sequence[Panel], gram: pd.DataFrame) -> Any:
     image = None
     for panel, (name, own) in zip(panels, gram.groupby("matrix", sort=False), strict=True):
         matrix = own.pivot(index="row", columns="column", values="cosine").to_numpy()
-        image = panel.imshow(matrix, cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
+        image = panel.imshow(
+            matrix, cmap="viridis", vmin=0, vmax=1, interpolation="nearest", aspect="auto"
+        )
         panel.set_title(f"|cos|, {name}")
         panel.set_xticks([0, len(matrix) - 1], ["first", "last"])
         panel.set_yticks([0, len(matrix) - 1], ["first", "last"])
@@ -57,14 +59,12 @@ def _grams(panels: Sequence[Panel], gram: pd.DataFrame) -> Any:
 
 
 def _starts(panel: Panel, starts: pd.DataFrame) -> None:
-    """Loss of the pre-trained network, by start of z, broken and repaired."""
+    """Loss of the pre-trained network, by start of z, broken and repaired, one marker a seed."""
     names = list(dict.fromkeys(starts.start))
     for number, (base, own) in enumerate(starts.groupby("base", sort=False)):
-        over = own.groupby("start").loss
-        middle, half = over.mean()[names], parts.half_widths(over)[names]
-        panel.errorbar(
-            middle, np.arange(len(names)) + 0.12 * (2 * number - 1), xerr=half,
-            marker=MARKERS[number], ls="", ms=4, elinewidth=0.8, color=colour(number),
+        place = own.start.map(names.index) + 0.14 * (2 * number - 1)
+        panel.plot(
+            own.loss, place, MARKERS[number], ms=3.5, mew=0, alpha=0.6, color=colour(number),
             label="as in the package" if base == "broken" else "residual repaired",
         )  # fmt: skip
     panel.set_yticks(range(len(names)), [f"{n} (method)" if n == "lu" else n for n in names])
@@ -107,10 +107,10 @@ def main_panels(
     panel.set_xlabel("terms kept, r")
     panel.set_ylabel("left of ‖W‖²")
     panel.set_title("first r terms of W")
-    parts.direct_labels(panel, {"LDU": "LDU", "SVD": "SVD"})
+    panel.legend(fontsize=6.5, loc="best")
     pair = [figure.add_subplot(grid[1, 0:3]), figure.add_subplot(grid[1, 3:6])]
     image = _grams(pair, gram)
-    figure.colorbar(image, ax=pair, shrink=0.6, label="|cosine|", location="bottom")
+    figure.colorbar(image, ax=pair, shrink=0.6, label="|cosine|", location="bottom", aspect=30)
     _starts(figure.add_subplot(grid[1, 6:]), starts)
     parts.letters(figure)
     return figure
@@ -175,7 +175,7 @@ def more_panels(
         )  # fmt: skip
     panel.axhline(0, color=GREY, lw=0.6)
     panel.set_xlabel("stable rank of ΔW, second matrix")
-    panel.set_ylabel("share of row and column means in ΔW")
+    panel.set_ylabel("row and column means in ΔW, share")
     panel.set_title("what training adds")
     panel.legend(fontsize=6, loc="best")
     parts.letters(figure)
