@@ -23,7 +23,7 @@ from rclib.adapters.low_rank import LowRank, checked_inputs
 from rclib.adapters.method import generator_of
 from rclib.checks.arguments import brief, choice, count, flag, number
 
-__all__ = ["EVA", "IncrementalSVD", "redistributed"]
+__all__ = ["EVA", "IncrementalSVD", "decomposed", "redistributed"]
 
 ROWS = ("top", "bottom", "permuted")
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from rclib.adapters.method import AddedTerm, Parts, generator_of, matrix
 from rclib.checks.arguments import brief, count, number
 
-__all__ = ["LoRA", "LowRank", "OLoRA", "PiSSA", "orthonormal_rows"]
+__all__ = ["LoRA", "LowRank", "OLoRA", "PiSSA", "checked_inputs", "orthonormal_rows"]
 
 
 @dataclass(frozen=True)
