@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
@@ -40,7 +39,11 @@ def _against_count(panel: Panel, frame: pd.DataFrame, *, names: Mapping[str, str
     for family, text in names.items():
         own = frame[frame.family == family]
         if not own.empty:
-            parts.level(panel, float(own.value.mean()), text)
+            value = float(own.value.mean())
+            low, high = panel.get_ylim()
+            room = 0.06 * (high - low)  # the line is to stand within the panel
+            panel.set_ylim(min(low, value - room), max(high, value + room))
+            parts.level(panel, value, text)
 
 
 def _grams(panels: Sequence[Panel], gram: pd.DataFrame) -> Any:
@@ -92,7 +95,7 @@ def main_panels(
     _against_count(panel, frontier, names={k: LEVELS[k] for k in ("head", "full")})
     panel.set_ylabel("accuracy on test images")
     panel.set_title("new classes")
-    panel.legend(fontsize=6, loc="best")
+    panel.legend(fontsize=6, loc="lower right")
     panel = figure.add_subplot(grid[0, 6:])
     over = residual.groupby(["kind", "seed", "rank"], as_index=False).share.mean()
     for kind, look in looks(["LDU", "SVD"]).items():
@@ -175,7 +178,7 @@ def more_panels(
         )  # fmt: skip
     panel.axhline(0, color=GREY, lw=0.6)
     panel.set_xlabel("stable rank of ΔW, second matrix")
-    panel.set_ylabel("row and column means in ΔW, share")
+    panel.set_ylabel("row-column share of ΔW")
     panel.set_title("what training adds")
     panel.legend(fontsize=6, loc="best")
     parts.letters(figure)
