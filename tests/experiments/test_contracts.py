@@ -325,6 +325,7 @@ MANY = {
     "74_relative_representations": 29,
     "75_rich_features": 26,
     "76_what_features_have": 17,
+    "80_loldu": 29,
     "85_one_byte": 38,
     "92_awrs": 36,
 }

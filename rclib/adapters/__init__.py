@@ -1,0 +1,1 @@
+"""Few trainable numbers beside frozen matrices: methods of parameter-efficient fine-tuning."""
