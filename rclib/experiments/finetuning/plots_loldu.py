@@ -95,7 +95,7 @@ def main_panels(
     _against_count(panel, frontier, names={k: LEVELS[k] for k in ("head", "full")})
     panel.set_ylabel("accuracy on test images")
     panel.set_title("new classes")
-    panel.legend(fontsize=6, loc="lower right")
+    panel.legend(fontsize=6, loc=(0.03, 0.5))
     panel = figure.add_subplot(grid[0, 6:])
     over = residual.groupby(["kind", "seed", "rank"], as_index=False).share.mean()
     for kind, look in looks(["LDU", "SVD"]).items():
