@@ -23,6 +23,7 @@ __all__ = [
     "in_order",
     "layers_frame",
     "named_slopes",
+    "over_places",
     "over_seeds",
     "slopes",
     "start_values",

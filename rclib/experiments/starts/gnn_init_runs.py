@@ -116,17 +116,15 @@ def outputs(
     """
     members, n = len(weights[0]), len(first)
     hidden: list[Tensor] = []
-    h = first.expand(members, *first.shape)
+    z = h = first.expand(members, *first.shape)
     for place, w in enumerate(weights):
         if place:
+            hidden.append(torch.relu(z))
             flat = hidden[-1].permute(1, 0, 2).reshape(n, -1)
             near: Tensor = Aggregate.apply(flat, *pair)  # type: ignore[no-untyped-call]
             h = near.view(n, members, -1).permute(1, 0, 2)
         z = torch.bmm(h, w)
-        if place == len(weights) - 1:
-            return z, hidden
-        hidden.append(torch.relu(z))
-    raise AssertionError("unreachable: weights are never empty")
+    return z, hidden
 
 
 def start_runs(
