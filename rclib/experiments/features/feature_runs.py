@@ -168,15 +168,16 @@ def feature_run(
 
     shuffled : outputs of the samples in another order, so that there is nothing to learn.
     risk, excess (features,) : on fresh samples; excess is (risk - oracle) / (constant - oracle):
-    0 is who knows the rule, 1 who has no features. count : features there were (heads have d + 1).
-    moment : which one was kept, 0 the start. beyond : largest eigenvalue of WᵀW over the edge that
-    a bulk of Marchenko and Pastur has; means : share of W's row and column means in its variance
-    over that of independent entries. Both of the weights that were kept and, `beyond_start`, drawn.
+    0 is who knows the rule, 1 who has no features. last : the excess after the last update,
+    whatever the held-out samples say. count : features there were (heads have d + 1). moment : which one was
+    kept, 0 the start. beyond : largest eigenvalue of WᵀW over the edge that a bulk of Marchenko and
+    Pastur has; means : share of W's row and column means in its variance over that of independent
+    entries. Both after the last update, and `beyond_start` as drawn.
     """
     of = task_of(task, seed, n, n_test, data)
     order = np.random.default_rng(seed).permutation(n if shuffled else 1)
     y, held = of.y[order] if shuffled else of.y, n // 3
-    names = ("risk", "excess", "count", "moment", "beyond", "means", "beyond_start")
+    names = ("risk", "excess", "last", "count", "moment", "beyond", "means", "beyond_start")
     found: dict[str, list[float]] = {name: [] for name in names}
     for number in features:
         layer = layer_of(of, kind, int(number), seed)
@@ -186,13 +187,16 @@ def feature_run(
             moments = _moments(layer, x[held:], _tensor(y[held:]), rate, steps)
         values = [layer.of(*own, x).double().numpy() for own in moments]
         wrong = np.stack([_held_out(one, y, held) for one in values])
-        best, penalty = np.unravel_index(int(wrong.argmin()), wrong.shape)
-        path, middle, mean = _heads(values[best], y)
-        tested = layer.of(*moments[best], fresh).double().numpy()
-        lost = risk((tested - middle) @ path[penalty] + mean, of.wanted, of.error)
+        best, lost = int(wrong.min(1).argmin()), []
+        for place in (best, -1):
+            path, middle, mean = _heads(values[place], y)
+            tested = layer.of(*moments[place], fresh).double().numpy()
+            output = (tested - middle) @ path[int(wrong[place].argmin())] + mean
+            lost.append(risk(output, of.wanted, of.error))
+        excess = [(one - of.oracle) / (of.constant - of.oracle) for one in lost]
         row: tuple[float, ...] = (
-            lost, (lost - of.oracle) / (of.constant - of.oracle), len(middle), int(best),
-            *_instruments(moments[best][0]), _instruments(layer.weights)[0],
+            lost[0], *excess, len(middle), best,
+            *_instruments(moments[-1][0]), _instruments(layer.weights)[0],
         )  # fmt: skip
         for name, value in zip(names, row, strict=True):
             found[name].append(value)

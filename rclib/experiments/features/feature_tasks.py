@@ -145,8 +145,9 @@ def _colour(seed: int, n: int, n_test: int) -> Parts:
     )  # fmt: skip
     x, fresh = (part.flatten(0, 1).double().numpy() for part in (found.x, found.test_x))
     y, wanted = (part.reshape(-1, 1).double().numpy() for part in (found.y, found.test_y))
-    return x.reshape(len(x), 2, -1), 2 * y - 1, fresh.reshape(len(fresh), 2, -1), 2 * wanted - 1, \
-        NOISY_LABELS  # fmt: skip
+    order = _generator(seed, 6).permutation(len(x))  # environments mixed: some samples are held out
+    x, y = x[order].reshape(len(x), 2, -1), y[order]
+    return x, 2 * y - 1, fresh.reshape(len(fresh), 2, -1), 2 * wanted - 1, NOISY_LABELS
 
 
 def _images(seed: int, n: int, n_test: int, data: Dataset | None) -> Parts:

@@ -93,8 +93,8 @@ def by_seed(
     return found
 
 
-def _logs(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.assign(log=np.log10(frame.excess.clip(lower=LEAST)))
+def _logs(frame: pd.DataFrame, what: str = "excess") -> pd.DataFrame:
+    return frame.assign(log=np.log10(frame[what].clip(lower=LEAST)))
 
 
 def decades(
@@ -122,9 +122,10 @@ def gap_closes(frame: pd.DataFrame, *, tasks: Sequence[str]) -> pd.Series:
 
 
 def gains(frame: pd.DataFrame) -> pd.DataFrame:
-    """task, kind, seed, gain (decades from drawn to learned features, the largest number), beyond,
-    means, beyond_start: of the learned weights."""
-    logs, frames = _logs(frame), []
+    """task, arm, seed, gain (decades from drawn to learned features after the last update, the
+    largest number; negative where training did harm), beyond, means, beyond_start: of the learned
+    weights then."""
+    logs, frames = _logs(frame, "last"), []
     for drawn, learned in (("drawn", "learned"), ("drawn, fitting", "learned, fitting")):
         for task in dict.fromkeys(frame[frame.arm == learned].task):
             columns = {
