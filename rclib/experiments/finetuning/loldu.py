@@ -69,8 +69,8 @@ class Studied:
 
 def image_arms(ranks: Sequence[int], lora: Sequence[int], *, full: bool) -> dict[str, Any]:
     """Arms of the images: the three diagonals at all ranks, LoRA, a head alone, and at the last
-    rank but one the broken and the repaired starts of z; with `more` also the factors of the
-    largest products first, and full fine-tuning."""
+    rank but one the broken and the repaired starts of z and the factors of the largest products
+    first; with `full` also full fine-tuning."""
     half = ranks[-2]
     arms: dict[str, Any] = {"head": {"kind": "Linear"}}
     for name in ("LDU", "random", "singular values"):
