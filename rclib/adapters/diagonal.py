@@ -9,8 +9,9 @@ left P (o, r) and right Q (r, i) are frozen. By where they come from:
 - `RandomFrames`: drawn, with the lengths of LoLDU's columns and rows, or orthonormal.
 
 As W′ - base is linear in z, s only rescales the rate, and where z starts does not matter to the
-function as long as base is W - s P diag(z) Q. In the authors' package base is always formed with
-d, so that other starts of z begin elsewhere than at W: `LoLDU(..., repaired=False)`.
+function as long as base is W - s P diag(z) Q. In the authors' package base is formed with d where z
+starts at zeros, at ones or from a law of fixed scale, and these starts begin elsewhere than at W;
+`LoLDU(..., repaired=False)` does so for every start.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ class LoLDU(Diagonal):
     """The diagonal of the LDU factors.
 
     z_start : one of `STARTS`. repaired : base is formed with z as it starts, and W′ = W; else
-    with the pivots, as in the authors' package. order : "first" takes the factors as pivoting
+    with the pivots (see the module). order : "first" takes the factors as pivoting
     has them (the method), "largest" those of largest ‖p_j‖ |d_j| ‖u_j‖.
     """
 

@@ -324,7 +324,7 @@ MANY = {
     "73_locality_weight_sharing": 31,
     "74_relative_representations": 29,
     "75_rich_features": 26,
-    "76_what_features_have": 17,
+    "76_what_features_have": 18,
     "80_loldu": 29,
     "85_one_byte": 38,
     "92_awrs": 36,

@@ -169,10 +169,10 @@ def feature_run(
     shuffled : outputs of the samples in another order, so that there is nothing to learn.
     risk, excess (features,) : on fresh samples; excess is (risk - oracle) / (constant - oracle):
     0 is who knows the rule, 1 who has no features. last : the excess after the last update,
-    whatever the held-out samples say. count : features there were (heads have d + 1). moment : which one was
-    kept, 0 the start. beyond : largest eigenvalue of WᵀW over the edge that a bulk of Marchenko and
-    Pastur has; means : share of W's row and column means in its variance over that of independent
-    entries. Both after the last update, and `beyond_start` as drawn.
+    whatever the held-out samples say. count : features there were (heads have d + 1). moment :
+    which one was kept, 0 the start. beyond : largest eigenvalue of WᵀW over the edge that a bulk of
+    Marchenko and Pastur has; means : share of W's row and column means in its variance over that of
+    independent entries. Both after the last update, and `beyond_start` as drawn.
     """
     of = task_of(task, seed, n, n_test, data)
     order = np.random.default_rng(seed).permutation(n if shuffled else 1)

@@ -68,7 +68,7 @@ def _starts(panel: Panel, starts: pd.DataFrame) -> None:
         place = own.start.map(names.index) + 0.14 * (2 * number - 1)
         panel.plot(
             own.loss, place, MARKERS[number], ms=3.5, mew=0, alpha=0.6, color=colour(number),
-            label="as in the package" if base == "broken" else "residual repaired",
+            label="residual of the pivots" if base == "broken" else "residual repaired",
         )  # fmt: skip
     panel.set_yticks(range(len(names)), [f"{n} (method)" if n == "lu" else n for n in names])
     panel.tick_params(axis="y", labelsize=6)
