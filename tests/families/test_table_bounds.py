@@ -44,7 +44,7 @@ def test_tables_that_are_refused(case: str, tmp_path: Path) -> None:
     begin = time.monotonic()
     with pytest.raises(FamilyError, match=message) as caught:
         read_family(_table(tmp_path, text))
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 60  # a hang, whatever the machine
     assert str(caught.value).isprintable()
 
 
@@ -67,7 +67,7 @@ def test_looking_up_takes_no_time(tmp_path: Path) -> None:
         assert family.find(f"aab{row}.1.2.3.4.w") == (
             f"{row}.{{b}}.{{c}}.{{d}}.{{e}}.w", {"b": "1", "c": "2", "d": "3", "e": "4"},
         )  # fmt: skip
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 60  # a hang, whatever the machine
 
 
 @pytest.mark.parametrize(
