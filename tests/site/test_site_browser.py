@@ -337,7 +337,8 @@ def test_api_is_found_by_the_sites_search(site: Path) -> None:
         page = (site / file).read_text(encoding="utf-8")
         assert "<style" not in page  # one sheet for all
         assert not anchor or f'id="{anchor}"' in page, address
-    assert sum(p.stat().st_size for p in (site / "api").rglob("*")) < 6e6
+    pages = list((site / "api").rglob("*.html"))  # one a module: the library may grow
+    assert sum(p.stat().st_size for p in (site / "api").rglob("*")) < 20e3 * len(pages)
 
 
 def test_api_lists_the_names_that_the_library_hands_on(site: Path, visit: Any) -> None:
