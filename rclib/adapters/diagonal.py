@@ -16,7 +16,6 @@ starts at zeros, at ones or from a law of fixed scale, and these starts begin el
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from dataclasses import dataclass
 
@@ -24,8 +23,8 @@ import torch
 from torch import Tensor
 
 from rclib.adapters.low_rank import orthonormal_rows
-from rclib.adapters.method import AddedTerm, Parts, generator_of, matrix
-from rclib.checks.arguments import choice, count, flag, number
+from rclib.adapters.method import Parts, ScaledTerm, generator_of, matrix
+from rclib.checks.arguments import choice, flag
 
 __all__ = [
     "LDU",
@@ -76,36 +75,18 @@ def ldu(weight: Tensor) -> LDU:
 
 
 @dataclass(frozen=True)
-class Diagonal(AddedTerm):
-    """What diagonal methods share.
-
-    rank : r, at most min(o, i). alpha : α of s = α/r; None for s = 1.
-
-    Raises ValueError naming the argument.
-    """
-
-    rank: int
-    alpha: float | None = None
+class Diagonal(ScaledTerm):
+    """What diagonal methods share."""
 
     @property
     def trained(self) -> tuple[str, ...]:
         """Names of the trained parts."""
         return ("z",)
 
-    def __post_init__(self) -> None:
-        count("rank", self.rank)
-        if self.alpha is not None and not 0 < number("alpha", self.alpha) < math.inf:
-            raise ValueError(f"alpha must be positive and finite, got {self.alpha!r}")
-
     @property
     def kin(self) -> tuple[object, ...]:
         """Rank and scale."""
         return (Diagonal, self.rank, self.scale)
-
-    @property
-    def scale(self) -> float:
-        """s."""
-        return 1.0 if self.alpha is None else self.alpha / self.rank
 
     @abstractmethod
     def frames(self, weight: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -20,43 +20,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rclib.adapters.method import AddedTerm, Parts, generator_of, matrix
-from rclib.checks.arguments import brief, count, number
+from rclib.adapters.method import Parts, ScaledTerm, generator_of, matrix
+from rclib.checks.arguments import brief
 
 __all__ = ["LoRA", "LowRank", "OLoRA", "PiSSA", "checked_inputs", "orthonormal_rows"]
 
 
 @dataclass(frozen=True)
-class LowRank(AddedTerm):
-    """What low-rank methods share.
-
-    rank : r, at most min(o, i). alpha : α of s = α/r; None for α = r, s = 1.
-
-    Raises ValueError naming the argument.
-    """
-
-    rank: int
-    alpha: float | None = None
+class LowRank(ScaledTerm):
+    """What low-rank methods share."""
 
     @property
     def trained(self) -> tuple[str, ...]:
         """Names of the trained parts."""
         return ("A", "B")
 
-    def __post_init__(self) -> None:
-        count("rank", self.rank)
-        if self.alpha is not None and not 0 < number("alpha", self.alpha) < math.inf:
-            raise ValueError(f"alpha must be positive and finite, got {self.alpha!r}")
-
     @property
     def kin(self) -> tuple[object, ...]:
         """Rank and scale."""
         return (LowRank, self.rank, self.scale)
-
-    @property
-    def scale(self) -> float:
-        """s."""
-        return 1.0 if self.alpha is None else self.alpha / self.rank
 
     def term(self, parts: Parts) -> Tensor:
         """s B A."""

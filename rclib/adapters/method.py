@@ -18,6 +18,7 @@ then has parts of its own; merge and apply are plain functions of tensors, and w
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,9 +26,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rclib.checks.arguments import brief, seed_of
+from rclib.checks.arguments import brief, count, number, seed_of
 
-__all__ = ["AddedTerm", "Full", "Linear", "Method", "Parts", "generator_of", "matrix"]
+__all__ = ["AddedTerm", "Full", "Linear", "Method", "Parts", "ScaledTerm", "generator_of", "matrix"]
 
 Parts = Mapping[str, Tensor]
 
@@ -112,6 +113,29 @@ class AddedTerm(Method):
     def apply(self, parts: Parts, x: Tensor) -> Tensor:
         """x (base + term)ᵀ; methods with a factored term do better."""
         return x @ self.merge(parts).T
+
+
+@dataclass(frozen=True)
+class ScaledTerm(AddedTerm):
+    """W′ = base + s P ... Q of r directions.
+
+    rank : r, at most min(o, i). alpha : α of s = α/r; None for α = r, s = 1.
+
+    Raises ValueError naming the argument.
+    """
+
+    rank: int
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        count("rank", self.rank)
+        if self.alpha is not None and not 0 < number("alpha", self.alpha) < math.inf:
+            raise ValueError(f"alpha must be positive and finite, got {self.alpha!r}")
+
+    @property
+    def scale(self) -> float:
+        """s."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
 
 
 @dataclass(frozen=True)

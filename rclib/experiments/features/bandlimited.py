@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from rclib.data.images import Dataset
+from rclib.experiments.features.arms import chosen, excess_ratio
 from rclib.experiments.features.bandlimited_runs import (
     LAWS,
     band_run,
@@ -49,20 +50,6 @@ def law_frame(seeds: Sequence[int], settings: Settings) -> pd.DataFrame:
     """`band_frame` for each law of the weights, with a column law."""
     frames = [band_frame(seeds, {**settings, "law": law}).assign(law=law) for law in LAWS]
     return pd.concat(frames, ignore_index=True)
-
-
-def chosen(frame: pd.DataFrame, what: str = "error", **where: float | str) -> pd.Series:
-    """A column by seed where others have these values.
-
-    Raises ValueError unless that leaves one row a seed.
-    """
-    own = frame
-    for name, value in where.items():
-        own = own[own[name] == value]
-    if own.empty or own.seed.duplicated().any():
-        raise ValueError(f"need one row a seed for {where}, got {len(own)}")
-    found: pd.Series = own.set_index("seed")[what]
-    return found
 
 
 def slopes(frame: pd.DataFrame, **where: float) -> pd.Series:
@@ -214,13 +201,6 @@ def trained_frame(
     ]
     names = ["seed", "frequency", "features", "frozen", "error", "largest", "independent", "tied"]
     return pd.DataFrame(rows, columns=names)
-
-
-def excess_ratio(excess: pd.DataFrame, first: str, second: str, features: int) -> pd.Series:
-    """log10 of the excess risks' ratio of two arms at a number of features, by seed."""
-    one, two = (chosen(excess[excess.arm == arm], "excess", features=features)
-                for arm in (first, second))  # fmt: skip
-    return np.log10(one / two).rename("ratio")
 
 
 def straight_line(frequency: float) -> float:

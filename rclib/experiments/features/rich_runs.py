@@ -153,15 +153,33 @@ def _whole(
         else:
             models.append(nets["start" if name == "oracle" else str(name)])
         inputs.append((own.plain if name == "oracle" else own.x).flatten(0, 1))
-    test = own.test_x.flatten(0, 1)
+    return _followed(
+        own,
+        models,
+        inputs,
+        own.test_x.flatten(0, 1),
+        arms,
+        steps=steps,
+        rate=rate,
+        decay=decay,
+        at=at,
+    )
+
+
+def _followed(
+    own: Coloured, models: Sequence[Any], inputs: Sequence[Tensor], tests: Tensor,
+    arms: Sequence[Sequence[Any]], *, steps: int, rate: float, decay: float, at: Sequence[int],
+) -> np.ndarray[Any, Any]:  # fmt: skip
+    """Arms trained on their inputs: accuracies (arms, moments, tests) on test inputs, one for all
+    or by arm."""
     given = torch.stack([targets(own.y, penalty, strength) for _, penalty, strength, _ in arms])
 
     def looked(now: Stack) -> Tensor:
-        logits = now(test)[:, :, 0].view(len(arms), *own.test_y.shape)
+        logits = now(tests)[:, :, 0].view(len(arms), *own.test_y.shape)
         return torch.from_numpy(_right(logits, own))
 
     _, found = trained(
-        models, torch.stack(inputs), given, objective, steps=steps, rate=rate, decay=decay,
+        models, torch.stack(list(inputs)), given, objective, steps=steps, rate=rate, decay=decay,
         strengths=[arm[2] for arm in arms], record={"looked": looked}, at=_moments(at, steps),
     )  # fmt: skip
     return found["looked"].transpose(0, 1).numpy()
@@ -185,16 +203,6 @@ def _heads(
         models.append(Head(weight, net.get_parameter("B3")))
         inputs.append(features * keep)
         tests.append(test * keep)
-    places, given = torch.stack(tests), torch.stack([
-        targets(own.y, penalty, strength) for _, penalty, strength, _ in arms
-    ])  # fmt: skip
-
-    def looked(now: Stack) -> Tensor:
-        logits = now(places)[:, :, 0].view(len(arms), *own.test_y.shape)
-        return torch.from_numpy(_right(logits, own))
-
-    _, found = trained(
-        models, torch.stack(inputs), given, objective, steps=steps, rate=rate, decay=decay,
-        strengths=[arm[2] for arm in arms], record={"looked": looked}, at=_moments(at, steps),
-    )  # fmt: skip
-    return found["looked"].transpose(0, 1).numpy()
+    return _followed(
+        own, models, inputs, torch.stack(tests), arms, steps=steps, rate=rate, decay=decay, at=at
+    )

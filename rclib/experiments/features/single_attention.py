@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rclib.experiments.features.arms import chosen, excess_ratio
 from rclib.experiments.features.attention_runs import heads_run, layer_run, trained_layer_run
 from rclib.runs import sweep
 from rclib.runs.store import Arrays
@@ -56,20 +57,6 @@ def keys_frame(seeds: Sequence[int], settings: Settings, keys: Sequence[int]) ->
     """keys, and the columns of `layer_frame`: over the number of keys N."""
     frames = [layer_frame(seeds, {**settings, "keys": n}).assign(keys=n) for n in keys]
     return pd.concat(frames, ignore_index=True)
-
-
-def chosen(frame: pd.DataFrame, what: str = "error", **where: Any) -> pd.Series:
-    """A column by seed where others have these values.
-
-    Raises ValueError unless that leaves one row a seed.
-    """
-    own = frame
-    for name, value in where.items():
-        own = own[own[name] == value]
-    if own.empty or own.seed.duplicated().any():
-        raise ValueError(f"need one row a seed for {where}, got {len(own)}")
-    found: pd.Series = own.set_index("seed")[what]
-    return found
 
 
 def steps_up(frame: pd.DataFrame, targets: Sequence[str], **where: Any) -> pd.Series:
@@ -172,14 +159,3 @@ def excess_frame(heads: pd.DataFrame, learned: pd.DataFrame) -> pd.DataFrame:
     names = ["target", "arm", "features", "seed", "excess"]
     both = [frozen[names], trained.assign(arm="trained")[names]]
     return pd.concat(both, ignore_index=True)
-
-
-def excess_ratio(
-    excess: pd.DataFrame, first: str, second: str, features: int, target: str
-) -> pd.Series:
-    """log10 of the excess risks' ratio of two arms at a number of features, by seed."""
-    one, two = (
-        chosen(excess, "excess", arm=arm, features=features, target=target)
-        for arm in (first, second)
-    )
-    return np.log10(one / two).rename("ratio")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from rclib.data.images import Dataset
+from rclib.experiments.features.arms import chosen
 from rclib.experiments.features.feature_runs import FITTING, feature_run
 from rclib.experiments.features.feature_tasks import TASKS
 from rclib.runs import sweep
@@ -82,15 +83,10 @@ def by_seed(
 ) -> pd.Series:
     """A column by seed, at the largest number of features if none is named.
 
-    Raises ValueError for a task, arm or number that is not there.
+    Raises ValueError as `chosen`, for a task, arm or number that is not there.
     """
-    chosen = frame[(frame.task == task) & (frame.arm == arm)]
     wanted = frame.features.max() if features is None else features
-    chosen = chosen[chosen.features == wanted]
-    if chosen.empty:
-        raise ValueError(f"no rows for task {task!r}, arm {arm!r}, features {wanted}")
-    found: pd.Series = chosen.set_index("seed")[what]
-    return found
+    return chosen(frame, what, task=task, arm=arm, features=wanted)
 
 
 def _logs(frame: pd.DataFrame, what: str = "excess") -> pd.DataFrame:

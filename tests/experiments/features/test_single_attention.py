@@ -208,7 +208,7 @@ def test_frames_and_panels() -> None:
     excess = experiment.excess_frame(heads, learned)
     assert set(excess.arm) == {*models, "trained"}
     assert set(excess[excess.arm == "trained"].target) == {"T2_1"}
-    ratio = experiment.excess_ratio(excess, "trained", "RFA", 40, "T2_1")
+    ratio = experiment.excess_ratio(excess, "trained", "RFA", 40, target="T2_1")
     after = learned[learned.target == "T2_1"].set_index("seed").error
     before = experiment.chosen(heads, model="RFA", features=40, target="T2_1")
     assert ratio.tolist() == pytest.approx(np.log10(after / before).tolist())

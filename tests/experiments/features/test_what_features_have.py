@@ -202,5 +202,5 @@ def test_errors_name_the_argument(frame: pd.DataFrame) -> None:
         tasks.risk(np.zeros((2, 1)), np.zeros((2, 1)), "hinge")
     with pytest.raises(ValueError, match="kind must be 'dense' for 'permutation'"):
         runs.layer_of(tasks.task_of("permutation", 0, 10, 10), "fitting", 4, 0)
-    with pytest.raises(ValueError, match="no rows for task 'line', arm 'learned', features 7"):
+    with pytest.raises(ValueError, match="need one row a seed for"):
         frames.by_seed(frame, "line", "learned", features=7)
