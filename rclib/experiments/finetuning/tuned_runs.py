@@ -8,7 +8,7 @@ loss over seeds that are used for nothing else. The reported seeds are run at th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from rclib.adapters.activations import EVA
+from rclib.adapters.activations import EVA, decomposed, redistributed
 from rclib.adapters.blocks import Bone
 from rclib.adapters.diagonal import LoLDU, RandomFrames, SingularValues
 from rclib.adapters.low_rank import LoRA, OLoRA, PiSSA
@@ -81,12 +81,26 @@ TINY: dict[str, dict[str, Any]] = {
 
 
 def method_of(spec: Mapping[str, Any]) -> Method:
-    """The method that a configuration describes. Raises ValueError for another kind or option."""
-    options = {key: value for key, value in spec.items() if key != "kind"}
+    """The method that a configuration describes, all but "budget", which its matrices share out.
+    Raises ValueError for another kind or option."""
+    options = {key: value for key, value in spec.items() if key not in ("kind", "budget")}
     kind = KINDS.get(str(spec.get("kind")))
     if kind is None or set(options) - {field.name for field in fields(kind)}:  # type: ignore[arg-type]
         raise ValueError(f"method must be a kind of {sorted(KINDS)} with its options, got {spec}")
     return kind(**options)
+
+
+def _redistributed(method: Method, budget: int, inputs: Sequence[Tensor]) -> list[Method]:
+    """EVA of each matrix with the ranks that it has out of `budget` for each on average; the rank
+    of `method` is the most that one may have. inputs : (n, i) of each matrix."""
+    if not isinstance(method, EVA):
+        raise ValueError(f"method must be EVA to have a budget, got {method}")
+    look: dict[str, Any] = {
+        "centred": method.centred, "batch_size": method.batch_size, "tau": method.tau,
+    }  # fmt: skip
+    explained = [decomposed(x, method.rank, **look).explained for x in inputs]
+    kept = redistributed(explained, budget, rho=method.rank / budget)
+    return [replace(method, kept=ranks) for ranks in kept]
 
 
 def _inputs(task: Task, places: Tensor) -> dict[str, Tensor]:
@@ -98,9 +112,11 @@ def _inputs(task: Task, places: Tensor) -> dict[str, Tensor]:
 
 
 def adapted(
-    task: Task, group: Sequence[Mapping[str, Any]], *, steps: int, batch_size: int, keep: bool
-) -> Arrays:
-    """A group of members, each a seed, a rate and a method (of one kin), adapted with Adam.
+    task: Task, group: Sequence[Mapping[str, Any]], *, steps: int, batch_size: int, keep: bool,
+    optimizer: str = "adam",
+) -> Arrays:  # fmt: skip
+    """A group of members, each a seed, a rate and a method (of one kin), adapted with Adam or, as
+    `optimizer` says, with "sgd".
 
     losses (S, steps) : of each batch, before its update (NaN if nothing is trained).
     start, end (S, 3) : mean loss on `PARTS`. accuracy (S, 3) : on them at the end. With `keep`,
@@ -113,6 +129,8 @@ def adapted(
     start = task.start
     if task.trained:  # the head moves at its own rate: see `relu_chain`
         scale = (task.head_rate / rates).float()
+        if optimizer == "sgd":  # whose steps are head_scale times as large, as the gradient is
+            scale = scale.sqrt()
         tensors = {
             name: t / scale.view(-1, *(1,) * (t.ndim - 1)) if name in task.trained else t
             for name, t in start.tensors.items()
@@ -120,10 +138,16 @@ def adapted(
         start = Stack({**tensors, "head_scale": scale}, start.one)
     looks = any(isinstance(m, EVA) for m in methods)
     needed = {"inputs": _inputs(task, task.places["train"])} if looks else {}
+    by_matrix: dict[str, list[Method]] = {name: list(methods) for name in ADAPTED}
+    for s, member in enumerate(group):
+        if "budget" in member["method"]:
+            inputs = [needed["inputs"][name][s] for name in ADAPTED]
+            shared = _redistributed(methods[s], int(member["method"]["budget"]), inputs)
+            for name, own in zip(ADAPTED, shared, strict=True):
+                by_matrix[name][s] = own
     wrapped = adapt(
-        start, dict.fromkeys(ADAPTED, methods), seeds=seeds, network=relu_chain,
-        train=task.trained, **needed,
-    )  # fmt: skip
+        start, by_matrix, seeds=seeds, network=relu_chain, train=task.trained, **needed
+    )
     train = task.places["train"]
     orders = epoch_orders(train.shape[1], batch_size, seeds)
     before = _measured(wrapped.stack, task)
@@ -131,7 +155,7 @@ def adapted(
     if wrapped.frozen != set(end.tensors):  # else there is nothing to train
         end, found = train_stack(
             end, lambda step: task.at(train.gather(1, orders(step))), cross_entropy,
-            steps=steps, lr=rates, optimizer="adam", lr_schedule=cosine(steps),
+            steps=steps, lr=rates, optimizer=optimizer, lr_schedule=cosine(steps),
             frozen=wrapped.frozen, own="xy",
         )  # fmt: skip
         losses = found["loss"]
@@ -164,20 +188,22 @@ def _measured(now: Stack, task: Task) -> tuple[np.ndarray, np.ndarray]:
 
 def image_runs(
     data: Dataset, *, group: Sequence[Mapping[str, Any]], base: Mapping[str, Any],
-    task: Mapping[str, Any], steps: int, batch_size: int, keep: bool,
+    task: Mapping[str, Any], steps: int, batch_size: int, keep: bool, optimizer: str = "adam",
 ) -> Arrays:  # fmt: skip
     """Stored runs of a group: `adapted` on `image_task`."""
     found = image_task(data, [int(m["seed"]) for m in group], base=base, task=task)
-    return adapted(found, group, steps=steps, batch_size=batch_size, keep=keep)
+    shared: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "keep": keep}
+    return adapted(found, group, optimizer=optimizer, **shared)
 
 
 def text_runs(
     data: TextData, *, group: Sequence[Mapping[str, Any]], base: Mapping[str, Any],
-    task: Mapping[str, Any], steps: int, batch_size: int, keep: bool,
+    task: Mapping[str, Any], steps: int, batch_size: int, keep: bool, optimizer: str = "adam",
 ) -> Arrays:  # fmt: skip
     """Stored runs of a group: `adapted` on `text_task`."""
     found = text_task(data, [int(m["seed"]) for m in group], base=base, task=task)
-    return adapted(found, group, steps=steps, batch_size=batch_size, keep=keep)
+    shared: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "keep": keep}
+    return adapted(found, group, optimizer=optimizer, **shared)
 
 
 def run_arms(
