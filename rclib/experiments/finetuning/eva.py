@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,12 @@ from rclib.spectral.spectra import stable_rank
 __all__ = [
     "Signals",
     "added",
+    "arm_means",
     "arms_of",
     "at_common_rate",
     "by_place",
     "curves",
+    "early_minus",
     "excess",
     "explained_gain",
     "final_by_rate",
@@ -106,7 +109,7 @@ def at_common_rate(
 ) -> pd.DataFrame:  # fmt: skip
     """`arm_frame` of all arms at one rate."""
     own = {name: spec for name, spec in arms.items() if spec["kind"] != "Linear"}
-    return arm_frame(run_arms(data, own, dict.fromkeys(own, [rate]), seeds, settings))
+    return arm_frame(run_arms(data, own, {name: [rate] for name in own}, seeds, settings))
 
 
 # --- inputs and gradients at the start ---------------------------------------------------------
@@ -140,8 +143,8 @@ def measured_signals(
             ))  # fmt: skip
             both = zip(values, white, strict=True)
             spectra += [(seed, j + 1, place + 1, *pair) for place, pair in enumerate(both)]
-            pairs = zip(SIZES, run["overlap"][j], strict=True)
-            overlap += [(seed, j + 1, size, value) for size, value in pairs]
+            few = zip(SIZES, run["overlap"][j], strict=True)
+            overlap += [(seed, j + 1, size, value) for size, value in few]
     columns = ["explained", "uncentred", "white", "mean", "kept", "spikes", "inputs"]
     return Signals(
         pd.DataFrame(seen, columns=["seed", "layer", "rank", "start", "share"]),
@@ -209,6 +212,31 @@ def overlaps(found: Signals) -> pd.DataFrame:
 # --- what training does ------------------------------------------------------------------------
 
 
+def arm_means(system: Studied, common: pd.DataFrame) -> pd.DataFrame:
+    """By arm: the rate chosen, whether it is an end of the grid, and means over seeds, also of the
+    runs at the common rate."""
+    columns = ["early", "train", "test", "accuracy"]
+    own = system.frame.groupby("arm", sort=False)[columns].mean()
+    alike = common.groupby("arm", sort=False)[columns].mean().add_suffix(", common rate")
+    table = own.join(alike).assign(rate=own.index.map(system.rates))
+    grid = system.tuning.rate.agg(["min", "max"]).to_list()
+    table["end of grid"] = table.rate.isin(grid) & (table.index != "none")
+    return table.reset_index().round(4)
+
+
+def early_minus(frames: Mapping[str, pd.DataFrame], arms: Sequence[str]) -> pd.DataFrame:
+    """system, arm, seed, value: early loss of EVA minus that of each of `arms` that is there."""
+    found = [
+        difference(frame, "EVA", arm, "early").rename("value").reset_index().assign(
+            system=name, arm=arm
+        )
+        for name, frame in frames.items()
+        for arm in arms
+        if arm in set(frame.arm)
+    ]  # fmt: skip
+    return pd.concat(found, ignore_index=True)
+
+
 def added(system: Studied, arms: Sequence[str]) -> pd.DataFrame:
     """arm, seed, rank (stable rank of the change of the second matrix), correlation (|·| of the
     first change's means over inputs with the second one's means over outputs, neuron by neuron of
@@ -240,7 +268,7 @@ def curves(system: Studied, arms: Sequence[str], *, points: int = 24) -> pd.Data
         if arm in arms:
             losses = run["losses"]
             edges = np.unique(np.geomspace(1, len(losses) + 1, points + 1).round().astype(int)) - 1
-            for first, last in zip(edges[:-1], edges[1:], strict=True):
+            for first, last in pairwise(edges):
                 middle = np.sqrt((first + 1) * last)
                 rows.append((arm, seed, middle, losses[first:last].mean()))
     return pd.DataFrame(rows, columns=["arm", "seed", "step", "loss"])

@@ -145,9 +145,7 @@ def adapted(
             shared = _redistributed(methods[s], int(member["method"]["budget"]), inputs)
             for name, own in zip(ADAPTED, shared, strict=True):
                 by_matrix[name][s] = own
-    wrapped = adapt(
-        start, by_matrix, seeds=seeds, network=relu_chain, train=task.trained, **needed
-    )
+    wrapped = adapt(start, by_matrix, seeds=seeds, network=relu_chain, train=task.trained, **needed)
     train = task.places["train"]
     orders = epoch_orders(train.shape[1], batch_size, seeds)
     before = _measured(wrapped.stack, task)
