@@ -35,6 +35,7 @@ __all__ = [
     "excess",
     "explained_gain",
     "final_by_rate",
+    "first_explained",
     "gain",
     "measured_signals",
     "overlaps",
@@ -45,6 +46,8 @@ __all__ = [
     "study_sgd",
     "text_arms",
 ]
+
+TEXT_ARMS = ("LoRA", "LoRA, unit rows", "EVA", "PiSSA")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,15 +85,13 @@ def arms_of(rank: int, *, full: bool) -> dict[str, Any]:
 
 
 def text_arms(rank: int) -> dict[str, Any]:
-    """Arms of the text: those that claims are about, full fine-tuning, and no adaptation."""
-    names = ("LoRA", "LoRA, unit rows", "EVA", "PiSSA", "redistributed", "full")
-    arms = arms_of(rank, full=True)
-    return {"none": {"kind": "Linear"}} | {name: arms[name] for name in names}
+    """Arms of the text: those that claims are about."""
+    return {name: arms_of(rank, full=False)[name] for name in TEXT_ARMS}
 
 
 def sgd_arms(rank: int) -> dict[str, Any]:
     """Arms that are trained without Adam too."""
-    return {name: arms_of(rank, full=False)[name] for name in ("LoRA, unit rows", "EVA", "PiSSA")}
+    return {name: arms_of(rank, full=False)[name] for name in TEXT_ARMS[1:]}
 
 
 def study_sgd(
@@ -170,6 +171,12 @@ def smaller(found: Signals, column: str, less: str) -> pd.Series:
     minus = found.layers.assign(value=found.layers[column] - found.layers[less])
     least: pd.Series = minus.groupby("seed", sort=False).value.min()
     return least
+
+
+def first_explained(found: Signals) -> pd.Series:
+    """Explained share of EVA's directions in the first layer, by seed."""
+    share: pd.Series = found.layers[found.layers.layer == 1].set_index("seed").explained
+    return share
 
 
 def explained_gain(found: Signals) -> pd.Series:
