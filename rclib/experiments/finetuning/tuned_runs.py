@@ -98,9 +98,11 @@ def _inputs(task: Task, places: Tensor) -> dict[str, Tensor]:
 
 
 def adapted(
-    task: Task, group: Sequence[Mapping[str, Any]], *, steps: int, batch_size: int, keep: bool
-) -> Arrays:
-    """A group of members, each a seed, a rate and a method (of one kin), adapted with Adam.
+    task: Task, group: Sequence[Mapping[str, Any]], *, steps: int, batch_size: int, keep: bool,
+    optimizer: str = "adam",
+) -> Arrays:  # fmt: skip
+    """A group of members, each a seed, a rate and a method (of one kin), adapted with Adam or, as
+    `optimizer` says, with "sgd".
 
     losses (S, steps) : of each batch, before its update (NaN if nothing is trained).
     start, end (S, 3) : mean loss on `PARTS`. accuracy (S, 3) : on them at the end. With `keep`,
@@ -113,6 +115,8 @@ def adapted(
     start = task.start
     if task.trained:  # the head moves at its own rate: see `relu_chain`
         scale = (task.head_rate / rates).float()
+        if optimizer == "sgd":  # whose steps are head_scale times as large, as the gradient is
+            scale = scale.sqrt()
         tensors = {
             name: t / scale.view(-1, *(1,) * (t.ndim - 1)) if name in task.trained else t
             for name, t in start.tensors.items()
@@ -131,7 +135,7 @@ def adapted(
     if wrapped.frozen != set(end.tensors):  # else there is nothing to train
         end, found = train_stack(
             end, lambda step: task.at(train.gather(1, orders(step))), cross_entropy,
-            steps=steps, lr=rates, optimizer="adam", lr_schedule=cosine(steps),
+            steps=steps, lr=rates, optimizer=optimizer, lr_schedule=cosine(steps),
             frozen=wrapped.frozen, own="xy",
         )  # fmt: skip
         losses = found["loss"]
