@@ -130,11 +130,11 @@ def rate_curves(panel: Panel, rates: pd.DataFrame) -> None:
     """Validation loss against the rate by arm, the chosen rate marked by a larger marker."""
     for arm, look in looks(list(dict.fromkeys(rates.arm))).items():
         own = rates[rates.arm == arm]
-        middle = own.groupby("rate").validation.mean()
-        middle = middle[middle < 2 * rates.validation.min() + 0.5]
+        mean = own.groupby("rate").validation.mean()
+        middle = mean[mean < 2 * rates.validation.min() + 0.5]
         panel.plot(middle.index, middle, ms=2.5, lw=1.1, label=str(arm), **look)
         best = own[own.chosen].rate.iloc[0]
-        panel.plot(best, middle[best], marker=look["marker"], ms=7, mfc="none", color=look["color"])
+        panel.plot(best, mean[best], marker=look["marker"], ms=7, mfc="none", color=look["color"])
     parts.log_axis(panel, "x")
     panel.set_xlabel("rate of the adapted numbers")
     panel.set_ylabel("validation loss")

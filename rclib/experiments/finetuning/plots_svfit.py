@@ -119,10 +119,11 @@ def _factors(panel: Panel, scaled: pd.DataFrame) -> None:
             middle.index, middle, yerr=parts.half_widths(over), ms=3.5, lw=1.2, elinewidth=0.8,
             label=names[column], **look,
         )  # fmt: skip
+    panel.set_ylim(0, 1.35 * panel.get_ylim()[1])  # the legend is to stand above the bars
     parts.moment(panel, 1.0, "as pre-trained")
     panel.set_xlabel("factor of the largest singular value, both matrices")
     panel.set_title("row-column structure and σ₁")
-    panel.legend(fontsize=6, loc="best")
+    panel.legend(fontsize=6, loc="upper right")
 
 
 @redrawable
