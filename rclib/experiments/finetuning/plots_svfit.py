@@ -120,7 +120,6 @@ def _factors(panel: Panel, scaled: pd.DataFrame) -> None:
             label=names[column], **look,
         )  # fmt: skip
     panel.set_ylim(0, 1.35 * panel.get_ylim()[1])  # the legend is to stand above the bars
-    parts.moment(panel, 1.0, "as pre-trained")
     panel.set_xlabel("factor of the largest singular value, both matrices")
     panel.set_title("row-column structure and σ₁")
     panel.legend(fontsize=6, loc="upper right")
