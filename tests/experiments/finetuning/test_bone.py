@@ -16,6 +16,7 @@ from rclib.adapters.low_rank import LoRA
 from rclib.data.images import Dataset, load
 from rclib.data.text import TextData
 from rclib.experiments.finetuning import bases, bone, loldu, plots_bone, tuned_runs
+from rclib.nets.stack import Stack
 
 BASE: dict[str, Any] = {
     "pool": 1, "width": 16, "classes": 5, "n": 300, "batch_size": 32, "steps": 60, "rate": 0.01,
@@ -106,6 +107,7 @@ def test_the_gradient_at_the_start_sums_over_blocks() -> None:
         start = method.start(weight)
         b = start["B"].requires_grad_()
         (method.apply({**start, "B": b}, x) - y).square().mean().backward()
+        assert b.grad is not None
         assert torch.allclose(b.grad, (factor @ g).sum(1), atol=1e-12), form
 
 
@@ -161,7 +163,7 @@ def test_the_order_of_inputs_counts_for_blocks_alone(digits: Dataset) -> None:
     order = torch.randperm(64, generator=torch.Generator().manual_seed(1))
     task = bases.image_task(digits, [3], base=BASE, task=SETTINGS["task"])
     name = bases.ADAPTED[0]
-    turned = bases.Stack(
+    turned = Stack(
         {**task.start.tensors, name: task.start.tensors[name][:, :, order]}, task.start.one
     )
 
