@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from torch import Tensor
 from rclib.data.images import Dataset
 from rclib.data.text import TextData
 from rclib.experiments.finetuning.bases import ADAPTED, Task, image_task, text_task
-from rclib.experiments.finetuning.loldu import Studied
+from rclib.experiments.finetuning.loldu import Studied, arm_table, studied
 from rclib.experiments.finetuning.tuned_runs import Arms, arm_frame, run_arms
 from rclib.rowcolumn.measure import correlations, mean_vectors
 from rclib.runs.stacked import sweep_stacked
@@ -37,11 +38,13 @@ from rclib.spectral.spectra import stable_rank
 __all__ = [
     "KEPT",
     "TINY",
+    "Followed",
     "arms_of",
     "between",
     "change_frame",
     "counted",
     "differences",
+    "followed",
     "input_frame",
     "input_runs",
     "least_gain",
@@ -52,6 +55,7 @@ __all__ = [
     "spectra",
     "step_ratio",
     "summed_share",
+    "tables",
 ]
 
 KEPT = ("LoRA", "Bone", "no guide", "permuted", "product", "product, permuted", "full")
@@ -285,3 +289,48 @@ def input_frame(
         for layer, share in enumerate(run["shares"])
     ]
     return pd.DataFrame(rows, columns=["seed", "layer", "share"])
+
+
+# --- a system as a whole -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """A system: `system` at the rates that validation chose; `runs` and `early` of `small_rate`;
+    `added`, `change_frame`; `shares`, `summed_share` by seed (rows) and layer (columns)."""
+
+    system: Studied
+    runs: dict[tuple[str, float, int], Arrays]
+    early: pd.DataFrame
+    added: pd.DataFrame
+    shares: pd.DataFrame
+
+
+def followed(
+    data: Dataset | TextData, arms: Arms, rates: Sequence[float], tuning_seeds: Sequence[int],
+    seeds: Sequence[int], settings: Mapping[str, Any], *, inputs: int, small: Sequence[float],
+    also: Sequence[str],
+) -> Followed:  # fmt: skip
+    """All of it; `also` at the rates `small` too, and LoRA at the rate of Bone's first step.
+
+    inputs : of the first hidden layer, for the counts.
+    """
+    system = studied(
+        data, arms, rates, tuning_seeds, seeds, settings, inputs=inputs,
+        keep=[arm for arm in KEPT if arm in arms],
+    )  # fmt: skip
+    ratio = step_ratio(int(settings["base"]["width"]), int(arms["LoRA"]["rank"]))
+    runs, early = small_rate(data, {arm: arms[arm] for arm in also}, small, ratio, seeds, settings)
+    found = input_frame(data, seeds, settings, int(arms["Bone"]["size"]))
+    shares = found.pivot(index="seed", columns="layer", values="share")
+    return Followed(system, runs, early, change_frame(system), shares)
+
+
+def tables(found: Followed, name: str) -> dict[str, pd.DataFrame]:
+    """Means over seeds: arms, changes, and inputs of the layers, under names that begin so."""
+    added = found.added.groupby("arm", sort=False).mean().drop(columns="seed").reset_index()
+    shares = found.shares.mean().reset_index(name="share")
+    return {
+        name: arm_table(found.system), f"{name}_changes": added.round(4),
+        f"{name}_inputs": shares.round(3),
+    }  # fmt: skip
