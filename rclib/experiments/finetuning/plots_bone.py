@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
 
-from rclib.experiments.finetuning.bone import KEPT
+from rclib.experiments.finetuning.bone_changes import KEPT
 from rclib.plots import parts
 from rclib.plots.drawing import redrawable
 from rclib.plots.style import GREY, MARKERS, WIDTH, Look, colour, looks

@@ -15,7 +15,7 @@ from rclib.adapters.blocks import Bone, blocks
 from rclib.adapters.low_rank import LoRA
 from rclib.data.images import Dataset, load
 from rclib.data.text import TextData
-from rclib.experiments.finetuning import bases, bone, loldu, plots_bone, tuned_runs
+from rclib.experiments.finetuning import bases, bone, bone_changes, loldu, plots_bone, tuned_runs
 from rclib.nets.stack import Stack
 
 BASE: dict[str, Any] = {
@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 TEXT_BASE = {"context": 4, "embedding": 4, "width": 16, "batch_size": 16, "steps": 5, "rate": 0.01}
 ARMS = bone.arms_of(4, 2, alone="head", pairs={8: 3})
-KEPT = [*bone.KEPT, "two blocks", "columns"]
+KEPT = [*bone_changes.KEPT, "two blocks", "columns"]
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -137,7 +137,7 @@ def test_blocks_of_one_write_row_means() -> None:
     change = Bone(1).merge({"base": weight, "B": b}) - weight
     assert torch.allclose(change.mean(1), b[:, 0, 0] * (1 + weight.mean(1)), atol=1e-12)
     flat = Bone(1, form="sum").merge({"base": weight, "B": b}) - weight
-    assert bone.row_mean_share(flat) == pytest.approx(1.0)
+    assert bone_changes.row_mean_share(flat) == pytest.approx(1.0)
 
 
 def test_the_first_step_of_adam_through_the_sum_is_longer() -> None:
@@ -185,24 +185,28 @@ def test_the_order_of_inputs_counts_for_blocks_alone(digits: Dataset) -> None:
 
 
 def test_shares_of_means_and_sums_by_hand() -> None:
-    assert bone.row_mean_share(torch.tensor([[1.0, 3.0], [0.0, 0.0]])) == pytest.approx(8 / 10)
-    many = bone.row_mean_share(drawn(200, 50))
+    assert bone_changes.row_mean_share(torch.tensor([[1.0, 3.0], [0.0, 0.0]])) == pytest.approx(
+        8 / 10
+    )
+    many = bone_changes.row_mean_share(drawn(200, 50))
     assert many == pytest.approx(1 / 50, rel=0.2)
     with pytest.raises(ValueError, match="change must not be zero"):
-        bone.row_mean_share(torch.zeros(2, 2))
+        bone_changes.row_mean_share(torch.zeros(2, 2))
     # x = (1, 2 | 3, -1): the sum (4, 1) has 17, its blocks 5 and 10.
-    assert bone.summed_share(torch.tensor([[1.0, 2.0, 3.0, -1.0]]), 2) == pytest.approx(17 / 15)
-    assert bone.summed_share(torch.ones(3, 12), 4) == pytest.approx(3)
-    assert bone.summed_share(drawn(4000, 12), 4) == pytest.approx(1, abs=0.05)
+    assert bone_changes.summed_share(torch.tensor([[1.0, 2.0, 3.0, -1.0]]), 2) == pytest.approx(
+        17 / 15
+    )
+    assert bone_changes.summed_share(torch.ones(3, 12), 4) == pytest.approx(3)
+    assert bone_changes.summed_share(drawn(4000, 12), 4) == pytest.approx(1, abs=0.05)
 
 
 def test_neurons_that_both_changes_know() -> None:
     u = drawn(40, 1)
     first, second = u + 0.01 * drawn(40, 30, seed=1), -u.T + 0.01 * drawn(20, 40, seed=2)
-    assert bone.neuron_correlation(first, second) > 0.99
+    assert bone_changes.neuron_correlation(first, second) > 0.99
     by_hand = np.corrcoef(first.mean(1), second.mean(0))[0, 1]
-    assert bone.neuron_correlation(first, second) == pytest.approx(abs(by_hand))
-    assert bone.neuron_correlation(drawn(400, 30), drawn(20, 400, seed=3)) < 0.2
+    assert bone_changes.neuron_correlation(first, second) == pytest.approx(abs(by_hand))
+    assert bone_changes.neuron_correlation(drawn(400, 30), drawn(20, 400, seed=3)) < 0.2
 
 
 def change(system: loldu.Studied, arm: str, layer: int = 0, seed: int = 3) -> Tensor:
@@ -232,15 +236,15 @@ def test_frames(system: loldu.Studied) -> None:
     assert table.loc["Bone", "count"] == table.loc["two blocks", "count"] == 2 * 16 * 4
     assert table.loc["LoRA", "count"] == 2 * (64 + 16 + 16 + 16)
     assert table.loc["columns", "count"] == (64 + 16) * 4
-    added = bone.change_frame(system, KEPT).set_index(["arm", "seed"])
+    added = bone_changes.change_frame(system, KEPT).set_index(["arm", "seed"])
     for arm, rank in (("LoRA", 2), ("no guide", 4), ("Bone", 16), ("product", 16)):
         assert (added.loc[arm][["rank_1", "rank_2"]] == rank).all(axis=None), arm
         assert (added.loc[arm]["rank"] == rank / 16).all()
-    by_hand = np.mean([bone.row_mean_share(change(system, "Bone", k)) for k in (0, 1)])
+    by_hand = np.mean([bone_changes.row_mean_share(change(system, "Bone", k)) for k in (0, 1)])
     assert added.loc["Bone", 3].rows == pytest.approx(by_hand)
     both = change(system, "Bone"), change(system, "Bone", 1)
-    assert added.loc["Bone", 3].neurons == pytest.approx(bone.neuron_correlation(*both))
-    places = bone.spectra(system, KEPT).groupby("arm").place.max()
+    assert added.loc["Bone", 3].neurons == pytest.approx(bone_changes.neuron_correlation(*both))
+    places = bone_changes.spectra(system, KEPT).groupby("arm").place.max()
     assert (places["LoRA"], places["no guide"], places["Bone"]) == (2, 4, 16)
     gain = bone.least_gain(system.frame, "head")
     train = system.frame[system.frame.seed == 3].set_index("arm").train
@@ -281,14 +285,14 @@ def test_small_rates_and_the_same_step(small: Any) -> None:
 
 
 def test_inputs_of_both_systems(digits: Dataset, store: Any) -> None:
-    found = bone.input_frame(digits, [3, 8], SETTINGS, 4).set_index(["seed", "layer"]).share
+    found = bone_changes.input_frame(digits, [3, 8], SETTINGS, 4).set_index(["seed", "layer"]).share
     task = bases.image_task(digits, [8], base=BASE, task=SETTINGS["task"])
     x, _ = task.at(task.places["train"])
-    assert found[8, 1] == pytest.approx(bone.summed_share(x[0], 4))
+    assert found[8, 1] == pytest.approx(bone_changes.summed_share(x[0], 4))
     tokens = torch.randint(97, (6000,), generator=torch.Generator().manual_seed(0)).byte()
     words = TextData("numbers", "numbers", tokens, 3000, "1" * 64)
     settings = {"base": TEXT_BASE, "task": {"n_train": 40, "n_validation": 20, "n_test": 20}}
-    text = bone.input_frame(words, [1], settings, 4)
+    text = bone_changes.input_frame(words, [1], settings, 4)
     assert text.share.between(0, 4).all()
     assert len(text) == 2
 
@@ -297,19 +301,19 @@ def test_arms_with_and_without_the_largest() -> None:
     assert "full" not in bone.arms_of(4, 2, alone="none", full=False)
     assert next(iter(ARMS)) == "head"
     assert ARMS["Bone 8"]["size"] == 8
-    assert set(bone.KEPT) <= set(ARMS)
+    assert set(bone_changes.KEPT) <= set(ARMS)
 
 
 def test_figures_with_and_without_a_text(system: loldu.Studied, small: Any, tmp_path: Path) -> None:
     shown = ["LoRA", "Bone", "no guide"]
     common = bone.loss_curves(small[0], shown, 0.001)
     own = bone.loss_curves(system.runs, shown)
-    curves = loldu.tuning_curves(system, bone.KEPT)
-    values = bone.spectra(system)
+    curves = loldu.tuning_curves(system, bone_changes.KEPT)
+    values = bone_changes.spectra(system)
     figure = plots_bone.main_panels(common, own, curves, values)
     figure.savefig(tmp_path / "main.png")
     minus = bone.differences(system.frame, [("Bone", "LoRA")], ["train", "accuracy"], "images")
-    counted, added = bone.counted(system.frame), bone.change_frame(system)
+    counted, added = bone.counted(system.frame), bone_changes.change_frame(system)
     titles = []
     for text in (curves.iloc[:0], curves):
         words = minus.assign(system="text", what="test")
