@@ -34,6 +34,7 @@ __all__ = [
     "Followed",
     "arms_of",
     "between",
+    "chance_correlation",
     "counted",
     "differences",
     "followed",
@@ -155,6 +156,12 @@ def loss_curves(
             means = losses[: len(losses) // BIN * BIN].reshape(-1, BIN).mean(1)
             rows += [(arm, (k + 0.5) * BIN, seed, value) for k, value in enumerate(means)]
     return pd.DataFrame(rows, columns=["arm", "step", "seed", "loss"])
+
+
+def chance_correlation(n: int) -> float:
+    """Mean |correlation| of two independent normal vectors of n entries,
+    Γ((n - 1)/2) / (√π Γ(n/2))."""
+    return math.exp(math.lgamma((n - 1) / 2) - math.lgamma(n / 2)) / math.sqrt(math.pi)
 
 
 # --- a system as a whole -------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rclib.experiments.finetuning.bone_changes import KEPT
 from rclib.plots import parts
@@ -110,7 +111,8 @@ def _forest(panel: Panel, differences: pd.DataFrame) -> None:
     panel.invert_yaxis()
     panel.set_xlabel("difference in nats")
     panel.set_title("arms at their own rates")
-    panel.legend(fontsize=6, loc="best")
+    panel.xaxis.set_major_locator(MaxNLocator(4))
+    panel.legend(fontsize=6, loc="center right")
 
 
 def _counts(panel: Panel, counted: pd.DataFrame) -> None:
@@ -138,7 +140,7 @@ def _counts(panel: Panel, counted: pd.DataFrame) -> None:
     panel.legend(fontsize=6, loc="best")
 
 
-def _changes(panel: Panel, changes: pd.DataFrame) -> None:
+def _changes(panel: Panel, changes: pd.DataFrame, chance: float) -> None:
     """Share of row means against the correlation of neurons: a marker a seed, a large one at the
     mean of each arm."""
     for arm, own in changes.groupby("arm", sort=False):
@@ -150,23 +152,27 @@ def _changes(panel: Panel, changes: pd.DataFrame) -> None:
     panel.set_xlabel("share of row means in ΔW")
     panel.set_ylabel("|row-column correlation|")
     panel.set_title("marks of the arms, images")
-    panel.legend(fontsize=5.5, loc="best")
+    panel.set_ylim(-0.02, 1.5 * float(changes.neurons.max()))  # room for the names
+    parts.level(panel, chance, "chance")
+    panel.legend(fontsize=5.5, loc="upper center", ncols=3, columnspacing=0.8)
 
 
 @redrawable
 def more_panels(
-    differences: pd.DataFrame, counted: pd.DataFrame, changes: pd.DataFrame, text: pd.DataFrame
-) -> Figure:
+    differences: pd.DataFrame, counted: pd.DataFrame, changes: pd.DataFrame, text: pd.DataFrame,
+    chance: float,
+) -> Figure:  # fmt: skip
     """Pairs of arms in both systems; accuracy by trained numbers; row means and row-column
     correlations of the changes; the choice of rates on text.
 
     differences : system, pair, what, seed, value. counted : family, count, seed, value. changes :
-    arm, seed, rows, neurons. text : arm, rate, seed, validation, chosen (may be empty).
+    arm, seed, rows, neurons. text : arm, rate, seed, validation, chosen (may be empty). chance :
+    mean |correlation| of independent vectors.
     """
     figure, panels = plt.subplots(2, 2, figsize=(WIDTH, 5.6), layout="constrained")
     _forest(panels[0, 0], differences)
     _counts(panels[0, 1], counted)
-    _changes(panels[1, 0], changes)
+    _changes(panels[1, 0], changes, chance)
     panel = panels[1, 1]
     if text.empty:
         panel.annotate("paper profile only", (0.5, 0.5), xycoords="axes fraction", ha="center")

@@ -209,6 +209,14 @@ def test_neurons_that_both_changes_know() -> None:
     assert bone_changes.neuron_correlation(drawn(400, 30), drawn(20, 400, seed=3)) < 0.2
 
 
+def test_chance_is_that_of_drawn_vectors() -> None:
+    drawn_ = np.random.default_rng(0).standard_normal((2, 4000, 10))
+    own = [abs(np.corrcoef(a, b)[0, 1]) for a, b in zip(*drawn_, strict=True)]
+    assert bone.chance_correlation(10) == pytest.approx(np.mean(own), rel=0.05)
+    # Two entries are correlated by ± 1.
+    assert bone.chance_correlation(2) == pytest.approx(1.0)
+
+
 def change(system: loldu.Studied, arm: str, layer: int = 0, seed: int = 3) -> Tensor:
     (run,) = (run for key, run in system.runs.items() if key[0] == arm and key[2] == seed)
     return torch.from_numpy(run[f"change_{layer}"]).double()
@@ -318,7 +326,7 @@ def test_figures_with_and_without_a_text(system: loldu.Studied, small: Any, tmp_
     for text in (curves.iloc[:0], curves):
         words = minus.assign(system="text", what="test")
         both = pd.concat([minus, words]) if len(text) else minus
-        figure = plots_bone.more_panels(both, counted, added, text)
+        figure = plots_bone.more_panels(both, counted, added, text, 0.2)
         figure.savefig(tmp_path / "more.png")
         titles.append([panel.get_title() for panel in figure.axes])
     assert titles[0] == titles[1]
