@@ -23,12 +23,13 @@ __all__ = [
     "KEPT",
     "TINY",
     "change_frame",
+    "image_inputs",
     "input_frame",
-    "input_runs",
     "neuron_correlation",
     "row_mean_share",
     "spectra",
     "summed_share",
+    "text_inputs",
 ]
 
 KEPT = ("LoRA", "Bone", "no guide", "permuted", "product", "product, permuted", "full")
@@ -39,10 +40,11 @@ _INPUTS: dict[str, Any] = {
     "task": {"n_train": 20, "n_validation": 8, "n_test": 8},
 }  # fmt: skip
 TINY: dict[str, dict[str, Any]] = {
-    "input_runs": {
+    "image_inputs": {
         **_INPUTS, "base": {**_INPUTS["base"], "pool": 1, "classes": 5, "n": 30},
         "task": {**_INPUTS["task"], "head_rate": 0.001},
     },
+    "text_inputs": {**_INPUTS, "base": {**_INPUTS["base"], "context": 4, "embedding": 2}},
 }  # fmt: skip
 
 
@@ -116,32 +118,43 @@ def summed_share(inputs: Tensor, size: int) -> float:
     return float(parts.sum(1).square().sum() / parts.square().sum())
 
 
-def input_runs(
-    data: Dataset | TextData, *, group: Sequence[Mapping[str, Any]], base: Mapping[str, Any],
-    task: Mapping[str, Any], size: int,
-) -> Arrays:  # fmt: skip
-    """Stored runs of a group of seeds: shares (S, 2), `summed_share` of what the two matrices get
-    on the training part of the new task, before it is adapted to."""
-    seeds = [int(member["seed"]) for member in group]
-    make = text_task if isinstance(data, TextData) else image_task
-    found: Task = make(data, seeds, base=base, task=task)  # type: ignore[arg-type]
-    x, _ = found.at(found.places["train"])
-    t, rows = found.start.tensors, []
+def _shares(task: Task, size: int) -> Arrays:
+    """shares (S, 2) : `summed_share` of what both matrices get on the training part of the task."""
+    x, _ = task.at(task.places["train"])
+    t, rows = task.start.tensors, []
     for s, own in enumerate(x):  # one by one: a member has the bits that it has alone
         hidden = torch.relu(own @ t[ADAPTED[0]][s].T + t["layers.0.bias"][s])
         rows.append([summed_share(h, size) for h in (own, hidden)])
     return {"shares": np.array(rows)}
 
 
+def image_inputs(
+    data: Dataset, *, group: Sequence[Mapping[str, Any]], base: Mapping[str, Any],
+    task: Mapping[str, Any], size: int,
+) -> Arrays:  # fmt: skip
+    """Stored runs of a group of seeds: `_shares` on `image_task`, before it is adapted to."""
+    return _shares(image_task(data, [int(m["seed"]) for m in group], base=base, task=task), size)
+
+
+def text_inputs(
+    data: TextData, *, group: Sequence[Mapping[str, Any]], base: Mapping[str, Any],
+    task: Mapping[str, Any], size: int,
+) -> Arrays:  # fmt: skip
+    """Stored runs of a group of seeds: `_shares` on `text_task`, before it is adapted to."""
+    return _shares(text_task(data, [int(m["seed"]) for m in group], base=base, task=task), size)
+
+
 def input_frame(
     data: Dataset | TextData, seeds: Sequence[int], settings: Mapping[str, Any], size: int
 ) -> pd.DataFrame:
-    """seed, layer (1, 2), share: `input_runs`."""
+    """seed, layer (1, 2), share: `summed_share` of the inputs of both matrices."""
     shared = {"base": settings["base"], "task": settings["task"], "size": size}
-    runs = sweep_stacked(
-        input_runs, [{**shared, "seed": s} for s in seeds], members=["seed"], group=32, data=data,
-        description="inputs",
-    )  # fmt: skip
+    configs = [{**shared, "seed": s} for s in seeds]
+    options: dict[str, Any] = {"members": ["seed"], "group": 32, "data": data}
+    if isinstance(data, TextData):
+        runs = sweep_stacked(text_inputs, configs, **options, description="inputs")
+    else:
+        runs = sweep_stacked(image_inputs, configs, **options, description="inputs")
     rows = [
         (seed, layer + 1, float(share))
         for seed, run in zip(seeds, runs, strict=True)
