@@ -327,6 +327,7 @@ MANY = {
     "76_what_features_have": 18,
     "80_loldu": 29,
     "82_svfit": 40,
+    "83_bone": 30,
     "85_one_byte": 38,
     "92_awrs": 36,
 }
