@@ -1,7 +1,7 @@
 """Weights that are signed powers of two, and the latent numbers by which they are trained.
 
     code = DenseShift(bits=3)                        # ±1, ±2, ±4, ±8
-    latents = code.start((16, 64), 1e-3, generator)  # {"sign": ..., "t1": ..., "t2": ..., "t3": ...}
+    latents = code.start((16, 64), 1e-3, generator)  # {"sign": ..., "t1": ..., "t2": ..., ...}
     W = code.value(latents)                          # (16, 64)
     code.pull(latents, gradient)                     # gradients of the latents from that of W
 

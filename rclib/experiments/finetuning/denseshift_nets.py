@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -74,8 +75,7 @@ def images_of(data: Dataset, seeds: Sequence[int], task: Mapping[str, Any]) -> I
     if there are not as many images.
     """
     first, last = (int(c) for c in task["classes"])
-    x = torch.cat(pooled_inputs(data, int(task["pool"])))
-    y = torch.cat([data.y_train, data.y_test])
+    x, y = _all_images(data, int(task["pool"]))
     there = torch.nonzero((y >= first) & (y < last))[:, 0]
     sizes = [int(task[f"n_{part}"]) for part in PARTS]
     if sum(sizes) > len(there):
@@ -83,6 +83,12 @@ def images_of(data: Dataset, seeds: Sequence[int], task: Mapping[str, Any]) -> I
     orders = [torch.randperm(len(there), generator=torch.Generator().manual_seed(s)) for s in seeds]
     places = torch.stack([there[order[: sum(sizes)]] for order in orders]).split(sizes, dim=1)
     return Images(x, y - first, dict(zip(PARTS, places, strict=True)), last - first)
+
+
+@lru_cache(maxsize=2)
+def _all_images(data: Dataset, pool: int) -> tuple[Tensor, Tensor]:
+    """Those of both sets, and their classes."""
+    return torch.cat(pooled_inputs(data, pool)), torch.cat([data.y_train, data.y_test])
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,4 +210,3 @@ def coupling(first: Tensor, second: Tensor) -> tuple[float, float]:
         both = torch.stack([rows, columns])
         found.append(float(torch.corrcoef(both)[0, 1]) if varies else float("nan"))
     return found[0], found[1]
-
