@@ -326,7 +326,7 @@ MANY = {
     "75_rich_features": 26,
     "76_what_features_have": 18,
     "80_loldu": 29,
-    "84_denseshift": 41,
+    "84_denseshift": 42,
     "85_one_byte": 38,
     "92_awrs": 36,
 }

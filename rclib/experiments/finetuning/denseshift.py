@@ -129,9 +129,20 @@ def studied(
     rates: Sequence[float], tuning_seeds: Sequence[int], seeds: Sequence[int],
     settings: Mapping[str, Any],
 ) -> Studied:  # fmt: skip
-    """Starts and rates by the tuning seeds, then the reported seeds with these."""
-    grid = [(std, float(rate)) for std in stds for rate in rates]
-    tuning = ends_frame(run_cells(data, arms, dict.fromkeys(arms, grid), tuning_seeds, settings))
+    """Starts and rates by the tuning seeds, then the reported seeds with these.
+
+    One latent has the start "one" to choose besides: from others a code of two bits with a zero
+    begins with zeros alone.
+    """
+    grid = {
+        arm: [
+            (std, float(rate))
+            for std in (*stds, *(("one",) if arm.startswith("one latent") else ()))
+            for rate in rates
+        ]
+        for arm in arms
+    }
+    tuning = ends_frame(run_cells(data, arms, grid, tuning_seeds, settings))
     cells = chosen_cells(tuning)
     runs = run_cells(data, arms, {arm: [cell] for arm, cell in cells.items()}, seeds, settings)
     return Studied(tuning, cells, ends_frame(runs), runs)
