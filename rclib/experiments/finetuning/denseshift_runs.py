@@ -26,7 +26,7 @@ from rclib.runs.store import Arrays
 __all__ = ["STDS", "TINY", "shift_runs", "transfer_runs"]
 
 STDS = {"low": 1e-3, "Kaiming": None, "one": 1.0}  # of the latents at the start
-_TASK = {"pool": 1, "n_train": 32, "n_validation": 8, "n_test": 8}
+_TASK = {"pool": 1, "n_train": 20, "n_validation": 4, "n_test": 4}
 TINY: dict[str, dict[str, Any]] = {
     "shift_runs": {
         "group": [
