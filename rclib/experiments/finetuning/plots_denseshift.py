@@ -44,7 +44,14 @@ def _bits(panel: Panel, frame: pd.DataFrame) -> None:
     panel.set_xlabel("bits a weight")
     panel.set_ylabel("accuracy on test images")
     panel.set_title("bits")
-    panel.legend(fontsize=5.5, loc="best")
+    _room(panel, below=0.25)
+    panel.legend(fontsize=5.5, loc="lower center", ncol=2)
+
+
+def _room(panel: Panel, *, below: float = 0.0, above: float = 0.0) -> None:
+    """More of the panel's height below and above what it shows, for its legend."""
+    low, high = panel.get_ylim()
+    panel.set_ylim(low - below * (high - low), high + above * (high - low))
 
 
 def _freezing(panel: Panel, frame: pd.DataFrame) -> None:
@@ -100,7 +107,8 @@ def _transfer(panel: Panel, frame: pd.DataFrame) -> None:
     panel.tick_params(axis="x", labelsize=5.5)
     panel.set_ylabel("accuracy, new classes")
     panel.set_title("few images of other classes")
-    panel.legend(fontsize=6, loc="best")
+    _room(panel, above=0.2)
+    panel.legend(fontsize=6, loc="upper center", ncol=2)
 
 
 @redrawable
@@ -175,6 +183,6 @@ def more_panels(
     parts.log_axis(panel, "y")
     panel.set_xlabel("tenths of the updates")
     panel.set_ylabel("training loss")
-    panel.set_title("controls")
+    panel.set_title("signs that stay, weights times 4")
     parts.letters(figure)
     return figure
