@@ -328,6 +328,7 @@ MANY = {
     "80_loldu": 29,
     "82_svfit": 40,
     "83_bone": 30,
+    "84_denseshift": 42,
     "85_one_byte": 38,
     "92_awrs": 36,
 }
