@@ -1,4 +1,4 @@
-"""Stored runs of notebook 86 on a pretrained encoder: its last two blocks adapted to agreement."""
+"""Stored runs of notebook 86 on a pretrained encoder: its last two blocks adapted."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def absent(name: str) -> str:
 
 
 def _matrix_inputs(name: str, x: Tensor) -> dict[str, Tensor]:
-    """What every matrix of the last two blocks gets, (n t, i), in the pretrained encoder."""
+    """What every adapted matrix gets, (n t, i), in the pretrained encoder."""
     own, found = encoder(name), {}
 
     def product(matrix: str, h: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def encoder_places(
     merged = wrapped.merged(end)
     plain = [own.weights[matrix] for matrix in names]
     bases, tops = _places(name, count)
-    half = len(names) // 2  # the inner matrices of a block share its units
+    half = len(names) // 2  # value and output of a block share its units
     return out | places_of(
         plain, [merged[m][0] - w for m, w in zip(names, plain, strict=True)], found,
         [inputs.get(matrix, torch.empty(0)) for matrix in names], bases=bases, tops=tops,
@@ -153,9 +153,10 @@ def _scores(now: Stack, parts: Sequence[tuple[Tensor, Tensor]]) -> Arrays:
 
 def placed_encoder(
     system: str, own: Arms, rates: Sequence[float], tuning_seeds: Sequence[int],
-    seeds: Sequence[int], settings: Mapping[str, Any], *, reference: int,
+    seeds: Sequence[int], settings: Mapping[str, Any],
 ) -> Placed:  # fmt: skip
-    """As `where_writes.placed`, on the encoder that `settings` name."""
+    """As `where_writes.placed`, on the encoder that `settings` name; there is one network, and so no
+    reference seed."""
     shared = {**settings, "weights": checksum(str(settings["name"]))}
 
     def runs(keys: Sequence[tuple[str, float, int]], *, measure: bool) -> list[Arrays]:
@@ -177,7 +178,7 @@ def placed_encoder(
         columns=["arm", "rate", "seed", PARTS[1]],
     )
     chosen = chosen_rates(tuning)
-    keys = [(arm, chosen[arm], int(s)) for arm in own for s in (*seeds, reference)]
+    keys = [(arm, chosen[arm], int(s)) for arm in own for s in seeds]
     found = runs(keys, measure=True)
     base = encoder(str(settings["name"]))
     shapes = [tuple(base.weights[matrix].shape) for matrix in tail_matrices(base.blocks)]
@@ -186,4 +187,4 @@ def placed_encoder(
         for arm, spec in own.items()
     }
     by = {(arm, s): run for (arm, _, s), run in zip(keys, found, strict=True)}
-    return gathered(system, by, tuning, chosen, number, reference)
+    return gathered(system, by, tuning, chosen, number, None)

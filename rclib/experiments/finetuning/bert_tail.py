@@ -3,9 +3,9 @@
 The encoder is MiniLM-L6 (`rclib.data.packaged_models`, if it is installed) or a drawn one, for
 tests. Its lower blocks stay as they are, so that what they give is computed once for all sentences.
 
-The task is agreement: "the keys near the cabinet are old ." or "... is old .", half of the
-sentences with the verb of the wrong number. The first noun decides, and the second, which is
-nearer to the verb, tells nothing. Sentences are made from short lists of words, each a token of its
+The task is to tell what the subject is, a living being or a thing: "the dogs near the tables are
+old ." and "the tables near the dogs are old .". The first noun decides, the second one is drawn
+from either and tells nothing. Sentences are made from short lists of words, each a token of its
 own, so that all are equally long.
 
 Blocks: Devlin et al. 2019 (arXiv 1810.04805), after "Attention is all you need" (1706.03762).
@@ -47,25 +47,25 @@ __all__ = [
 MINILM, DRAWN = "minilm", "drawn"
 LAST = 2  # blocks that are adapted
 EPS = 1e-12
-NOUNS = tuple(
-    word
-    for line in (
-        "key dog cat boy girl friend teacher student author poet king queen actor farmer soldier",
-        "doctor driver player writer artist singer judge lawyer member leader house car tree book",
-        "picture letter door window table chair cup ship boat train horse bird wall road river",
-        "mountain tower bridge garden field",
-    )
-    for word in line.split()
-)
+LIVING = (
+    "dog", "cat", "boy", "girl", "friend", "teacher", "student", "author", "poet", "king",
+    "queen", "actor", "farmer", "soldier", "doctor", "driver", "player", "writer", "artist",
+    "singer", "judge", "lawyer", "member", "leader", "horse", "bird",
+)  # fmt: skip
+THINGS = (
+    "key", "house", "car", "tree", "book", "picture", "letter", "door", "window", "table",
+    "chair", "cup", "ship", "boat", "train", "wall", "road", "river", "mountain", "tower",
+    "bridge", "garden", "field",
+)  # fmt: skip
 BETWEEN = ("near", "behind", "beside", "above", "with", "under")
 VERBS = (("is", "are"), ("was", "were"), ("has", "have"))
 ENDS = {
-    "be": ("old", "new", "big", "small", "red", "green", "large", "tall", "dark", "strange"),
-    "have": ("gone", "arrived", "changed", "moved", "died", "fallen", "returned", "survived"),
+    "be": ("old", "new", "big", "small", "large", "dark", "strange", "famous", "beautiful"),
+    "have": ("gone", "changed", "moved", "fallen", "returned", "survived", "lost"),
 }
+# Adapted; rows of value and columns of output belong to the same units.
 MATRICES = (
-    "attention.self.query", "attention.self.key", "attention.self.value",
-    "attention.output.dense", "intermediate.dense", "output.dense",
+    "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
 )  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def lower(found: Encoder, tokens: Tensor) -> Tensor:
 
 
 def tail_matrices(blocks: int) -> list[str]:
-    """Names of the matrices of the last two blocks."""
+    """Names of the attention's matrices in the last two blocks."""
     return [f"encoder.layer.{k}.{m}.weight" for k in range(blocks - LAST, blocks) for m in MATRICES]
 
 
@@ -142,7 +142,7 @@ def tail(
 def _words() -> list[str]:
     """Every word of the task."""
     verbs = [verb for pair in VERBS for verb in pair]
-    nouns = [form for noun in NOUNS for form in (noun, f"{noun}s")]
+    nouns = [form for noun in LIVING + THINGS for form in (noun, f"{noun}s")]
     ends = [word for words in ENDS.values() for word in words]
     return ["[CLS]", "[SEP]", "the", ".", *nouns, *BETWEEN, *verbs, *ends]
 
@@ -203,7 +203,7 @@ def checksum(name: str) -> str:
 
 
 def sentences(count: int, *, seed: int) -> tuple[list[list[str]], Tensor]:
-    """So many different sentences, and (count,) whether the verb agrees: 1 or 0."""
+    """So many different sentences, and (count,) whether the subject is alive: 1 or 0."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(options: Sequence[Any]) -> Any:
@@ -211,13 +211,13 @@ def sentences(count: int, *, seed: int) -> tuple[list[list[str]], Tensor]:
 
     found: dict[tuple[str, ...], int] = {}
     while len(found) < count:
-        first, second, agrees = draw((0, 1)), draw((0, 1)), draw((0, 1))
-        subject, other = draw(NOUNS) + "s" * first, draw(NOUNS) + "s" * second
+        alive, plural = draw((0, 1)), draw((0, 1))
+        subject = draw(LIVING if alive else THINGS) + "s" * plural
+        other = draw(LIVING if draw((0, 1)) else THINGS) + "s" * draw((0, 1))
         verbs = draw(VERBS)
         end = draw(ENDS["have" if "has" in verbs else "be"])
-        verb = verbs[first if agrees else 1 - first]
-        words = ("the", subject, draw(BETWEEN), "the", other, verb, end, ".")
-        found.setdefault(("[CLS]", *words, "[SEP]"), agrees)
+        words = ("the", subject, draw(BETWEEN), "the", other, verbs[plural], end, ".")
+        found.setdefault(("[CLS]", *words, "[SEP]"), alive)
     return [list(words) for words in found], torch.tensor(list(found.values()))
 
 

@@ -83,17 +83,19 @@ def measured(
 
     norm : ‖D‖ / ‖W‖. left, right, touching : energy in the first block of W's left directions, of
     its right ones, in either. inputs : of rows of D in `input_directions`. diagonal : with all
-    singular vectors kept. rows, columns : in means. stable : rank. spikes : `spike_count`.
+    singular vectors kept. rows, columns : in means, over that of independent entries. stable :
+    rank. spikes : `spike_count`.
     """
     if not bool(change.any()):
         return np.full(len(MEASURES), np.nan), np.full((BLOCKS, BLOCKS), np.nan)
     change = change.double()
     energy = block_energy(change, base, BLOCKS)
     left, right = float(energy[0].sum()), float(energy[:, 0].sum())
+    rows, columns = mean_energies(change)
     found = (
         float(change.norm() / base.values.norm()), left, right, left + right - float(energy[0, 0]),
-        row_energy(change, inputs), diagonal_energy(change, base), *mean_energies(change),
-        stable_rank(change), spike_count(change),
+        row_energy(change, inputs), diagonal_energy(change, base), rows * change.shape[1],
+        columns * change.shape[0], stable_rank(change), spike_count(change),
     )  # fmt: skip
     return np.array(found), energy.numpy()
 

@@ -69,7 +69,7 @@ class Placed:
     blocks: dict[tuple[str, str, int], np.ndarray]
     tuning: pd.DataFrame
     rates: dict[str, float]
-    reference: int
+    reference: int | None
 
 
 def arms(rank: int, block: int, most: int) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def placed(
 
 def gathered(
     system: str, runs: Runs, tuning: pd.DataFrame, rates: Mapping[str, float],
-    number: Mapping[str, int], reference: int,
+    number: Mapping[str, int], reference: int | None,
 ) -> Placed:  # fmt: skip
     """Frames of runs with end, accuracy and `place_runs.places_of`."""
     rows, losses, blocks = [], [], {}
@@ -210,6 +210,8 @@ def equal_differ(system: Placed) -> pd.Series:
     """By seed: how far `close_pairs` write apart, minus how far each of them writes from where it
     does on the reference seed, with another network and other data."""
     found, pairs, reference = {}, close_pairs(system), system.reference
+    if reference is None:
+        raise ValueError(f"system must have a reference seed, {system.system} has none")
     for seed in _seeds(system):
         apart, same = [], []
         for a, b in pairs:
