@@ -327,6 +327,7 @@ MANY = {
     "76_what_features_have": 18,
     "80_loldu": 29,
     "85_one_byte": 38,
+    "86_where_updates_write": 12,
     "92_awrs": 36,
 }
 

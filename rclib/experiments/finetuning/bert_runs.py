@@ -155,7 +155,7 @@ def placed_encoder(
     system: str, own: Arms, rates: Sequence[float], tuning_seeds: Sequence[int],
     seeds: Sequence[int], settings: Mapping[str, Any],
 ) -> Placed:  # fmt: skip
-    """As `where_writes.placed`, on the encoder that `settings` name; there is one network, and so no
+    """As `where_writes.placed`, on the encoder that `settings` name: one network, and so no
     reference seed."""
     shared = {**settings, "weights": checksum(str(settings["name"]))}
 

@@ -41,7 +41,8 @@ def block_panels(table: pd.DataFrame) -> Figure:
         len(rows), len(arms), figsize=(WIDTH, 0.5 + 0.78 * len(rows)), squeeze=False,
         layout="constrained",
     )  # fmt: skip
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.02, wspace=0.02, hspace=0.03)  # type: ignore[union-attr]
+    engine: Any = figure.get_layout_engine()
+    engine.set(w_pad=0.01, h_pad=0.02, wspace=0.02, hspace=0.03)
     image = None
     for row, (system, kind) in enumerate(rows):
         for place, arm in enumerate(arms):
@@ -61,6 +62,7 @@ def block_panels(table: pd.DataFrame) -> Figure:
         panels[row, 0].set_ylabel(f"{name}", fontsize=6.5)
     if image is not None:
         bar = figure.colorbar(image, ax=panels, shrink=0.7, aspect=25, extend="both", pad=0.01)
+        bar.minorticks_off()
         bar.set_ticks([1 / 8, 1 / 2, 1, 2, 8], labels=["⅛", "½", "1", "2", "8"])
         bar.set_label("energy over chance", fontsize=7)
     return figure
