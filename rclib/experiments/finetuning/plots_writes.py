@@ -38,7 +38,7 @@ def block_panels(table: pd.DataFrame) -> Figure:
     arms = _drawn(table)
     rows: list[tuple[Any, Any]] = list(dict.fromkeys(zip(table.system, table.kind, strict=True)))
     figure, panels = plt.subplots(
-        len(rows), len(arms), figsize=(WIDTH, 0.5 + 0.78 * len(rows)), squeeze=False,
+        len(rows), len(arms), figsize=(WIDTH, 0.5 + 0.66 * len(rows)), squeeze=False,
         layout="constrained",
     )  # fmt: skip
     engine: Any = figure.get_layout_engine()
@@ -48,6 +48,9 @@ def block_panels(table: pd.DataFrame) -> Figure:
         for place, arm in enumerate(arms):
             panel = panels[row, place]
             own = table[(table.system == system) & (table.kind == kind) & (table.arm == arm)]
+            if own.empty:
+                panel.set_axis_off()
+                continue
             matrix = own.pivot(index="left", columns="right", values="energy").to_numpy()
             image = panel.imshow(
                 np.maximum(matrix, 1e-3), cmap="PuOr_r", norm=LogNorm(1 / 8, 8),
@@ -127,7 +130,7 @@ def _losses(panel: Panel, frame: pd.DataFrame, losses: pd.DataFrame) -> None:
     rank = own.groupby(["system", "arm", "seed"]).stable.mean().groupby(["system", "arm"]).mean()
     loss = losses.groupby(["system", "arm"]).test.mean()
     for number, system in enumerate(dict.fromkeys(frame.system)):
-        for arm in _drawn(frame):
+        for arm in _drawn(frame[frame.system == system]):
             x, y = float(rank[system, arm]), float(loss[system, arm] / loss[system, "head"])
             panel.plot(x, y, MARKERS[number], ms=3.4, color=colour(number))
             if arm in ("LoRA", "PiSSA", "SVFit", "full", "Bone, sum"):

@@ -209,9 +209,10 @@ def close_pairs(system: Placed, count: int = 5) -> list[tuple[str, str]]:
 def equal_differ(system: Placed) -> pd.Series:
     """By seed: how far `close_pairs` write apart, minus how far each of them writes from where it
     does on the reference seed, with another network and other data."""
-    found, pairs, reference = {}, close_pairs(system), system.reference
+    reference = system.reference
     if reference is None:
         raise ValueError(f"system must have a reference seed, {system.system} has none")
+    found, pairs = {}, close_pairs(system)
     for seed in _seeds(system):
         apart, same = [], []
         for a, b in pairs:
