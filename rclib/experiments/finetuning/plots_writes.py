@@ -133,12 +133,13 @@ def _losses(panel: Panel, frame: pd.DataFrame, losses: pd.DataFrame) -> None:
         for arm in _drawn(frame[frame.system == system]):
             x, y = float(rank[system, arm]), float(loss[system, arm] / loss[system, "head"])
             panel.plot(x, y, MARKERS[number], ms=3.4, color=colour(number))
-            if arm in ("LoRA", "PiSSA", "SVFit", "full", "Bone, sum"):
+            if arm in ("SVFit", "full"):
                 panel.annotate(
                     arm, (x, y), xytext=(2, 2), textcoords="offset points", fontsize=5,
                     color=colour(number),
                 )  # fmt: skip
-    parts.log_axis(panel, "x")
+    for axis in ("x", "y"):
+        parts.log_axis(panel, axis)
     panel.set_xlabel("stable rank of ΔW")
     panel.set_ylabel("test loss over that without ΔW")
     panel.set_title("rank and loss", fontsize=7.5)
