@@ -330,6 +330,7 @@ MANY = {
     "83_bone": 30,
     "84_denseshift": 42,
     "85_one_byte": 38,
+    "86_where_updates_write": 12,
     "92_awrs": 36,
 }
 
