@@ -171,6 +171,75 @@ def test_what_singular_values_leave() -> None:
     assert torch.equal(wrong["base"], weight)
 
 
+def test_singular_values_against_peers() -> None:
+    from sklearn.decomposition import TruncatedSVD
+
+    weight = drawn(12, 10)
+    parts = SingularValues(4).start(weight)
+    kept = (parts["left"] * parts["z"]) @ parts["right"]
+    theirs = TruncatedSVD(4, algorithm="arpack", random_state=0).fit(weight.numpy())
+    rows = torch.from_numpy(theirs.transform(weight.numpy()) @ theirs.components_)
+    assert torch.allclose(kept, rows, atol=1e-8)
+    assert torch.allclose(parts["z"], torch.from_numpy(theirs.singular_values_.copy()))
+    torch.manual_seed(0)
+    u, s, v = torch.svd_lowrank(weight, q=10)
+    assert torch.allclose(parts["z"], s[:4])
+    assert torch.allclose(kept, (u[:, :4] * s[:4]) @ v[:, :4].T, atol=1e-8)
+    # No other matrix of rank 4 leaves less.
+    for seed in range(5):
+        other = kept + 0.01 * drawn(12, 4, seed=seed) @ drawn(4, 10, seed=seed + 9)
+        nearest = torch.linalg.svd(other)
+        other = (nearest[0][:, :4] * nearest[1][:4]) @ nearest[2][:4]
+        assert float((weight - other).norm()) > float(parts["base"].norm())
+
+
+def _trained_values(method: Diagonal, parts: dict[str, torch.Tensor], x: torch.Tensor,
+                    toward: torch.Tensor) -> torch.Tensor:  # fmt: skip
+    """z after some updates of Adam."""
+    z = parts["z"].clone()[None]
+    updates = Updates(Settings("adam", 0.05), {"z": z}, 15)
+    for step in range(15):
+        leaf = z[0].clone().requires_grad_()
+        loss = ((method.apply({**parts, "z": leaf}, x) - toward) ** 2).mean()
+        (gradient,) = torch.autograd.grad(loss, [leaf])
+        z -= updates.step(step, [gradient[None]])[0]
+    return z[0]
+
+
+def test_signs_of_singular_vectors_do_not_matter() -> None:
+    weight, x, toward = drawn(8, 12), drawn(20, 12, seed=1), drawn(20, 8, seed=2)
+    method = SingularValues(5)
+    parts = method.start(weight)
+    signs = torch.tensor([1.0, -1, -1, 1, -1], dtype=weight.dtype)
+    turned = {**parts, "left": parts["left"] * signs, "right": parts["right"] * signs[:, None]}
+    ends = [_trained_values(method, own, x, toward) for own in (parts, turned)]
+    assert torch.allclose(ends[0], ends[1], atol=1e-12)
+    assert float((ends[0] - parts["z"]).abs().min()) > 0.01
+    # Rotated inputs: the values go the same way. Mispaired vectors are another matter.
+    q = orthonormal_rows(12, 12, torch.Generator().manual_seed(3))
+    rotated = _trained_values(method, method.start(weight @ q), x @ q, toward)
+    assert torch.allclose(ends[0], rotated, atol=1e-9)
+    wrong = SingularValues(5, which="mispaired")
+    assert not torch.allclose(
+        _trained_values(wrong, wrong.start(weight), x, toward), ends[0] - parts["z"], atol=0.01
+    )
+
+
+def test_equal_singular_values_have_arbitrary_vectors() -> None:
+    """W = c I: any rotation of the vectors is a decomposition, and trains to another W'."""
+    weight, method = 2 * torch.eye(6, dtype=torch.float64), SingularValues(6)
+    x = drawn(20, 6, seed=1)
+    toward, parts = x @ (5 * drawn(6, 6, seed=2)), method.start(weight)
+    q = orthonormal_rows(6, 6, torch.Generator().manual_seed(3))
+    other = {**parts, "left": parts["left"] @ q, "right": q.T @ parts["right"]}
+    assert torch.allclose(method.merge(other), weight, atol=1e-12)
+    ends = [
+        method.merge({**own, "z": _trained_values(method, own, x, toward)})
+        for own in (parts, other)
+    ]
+    assert not torch.allclose(ends[0], ends[1], atol=0.01)
+
+
 def test_starts_of_low_rank_terms() -> None:
     weight = drawn(8, 12)
     s = torch.linalg.svdvals(weight)

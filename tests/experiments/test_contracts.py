@@ -327,7 +327,11 @@ MANY = {
     "76_what_features_have": 18,
     "80_loldu": 29,
     "81_eva": 33,
+    "82_svfit": 40,
+    "83_bone": 30,
+    "84_denseshift": 42,
     "85_one_byte": 38,
+    "86_where_updates_write": 12,
     "92_awrs": 36,
 }
 

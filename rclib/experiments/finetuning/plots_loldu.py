@@ -14,16 +14,23 @@ from rclib.plots import parts
 from rclib.plots.drawing import redrawable
 from rclib.plots.style import GREY, MARKERS, WIDTH, colour, looks
 
-__all__ = ["main_panels", "more_panels"]
+__all__ = ["against_count", "main_panels", "more_panels", "rate_curves"]
 
 FAMILIES = ("LDU", "random", "singular values", "LoRA")
 LEVELS = {"head": "head alone", "none": "not adapted", "full": "full fine-tuning"}
 
 
-def _against_count(panel: Panel, frame: pd.DataFrame, *, names: Mapping[str, str]) -> None:
-    """Means and 95 percent t-intervals of `value` by trained numbers; levels for the others."""
-    look = looks(FAMILIES)
-    for family in FAMILIES:
+def against_count(
+    panel: Panel, frame: pd.DataFrame, *, names: Mapping[str, str],
+    families: Sequence[str] = FAMILIES,
+) -> None:  # fmt: skip
+    """Means and 95 percent t-intervals of `value` by trained numbers, a line a family; levels
+    with `names` for the others.
+
+    frame : family, count, seed, value.
+    """
+    look = looks(families)
+    for family in families:
         own = frame[frame.family == family]
         if own.empty:
             continue
@@ -92,7 +99,7 @@ def main_panels(
     figure = plt.figure(figsize=(WIDTH, 5.4), layout="constrained")
     grid = figure.add_gridspec(2, 12)
     panel = figure.add_subplot(grid[0, :6])
-    _against_count(panel, frontier, names={k: LEVELS[k] for k in ("head", "full")})
+    against_count(panel, frontier, names={k: LEVELS[k] for k in ("head", "full")})
     panel.set_ylabel("accuracy on test images")
     panel.set_title("new classes")
     panel.legend(fontsize=6, loc=(0.03, 0.5))
@@ -119,15 +126,15 @@ def main_panels(
     return figure
 
 
-def _rates(panel: Panel, rates: pd.DataFrame) -> None:
+def rate_curves(panel: Panel, rates: pd.DataFrame) -> None:
     """Validation loss against the rate by arm, the chosen rate marked by a larger marker."""
     for arm, look in looks(list(dict.fromkeys(rates.arm))).items():
         own = rates[rates.arm == arm]
-        middle = own.groupby("rate").validation.mean()
-        middle = middle[middle < 2 * rates.validation.min() + 0.5]
+        mean = own.groupby("rate").validation.mean()
+        middle = mean[mean < 2 * rates.validation.min() + 0.5]
         panel.plot(middle.index, middle, ms=2.5, lw=1.1, label=str(arm), **look)
         best = own[own.chosen].rate.iloc[0]
-        panel.plot(best, middle[best], marker=look["marker"], ms=7, mfc="none", color=look["color"])
+        panel.plot(best, mean[best], marker=look["marker"], ms=7, mfc="none", color=look["color"])
     parts.log_axis(panel, "x")
     panel.set_xlabel("rate of the adapted numbers")
     panel.set_ylabel("validation loss")
@@ -145,7 +152,7 @@ def more_panels(
     values : seed, layer, place, pivots, singular. changes : arm, seed, rank, share.
     """
     figure, panels = plt.subplots(2, 2, figsize=(WIDTH, 5.2), layout="constrained")
-    _rates(panels[0, 0], rates)
+    rate_curves(panels[0, 0], rates)
     panel = panels[0, 1]
     panel.set_title("another text")
     if text.empty:
@@ -153,7 +160,7 @@ def more_panels(
         panel.set_xticks([])
         panel.set_yticks([])
     else:
-        _against_count(panel, text, names={"full": LEVELS["full"]})
+        against_count(panel, text, names={"full": LEVELS["full"]})
         panel.set_ylabel("test loss, nats a byte")
         panel.legend(fontsize=6, loc="best")
     panel = panels[1, 0]
