@@ -20,6 +20,7 @@ __all__ = [
     "by_place",
     "explained_gain",
     "first_explained",
+    "mean_spectrum",
     "measured_signals",
     "overlaps",
     "seen_minus",
@@ -106,6 +107,13 @@ def first_explained(found: Signals) -> pd.Series:
     """Explained share of EVA's directions in the first layer, by seed."""
     share: pd.Series = found.layers[found.layers.layer == 1].set_index("seed").explained
     return share
+
+
+def mean_spectrum(found: Signals) -> pd.DataFrame:
+    """layer, place, share, white: means over seeds of `spectrum`."""
+    over = found.spectrum.groupby(["layer", "place"], as_index=False)
+    mean: pd.DataFrame = over[["share", "white"]].mean()
+    return mean
 
 
 def explained_gain(found: Signals) -> pd.Series:
