@@ -15,8 +15,10 @@ from rclib.data.text import TextData
 from rclib.experiments.finetuning.eva_inputs import (
     Signals,
     by_place,
+    explained_gain,
     first_explained,
     seen_minus,
+    smaller,
 )
 from rclib.experiments.finetuning.loldu import Studied, difference, studied
 from rclib.experiments.finetuning.tuned_runs import arm_frame, run_arms
@@ -34,6 +36,7 @@ __all__ = [
     "excess",
     "final_by_rate",
     "gain",
+    "on_images",
     "on_text",
     "sgd_arms",
     "study_sgd",
@@ -117,6 +120,41 @@ def early_minus(frames: Mapping[str, pd.DataFrame], arms: Sequence[str]) -> pd.D
         if arm in set(frame.arm)
     ]  # fmt: skip
     return pd.concat(found, ignore_index=True)
+
+
+def on_images(
+    frame: pd.DataFrame, common: pd.DataFrame, sgd: pd.DataFrame, found: Signals,
+    changes: pd.DataFrame,
+) -> dict[str, pd.Series]:  # fmt: skip
+    """What is claimed of the images, by the key of the claim.
+
+    frame, common, sgd : `arm_frame` at each one's rates, at the common rate and without Adam.
+    changes : of `added`.
+    """
+    unit = "LoRA, unit rows"
+    others = {"lora": "LoRA", "unit": unit, "permuted": "permuted", "pissa": "PiSSA"}
+    return {
+        **{f"best_{key}": difference(frame, "EVA", arm, "early") for key, arm in others.items()},
+        **{f"common_{key}": difference(common, "EVA", arm, "early") for key, arm in others.items()},
+        "signal": seen_minus(found, "EVA", "random"),
+        "centring": seen_minus(found, "uncentred", "EVA"),
+        "bottom_signal": seen_minus(found, "bottom", None, worst="max"),
+        "bottom_early": difference(frame, "bottom", unit, "early"),
+        "final_loss": difference(frame, "EVA", unit, "train"),
+        "final_accuracy": difference(frame, "EVA", unit, "accuracy"),
+        "final_lora": difference(frame, "EVA", "LoRA", "accuracy"),
+        "bottom_final": difference(frame, "EVA", "bottom", "train"),
+        "centring_early": difference(frame, "uncentred", "EVA", "early"),
+        "shared_out": explained_gain(found),
+        "ranks_accuracy": difference(frame, "redistributed", "EVA", "accuracy"),
+        "spectrum": smaller(found, "explained", "white"),
+        "whitened": difference(frame, "whitened", "EVA", "accuracy"),
+        "sgd_best": difference(sgd, "EVA", unit, "early"),
+        "sgd_pissa": difference(sgd, "EVA", "PiSSA", "early"),
+        "narrow": difference(changes, "EVA", unit, "rank"),
+        "chance": excess(changes, "EVA"),
+        "full_more": difference(changes, "full", "EVA", "correlation"),
+    }
 
 
 def on_text(

@@ -207,6 +207,28 @@ def test_pairs_of_systems_by_place() -> None:
     )
 
 
+def test_image_claims_from_their_frames(images: loldu.Studied, found: eva_inputs.Signals) -> None:
+    frame = images.frame
+    changes = eva.added(images, KEPT)
+    claims = eva.on_images(frame, frame, frame, found, changes)
+    own = frame.set_index(["arm", "seed"])
+    for key, one, other, what in (
+        ("best_pissa", "EVA", "PiSSA", "early"),
+        ("bottom_early", "bottom", "LoRA, unit rows", "early"),
+        ("final_lora", "EVA", "LoRA", "accuracy"),
+        ("whitened", "whitened", "EVA", "accuracy"),
+        ("ranks_accuracy", "redistributed", "EVA", "accuracy"),
+    ):
+        expected = own[what][one] - own[what][other]
+        np.testing.assert_allclose(claims[key].loc[SEEDS], expected.loc[SEEDS])
+    ranks = changes.set_index(["arm", "seed"])["rank"]
+    np.testing.assert_allclose(
+        claims["narrow"].loc[SEEDS], (ranks["EVA"] - ranks["LoRA, unit rows"]).loc[SEEDS]
+    )
+    assert (claims["bottom_signal"] >= 0).all()
+    assert all(set(values.index) == set(SEEDS) for values in claims.values())
+
+
 def test_text_claims_from_their_frames(images: loldu.Studied, found: eva_inputs.Signals) -> None:
     frame = images.frame
     claims = eva.on_text(frame, frame, frame, {"images": found, "text": found})
