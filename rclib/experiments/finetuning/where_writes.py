@@ -208,7 +208,9 @@ def close_pairs(system: Placed, count: int = 5) -> list[tuple[str, str]]:
 
 def equal_differ(system: Placed) -> pd.Series:
     """By seed: how far `close_pairs` write apart, minus how far each of them writes from where it
-    does on the reference seed, with another network and other data."""
+    does on the reference seed, with another network and other data.
+
+    Raises ValueError for a system without a reference seed."""
     reference = system.reference
     if reference is None:
         raise ValueError(f"system must have a reference seed, {system.system} has none")
