@@ -42,7 +42,7 @@ _SHARED: dict[str, Any] = {"group": [{"seed": 0}, {"seed": 3}], "ranks": [1, 3],
 TINY: dict[str, dict[str, Any]] = {
     "image_signals": {
         **_SHARED, "base": {**_BASE, "pool": 1, "classes": 5, "n": 30},
-        "task": {"n_train": 80, "n_validation": 8, "n_test": 8, "head_rate": 0.001},
+        "task": {"n_train": 40, "n_validation": 8, "n_test": 8, "head_rate": 0.001},
     },
     "text_signals": {
         **_SHARED, "base": {**_BASE, "context": 4, "embedding": 2},
