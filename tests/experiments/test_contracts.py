@@ -219,13 +219,16 @@ def lonely(function: store.Experiment, data: Any, config: dict[str, Any]) -> lis
     ]
 
 
-def test_members_of_a_group_have_the_numbers_they_have_alone() -> None:
-    for which in STORED:
-        config = stored_runs.tiny(which)
-        if "group" in config:
-            data = stored_runs.tiny_data(which)
-            assert lonely(stored_runs.function_of(which), data, config) == [], which
+GROUPED = [which for which in STORED if "group" in stored_runs.tiny(which)]
 
+
+@pytest.mark.parametrize("which", GROUPED)
+def test_members_of_a_group_have_the_numbers_they_have_alone(which: str) -> None:
+    data, config = stored_runs.tiny_data(which), stored_runs.tiny(which)
+    assert lonely(stored_runs.function_of(which), data, config) == []
+
+
+def test_a_group_that_mixes_its_members_is_found() -> None:
     def mixing(data: None, *, group: list[dict[str, int]]) -> store.Arrays:
         seeds = np.array([member["seed"] for member in group])
         return {"own": seeds, "mixed": seeds - seeds.mean()}

@@ -229,11 +229,14 @@ def tickets(
     found = {"moved": nothing, "spikes": nothing, "top": nothing, "spikes_start": nothing}
     if "U" in end.tensors:
         ratios = [
-            (end.tensors[n] - start.tensors[n]).flatten(2).norm(dim=2)
-            / start.tensors[n].flatten(2).norm(dim=2)
+            (end.tensors[n] - start.tensors[n]).double().flatten(2).norm(dim=2)
+            / start.tensors[n].double().flatten(2).norm(dim=2)
             for n in "UV"
         ]
-        found["moved"] = torch.stack(ratios).mean((0, 2))
+        # Member by member: the order of a sum over a stack depends on how many are stacked.
+        found["moved"] = torch.stack(
+            [torch.stack([ratio[s] for ratio in ratios]).mean() for s in range(len(group))]
+        )
         found["spikes"], found["top"] = _spikes(end)
         found["spikes_start"] = _spikes(start)[0]
     cost, size = multiplications(end, task.side), sum(t[0].numel() for t in end.tensors.values())
