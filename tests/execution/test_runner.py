@@ -400,6 +400,19 @@ def test_stored_outputs_are_refreshed_from_the_last_run(
     assert path.read_bytes() == before
 
 
+def test_named_notebooks_alone_are_refreshed(capsys: pytest.CaptureFixture[str]) -> None:
+    """One notebook that was not executed does not keep the others from being refreshed."""
+    path, other = write(GOOD, "print(6 * 7)"), write("05_other", "print(1)", outputs="0\n")
+    before = other.read_bytes()
+    assert runner.main(["run", GOOD]) == 0
+    assert "05_other: not executed yet" in fails(capsys, "refresh")
+    capsys.readouterr()
+    assert runner.main(["refresh", GOOD]) == 0
+    assert printed(path) == "42\n"
+    assert other.read_bytes() == before
+    assert "no notebook '12_gone'" in fails(capsys, "refresh", "12_gone")
+
+
 @pytest.mark.slow
 def test_nbval_compares_the_refreshed_outputs() -> None:
     """With the options of `make test`."""
@@ -431,13 +444,13 @@ def test_profile_between_holds_the_notebooks_with_a_file_for_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     write("10_good", PRINT)
-    write("11_other", PRINT)
+    write("05_other", PRINT)
     Path("notebooks/laptop").mkdir()
     Path("notebooks/laptop/11_other.yaml").write_text("profile: laptop\nlr: 0.5\n")
-    assert runner.profile_names("laptop") == ["11_other"]
-    assert runner.profile_names("quick") == ["10_good", "11_other"]
+    assert runner.profile_names("laptop") == ["05_other"]
+    assert runner.profile_names("quick") == ["10_good", "05_other"]
     assert runner.main(["check", "--profile", "laptop"]) == 0
-    assert runner.profile_parameters("11_other", "laptop") == {"profile": "laptop", "lr": 0.5}
+    assert runner.profile_parameters("05_other", "laptop") == {"profile": "laptop", "lr": 0.5}
     assert "10_good.yaml is missing" in fails(capsys, "check", "--profile", "paper")
 
 
