@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from rclib.adapters.wrap import Product
-from rclib.data.cifar10 import sha256_json
 from rclib.data.images import Dataset
 from rclib.data.pooling import pooled_inputs
 from rclib.data.text import VOCABULARY, TextData
@@ -43,7 +42,6 @@ __all__ = [
     "old_images",
     "relu_chain",
     "text_task",
-    "two_texts",
 ]
 
 ADAPTED = ("layers.0.weight", "layers.1.weight")
@@ -207,19 +205,6 @@ def _plain(network: Any, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
     return out
 
 
-def two_texts(source: TextData, target: TextData, most: int) -> TextData:
-    """At most so many bytes of one text for pre-training and of another to adapt to, as one text
-    whose training part is the first."""
-    parts = [source.tokens[:most], target.tokens[:most]]
-    name = f"{source.name} to {target.name}"
-    checksum = sha256_json([source.checksum, target.checksum, most])
-    size = sum(len(part) for part in parts) / 1e6
-    return replace(
-        source, name=name, description=f"{name} ({size:.2f} MB, bytes)", tokens=torch.cat(parts),
-        n_train=len(parts[0]), checksum=checksum, path=None, origin=None,
-    )  # fmt: skip
-
-
 @lru_cache(maxsize=8)
 def _text_bases(data: TextData, settings: str, seeds: tuple[int, ...]) -> Stack:
     given = json.loads(settings)
@@ -243,7 +228,8 @@ def _text_bases(data: TextData, settings: str, seeds: tuple[int, ...]) -> Stack:
 def text_task(
     data: TextData, seeds: Sequence[int], *, base: Mapping[str, Any], task: Mapping[str, Any]
 ) -> Task:
-    """Networks pre-trained on the first of two texts (`two_texts`), to be adapted to the second.
+    """Networks pre-trained on the first of two texts, to be adapted to the second
+    (`rclib.data.two_texts`).
 
     base : context (bytes), embedding, width, batch_size, steps and rate of Adam with a cosine.
     task : n_train, n_validation, n_test windows, out of the first eight tenths, the ninth and the

@@ -12,7 +12,7 @@ import torch
 
 from rclib.data.images import Dataset
 from rclib.data.text import TextData, named_text
-from rclib.experiments.finetuning.bases import two_texts
+from rclib.data.two_texts import two_texts
 from rclib.experiments.finetuning.factors import KINDS, START_ARMS, factor_runs
 from rclib.experiments.finetuning.tuned_runs import (
     Arms,

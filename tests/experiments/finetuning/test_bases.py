@@ -130,13 +130,6 @@ def test_windows_of_the_second_text_come_from_three_parts(words: TextData) -> No
     assert torch.equal(again.at(again.places["test"])[0][0], x[1])
 
 
-def test_two_texts_are_one_with_the_first_for_training(words: TextData) -> None:
-    both = bases.two_texts(words, words, 1000)
-    assert (both.n_train, len(both.tokens)) == (1000, 2000)
-    assert torch.equal(both.train, both.validation)
-    assert both.checksum != bases.two_texts(words, words, 1001).checksum
-
-
 def test_the_rate_falls_along_a_cosine() -> None:
     factors = bases.cosine(4)
     assert torch.allclose(factors, torch.tensor([1, 0.5 + 0.5 * 2**-0.5, 0.5, 0.5 - 0.5 * 2**-0.5])
