@@ -64,9 +64,10 @@ def keep_part(w: Tensor, start: Tensor, part: str, *, seed: int = 0) -> Tensor:
         return w[rows][:, columns]
     u, s, v = torch.linalg.svd(one, full_matrices=False)
     u0, s0, v0 = torch.linalg.svd(other, full_matrices=False)
-    if part == "directions":
-        return ((u * s0) @ v).to(w.dtype)
-    if part == "spectrum":
-        return ((u0 * s) @ v0).to(w.dtype)
     q = max(1, len(s) // _LEADING)
-    return ((u[:, :q] * s[:q]) @ v[:q] + (u0[:, q:] * s0[q:]) @ v0[q:]).to(w.dtype)
+    found: Tensor = {
+        "directions": (u * s0) @ v,
+        "spectrum": (u0 * s) @ v0,
+        "leading": (u[:, :q] * s[:q]) @ v[:q] + (u0[:, q:] * s0[q:]) @ v0[q:],
+    }[part]
+    return found.to(w.dtype)
