@@ -3,9 +3,9 @@
     shapes = draw_shapes(30, torch.Generator().manual_seed(0))     # 30 of each kind
     shapes.levels(points)                                         # (180, P), positive inside
 
-In a solid's own coordinates q = R(-angle) (p - shift) / scale the boundary is where a function with
-slope of at most 1 is zero, so that its value times the smallest scale is at most the distance to the
-boundary.
+In a solid's own coordinates q = R(-angle) (p - shift) / scale the boundary is where a function
+with slope of at most 1 is zero, so that its value times the smallest scale is at most the distance
+to the boundary.
 """
 
 from __future__ import annotations
@@ -37,20 +37,22 @@ VOLUMES = {
 def _level(kind: int, q: Tensor) -> Tensor:
     """(..., P) of q (..., P, 3), positive inside."""
     x, y, z = q.unbind(-1)
+    found: Tensor
     radius = torch.sqrt(x * x + y * y)
     match KINDS[kind]:
         case "sphere":
-            return 1 - q.norm(dim=-1)
+            found = 1 - q.norm(dim=-1)
         case "box":
-            return _BOX - q.abs().amax(-1)
+            found = _BOX - q.abs().amax(-1)
         case "cylinder":
-            return torch.minimum(_CYLINDER[0] - radius, _CYLINDER[1] - z.abs())
+            found = torch.minimum(_CYLINDER[0] - radius, _CYLINDER[1] - z.abs())
         case "torus":
-            return _TORUS[1] - torch.sqrt((radius - _TORUS[0]) ** 2 + z * z)
+            found = _TORUS[1] - torch.sqrt((radius - _TORUS[0]) ** 2 + z * z)
         case "cone":
-            return torch.minimum(z + _CONE, ((_CONE - z) / 2 - radius) / math.sqrt(1.25))
+            found = torch.minimum(z + _CONE, ((_CONE - z) / 2 - radius) / math.sqrt(1.25))
         case _:
-            return (_OCTAHEDRON - q.abs().sum(-1)) / math.sqrt(3)
+            found = (_OCTAHEDRON - q.abs().sum(-1)) / math.sqrt(3)
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""Neural fields of many shapes at once: planes of features with a small network, or a network alone.
+"""Neural fields of many shapes at once: planes of features with a network, or a network alone.
 
     F(p) = M([f(p), PE(p)]),    f(p) = T_xy(x, y) + T_xz(x, z) + T_yz(y, z)
 
-T in R^(C x R x R) are sampled bilinearly, PE(p) = (p, sin 2^j p, cos 2^j p), M is a SIREN whose first
-layer gets f and PE. B fields are one: a leading axis of B on every tensor; all are asked at the
-same points. (Cardace and others, ICLR 2024, section 3; SIREN: Sitzmann and others 2020.)
+T in R^(C x R x R) are sampled bilinearly, PE(p) = (p, sin 2^j p, cos 2^j p), M is a SIREN whose
+first layer gets f and PE. B fields are one: a leading axis of B on every tensor; all are asked at
+the same points. (Cardace and others, ICLR 2024, section 3; SIREN: Sitzmann and others 2020.)
 
 The function of a field stays the same, for any invertible A (C, C), if the channels of its three
 planes are mixed by A and the first layer's columns for f by the inverse of A.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -98,7 +99,7 @@ def _siren(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Weights and biases of n networks: ±1/inputs in the first layer, ±√(6/inputs)/omega after."""
     weights, biases = [], []
-    for layer, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for layer, (inputs, outputs) in enumerate(pairwise(sizes)):
         bound = 1 / inputs if layer == 0 else math.sqrt(6 / inputs) / omega
         drawn = torch.rand(n, outputs, inputs + 1, generator=generator)
         weights.append(bound * (2 * drawn[..., :-1] - 1))
@@ -115,7 +116,11 @@ def start_fields(
     shared : one network drawn for all, planes N(0, plane_sd²) always each their own.
     Raises ValueError for counts below their least, and no hidden layer.
     """
-    n, channels, octaves = count("n", n), count("channels", channels, 0), count("octaves", octaves, 0)
+    n, channels, octaves = (
+        count("n", n),
+        count("channels", channels, 0),
+        count("octaves", octaves, 0),
+    )
     if not hidden:
         raise ValueError(f"hidden must name at least one width, got {list(hidden)}")
     sizes = [channels + 3 + 6 * octaves, *(count("hidden", h) for h in hidden), 1]
@@ -129,7 +134,7 @@ def start_fields(
 
 
 def mixed(fields: Fields, A: Tensor) -> Fields:
-    """The same functions with channels A T, A (B, C, C) invertible: a permutation, signs, any other.
+    """The same functions with channels A T, A (B, C, C) invertible: a permutation, signs, others.
 
     Raises ValueError for a network alone, or an A of another shape.
     """

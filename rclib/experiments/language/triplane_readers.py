@@ -1,8 +1,8 @@
 """Classifiers that read the tensors of fields: sets of tokens, and rows of numbers.
 
-    set          c(max_t φ(x_t)),  φ two layers        the order of the tokens does not matter
-    transformer  c(max_t Tr(A x)_t), no positions      neither here (the paper's classifier)
-    flat         two hidden layers on all numbers in a row
+set          c(max_t φ(x_t)),  φ two layers        the order of the tokens does not matter
+transformer  c(max_t Tr(A x)_t), no positions      neither here (the paper's classifier)
+flat         two hidden layers on all numbers in a row
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ READERS = ("set", "transformer", "flat")
 
 @dataclass(frozen=True)
 class Reader:
-    """How classifiers are trained. width : of hidden layers; epochs : full-batch steps of AdamW with
-    one cycle of the rate; lr : its largest. folds (B,) : of each shape, below n_folds."""
+    """How classifiers are trained. width : of hidden layers; epochs : full-batch steps of AdamW
+    with one cycle of the rate; lr : its largest. folds (B,) : of each shape, below n_folds."""
 
     width: int
     epochs: int
@@ -45,7 +45,7 @@ class _Pooled(nn.Module):
         return out
 
 
-def build(kind: str, inputs: int, width: int, *, layers: int = 2, heads: int = 4) -> nn.Module:
+def build(kind: str, inputs: int, width: int, *, layers: int = 1, heads: int = 4) -> nn.Module:
     """A classifier of tokens (B, T, inputs) or rows (B, inputs) into KINDS; from torch's generator.
 
     layers, heads : of the transformer. Raises ValueError for an unknown kind.

@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from rclib.checks.arguments import choice
 from rclib.data.shapes import KINDS, Shapes, draw_shapes
 from rclib.experiments.language.triplane_readers import Reader, accuracy, moved
-from rclib.nets.triplane import Fields, start_fields
+from rclib.nets.triplane import Fields, mixed, start_fields
 from rclib.rowcolumn.measure import chance_level, correlations, largest_correlation
 from rclib.runs.store import Arrays
 
@@ -61,7 +61,8 @@ def fit(
     choice("target", target, TARGETS)
     planes = None if fields.planes is None else fields.planes.clone().requires_grad_()
     weights, biases = (
-        tuple(t.clone().requires_grad_() for t in group) for group in (fields.weights, fields.biases)
+        tuple(t.clone().requires_grad_() for t in group)
+        for group in (fields.weights, fields.biases)
     )
     own = replace(fields, planes=planes, weights=weights, biases=biases)
     optimizer = torch.optim.Adam(own.tensors, lr=lr)
@@ -90,7 +91,8 @@ def _detached(fields: Fields) -> Fields:
 def iou(fields: Fields, shapes: Shapes, points: Tensor) -> Tensor:
     """(B,) intersection over union of {F > 0} with the shapes, on points (P, 3)."""
     inside, told = shapes.levels(points) > 0, fields(points) > 0
-    return (inside & told).sum(1) / (inside | told).sum(1).clamp_min(1)
+    found: Tensor = (inside & told).sum(1) / (inside | told).sum(1).clamp_min(1)
+    return found
 
 
 def top_shares(planes: Tensor) -> Tensor:
@@ -98,7 +100,8 @@ def top_shares(planes: Tensor) -> Tensor:
     each channel centred."""
     Z = planes.to(torch.float64).flatten(3).flatten(1, 2)
     s2 = torch.linalg.svdvals(Z - Z.mean(-1, keepdim=True)).square()
-    return s2[:, 0] / s2.sum(1)
+    found: Tensor = s2[:, 0] / s2.sum(1)
+    return found
 
 
 def rc_over_chance(fields: Fields) -> Tensor:
@@ -121,9 +124,10 @@ def rc_over_chance(fields: Fields) -> Tensor:
     return torch.tensor(found, dtype=torch.float64)
 
 
-def _tokens(planes: Tensor) -> Tensor:
-    """(B, 3 C, R²) channels of planes (B, 3, C, R, R), over their standard deviation."""
-    return (planes / planes.std()).flatten(3).flatten(1, 2)
+def _tokens(fields: Fields) -> Tensor:
+    """(B, 3 C, R²) channels of the planes, over the standard deviation of all."""
+    assert fields.planes is not None
+    return (fields.planes / fields.planes.std()).flatten(3).flatten(1, 2)
 
 
 def _standard(x: Tensor) -> Tensor:
@@ -131,25 +135,21 @@ def _standard(x: Tensor) -> Tensor:
     return (x - x.mean(0)) / x.std(0).clamp_min(1e-8)
 
 
-def _mix(planes: Tensor, A: Tensor) -> Tensor:
-    return torch.einsum("bdc,bkcij->bkdij", A, planes)
-
-
 def _inputs(
     arms: Sequence[str], start: Fields, hybrid: Fields, network: Fields | None, g: torch.Generator
 ) -> dict[str, Tensor]:
     """Inputs of the readers: (B, tokens, n) for sets, (B, n) for others."""
-    assert hybrid.planes is not None and start.planes is not None
+    assert hybrid.planes is not None
     B, _, C = hybrid.planes.shape[:3]
     orders = torch.rand(B, C, generator=g).argsort(1)
     turns = torch.linalg.qr(torch.randn(B, C, C, generator=g)).Q
-    channels = _tokens(hybrid.planes)
-    shuffled = _tokens(_mix(hybrid.planes, torch.eye(C)[orders]))
+    channels = _tokens(hybrid)
+    shuffled = _tokens(mixed(hybrid, torch.eye(C)[orders]))
     found = {
         "set": channels, "transformer": channels, "flat": channels.flatten(1),
         "spatial": channels.mT, "decoder": _standard(hybrid.flat()),
-        "flat, shuffled": shuffled.flatten(1), "set, mixed": _tokens(_mix(hybrid.planes, turns)),
-        "set, no signs": channels.abs(), "set, unfitted": _tokens(start.planes),
+        "flat, shuffled": shuffled.flatten(1), "set, mixed": _tokens(mixed(hybrid, turns)),
+        "set, no signs": channels.abs(), "set, unfitted": _tokens(start),
         "set, other labels": channels, "shuffled": shuffled,
     }  # fmt: skip
     if network is not None:
@@ -171,9 +171,10 @@ def field_run(
     n_points : for the intersection over union.
     Returns accuracy (arms,), over test folds; stop_accuracy, stop_iou (stops and the end); iou (4,)
     of the hybrid, with planes set to 0, with the next shape's, of the network (nan if none);
-    moved (2,): change of logits of set and flat when channels are shuffled; share, share_start (B,);
-    rc (2,); numbers (2,): of one shape's planes, of one network; pictures (2, 3, C, R, R): planes
-    of the first torus in two fits. Raises ValueError for an unknown arm or target.
+    moved (2,): change of logits of set and flat when channels are shuffled; share, share_start,
+    kind (B,); rc, rc_start (2,); numbers (2,): of one shape's planes, of one network; pictures
+    (2, 3, C, R, R): planes of the first torus in two fits.
+    Raises ValueError for an unknown arm or target.
     """
     for arm in arms:
         choice("arms", arm, tuple(ARMS))
@@ -192,7 +193,8 @@ def field_run(
     if {"network", "neurons"} & set(arms):
         begun, known = _start(network, len(shapes), shared, g)
         alone = fit(begun, shapes, **known, target=target, generator=g)[-1]
-    assert hybrid.planes is not None and start.planes is not None
+    assert hybrid.planes is not None
+    assert start.planes is not None
     zero = replace(hybrid, planes=torch.zeros_like(hybrid.planes))
     other = replace(hybrid, planes=hybrid.planes.roll(1, 0))
     inputs = _inputs(arms, start, hybrid, alone, g)
@@ -204,13 +206,12 @@ def field_run(
                  seed=seed)
         for arm in arms
     ]  # fmt: skip
-    stopped = [accuracy("set", _tokens(f.planes), shapes.kind, read, seed=seed) for f in every]  # type: ignore[arg-type]
-    shuffled = inputs["shuffled"]
+    stopped = [accuracy("set", _tokens(f), shapes.kind, read, seed=seed) for f in every]
+    channels, shuffled = _tokens(hybrid), inputs["shuffled"]
     changes = [
-        moved("set", _tokens(hybrid.planes), shuffled, shapes.kind, read, seed=seed),
-        moved("flat", _tokens(hybrid.planes).flatten(1), shuffled.flatten(1), shapes.kind, read,
-              seed=seed),
-    ]  # fmt: skip
+        moved("set", channels, shuffled, shapes.kind, read, seed=seed),
+        moved("flat", channels.flatten(1), shuffled.flatten(1), shapes.kind, read, seed=seed),
+    ]
     quality = [float(iou(f, shapes, points).mean()) for f in (hybrid, zero, other)]
     quality.append(float("nan") if alone is None else float(iou(alone, shapes, points).mean()))
     sizes = [hybrid.planes[0].numel(), 0 if alone is None else alone.flat().shape[1]]
@@ -219,7 +220,8 @@ def field_run(
         "stop_iou": torch.stack([iou(f, shapes, points).mean() for f in every]),
         "iou": torch.tensor(quality), "moved": torch.tensor(changes),
         "share": top_shares(hybrid.planes), "share_start": top_shares(start.planes),
-        "kind": shapes.kind, "rc": rc_over_chance(hybrid), "numbers": torch.tensor(sizes),
+        "kind": shapes.kind, "rc": rc_over_chance(hybrid), "rc_start": rc_over_chance(start),
+        "numbers": torch.tensor(sizes),
         "pictures": pictures[[torus, -1]],
     }  # fmt: skip
     return {name: value.numpy() for name, value in found.items()}
