@@ -7,15 +7,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from rclib.data.shapes import KINDS
 from rclib.experiments.language.triplane_runs import field_run
+from rclib.rowcolumn.measure import leading_share
 from rclib.runs import sweep
 from rclib.runs.store import Arrays
 
 __all__ = [
     "STARTS",
     "field_runs",
+    "noise_share",
     "over_seeds",
     "picture_frame",
     "quality_frame",
@@ -107,6 +110,12 @@ def picture_frame(run: Arrays, plane: int) -> pd.DataFrame:
     places = np.indices(pictures.shape).reshape(4, -1)
     columns = dict(zip(("fit", "channel", "row", "column"), places, strict=True))
     return pd.DataFrame({**columns, "value": pictures.ravel().round(4)})
+
+
+def noise_share(planes: Mapping[str, Any]) -> float:
+    """Share of the top eigenvalue that noise has (Marchenko-Pastur), planes as in `field_run`."""
+    shape = (3 * int(planes["channels"]), int(planes["R"]) ** 2)
+    return leading_share(torch.ones(shape), 1).chance
 
 
 def over_seeds(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
