@@ -38,7 +38,7 @@ def _pictures(figure: Any, pictures: pd.DataFrame) -> None:
             panel.set_ylabel(f"fit {fit + 1}", size=7)
         if fit == fits - 1:
             panel.set_xlabel(f"channel {channel + 1}", size=6)
-    figure.suptitle("(a) xy plane of one torus", size=8)
+    figure.suptitle("(a) xy plane of one torus", size=10)
 
 
 def _bars(panel: Panel, reads: pd.DataFrame) -> None:
@@ -54,7 +54,8 @@ def _bars(panel: Panel, reads: pd.DataFrame) -> None:
         )  # fmt: skip
     parts.level(panel, 1 / len(KINDS), "", ls=":")
     panel.text(len(NAMES) - 0.45, 1 / len(KINDS) + 0.01, "chance", size=6, color=GREY, ha="left")
-    panel.set_xticks(at, labels=list(NAMES.values()), rotation=40, ha="right", size=6.5)
+    panel.set_xticks(at, labels=list(NAMES.values()), rotation=40, ha="right", size=6.5,
+                     rotation_mode="anchor")  # fmt: skip
     panel.set_xlim(-0.6, len(NAMES) + 0.1)
     panel.set_ylim(0, 1.15)
     panel.set_ylabel("accuracy on held-out shapes")
@@ -68,7 +69,7 @@ def reader_panels(reads: pd.DataFrame, pictures: pd.DataFrame) -> Figure:
 
     reads : start, seed, arm, accuracy. pictures : fit, channel, row, column, value.
     """
-    figure = plt.figure(figsize=(WIDTH, 3.0), layout="constrained")
+    figure = plt.figure(figsize=(WIDTH, 2.8), layout="constrained")
     halves: Any = figure.subfigures(1, 2, width_ratios=(1, 1.5))
     left, right = halves
     _pictures(left, pictures)
@@ -116,7 +117,8 @@ def channel_panels(
     panel.set_ylim(0, 1)
     panel.set_xlim(-0.6, len(kinds) - 0.4)
     parts.level(panel, chance, "noise (Marchenko-Pastur)")
-    panel.set_xticks(np.arange(len(kinds)), labels=kinds, rotation=40, ha="right", size=6.5)
+    panel.set_xticks(np.arange(len(kinds)), labels=kinds, rotation=40, ha="right", size=6.5,
+                     rotation_mode="anchor")  # fmt: skip
     panel.set_ylabel("share of the top eigenvalue")
     panel.set_title("spectrum of the channels")
     panel = panels[2]
