@@ -25,20 +25,21 @@ NAMES = {
 
 
 def _pictures(figure: Any, pictures: pd.DataFrame) -> None:
-    """Channels of one plane, a row a fit."""
-    fits, channels = pictures.fit.max() + 1, pictures.channel.max() + 1
-    panels = figure.subplots(fits, channels, squeeze=False)
-    for (fit, channel), own in pictures.groupby(["fit", "channel"]):
-        panel = panels[fit, channel]
+    """Channels of planes, a row a fit and plane."""
+    rows, channels = list(pictures.groupby(["fit", "plane"]).groups), pictures.channel.max() + 1
+    panels = figure.subplots(len(rows), channels, squeeze=False)
+    for (fit, plane, channel), own in pictures.groupby(["fit", "plane", "channel"]):
+        place = rows.index((fit, plane))
+        panel = panels[place, channel]
         image = own.pivot_table(index="row", columns="column", values="value").to_numpy()
         panel.imshow(image, cmap="RdBu_r", vmin=-1, vmax=1, origin="lower")
         panel.set_xticks([])
         panel.set_yticks([])
         if channel == 0:
-            panel.set_ylabel(f"fit {fit + 1}", size=7)
-        if fit == fits - 1:
+            panel.set_ylabel(f"fit {fit + 1}, {plane}", size=6.5)
+        if place == len(rows) - 1:
             panel.set_xlabel(f"channel {channel + 1}", size=6)
-    figure.suptitle("(a) xy plane of one torus", size=10)
+    figure.suptitle("(a) planes of one torus", size=10)
 
 
 def _bars(panel: Panel, reads: pd.DataFrame) -> None:
@@ -67,7 +68,7 @@ def _bars(panel: Panel, reads: pd.DataFrame) -> None:
 def reader_panels(reads: pd.DataFrame, pictures: pd.DataFrame) -> Figure:
     """Channels of one shape in two fits; accuracies by what is read and by start.
 
-    reads : start, seed, arm, accuracy. pictures : fit, channel, row, column, value.
+    reads : start, seed, arm, accuracy. pictures : fit, plane, channel, row, column, value.
     """
     figure = plt.figure(figsize=(WIDTH, 2.8), layout="constrained")
     halves: Any = figure.subfigures(1, 2, width_ratios=(1, 1.5))
@@ -95,13 +96,14 @@ def channel_panels(
         yerr=parts.half_widths(over.accuracy), marker=MARKERS[0], ms=3.5, color=colour(0),
         capsize=1.5, elinewidth=0.7,
     )  # fmt: skip
-    for step, iou in over.iou.mean().items():
+    for place, (step, iou) in enumerate(over.iou.mean().items()):
+        up = place % 2 == 0
         panel.annotate(
-            f"{step} steps", (iou, over.accuracy.mean()[step]), xytext=(-6, 5), size=6,
-            textcoords="offset points", ha="right", color=GREY,
+            f"{step} steps", (iou, over.accuracy.mean()[step]), xytext=(-5, 5) if up else (8, -17),
+            size=6, textcoords="offset points", ha="right" if up else "center", color=GREY,
         )  # fmt: skip
     parts.level(panel, 1 / len(KINDS), "chance")
-    panel.set_xlim(0, 1)
+    panel.set_xlim(0, 1.05)
     panel.set_ylim(0, 1)
     panel.set_xlabel("intersection over union")
     panel.set_ylabel("accuracy, channels as a set")

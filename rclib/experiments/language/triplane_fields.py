@@ -102,13 +102,14 @@ def stop_frame(runs: Runs, stops: Sequence[int], last: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["seed", "step", "iou", "accuracy"])
 
 
-def picture_frame(run: Arrays, plane: int) -> pd.DataFrame:
-    """fit, channel, row, column, value of one plane of a torus, fitted twice; over the largest
-    value of each channel."""
-    pictures = run["pictures"][:, plane]
+def picture_frame(run: Arrays, names: Sequence[str] = ("xy", "xz")) -> pd.DataFrame:
+    """fit, plane, channel, row, column, value of the first planes of a torus, fitted twice; over
+    the largest value of each channel. names : of these planes."""
+    pictures = run["pictures"][:, : len(names)]
     pictures = pictures / np.abs(pictures).max((-1, -2), keepdims=True)
-    places = np.indices(pictures.shape).reshape(4, -1)
-    columns = dict(zip(("fit", "channel", "row", "column"), places, strict=True))
+    places = np.indices(pictures.shape).reshape(5, -1)
+    columns = dict(zip(("fit", "plane", "channel", "row", "column"), places, strict=True))
+    columns["plane"] = np.array(names)[columns["plane"]]
     return pd.DataFrame({**columns, "value": pictures.ravel().round(4)})
 
 

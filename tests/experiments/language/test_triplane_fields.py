@@ -228,10 +228,17 @@ def test_figures_are_drawn() -> None:
     seeds = [0, 1]
     found = frames.field_runs(seeds, ARMS, TINY["stops"], SETTINGS)
     read = frames.read_frame(found, ARMS)
-    pictures = frames.picture_frame(found["own", 0], 0)
-    assert pictures["value"].abs().groupby([pictures.fit, pictures.channel]).max().eq(1).all()
+    pictures = frames.picture_frame(found["own", 0])
+    assert (
+        pictures["value"]
+        .abs()
+        .groupby([pictures.fit, pictures.plane, pictures.channel])
+        .max()
+        .eq(1)
+        .all()
+    )
     figure = plots.reader_panels(read, pictures)
-    assert len(figure.axes) == 2 * 2 + 1
+    assert len(figure.axes) == 2 * 2 * 2 + 1
     correlations = pd.DataFrame({"seed": [0, 1], "name": ["a", "b"], "value": [0.5, 9.0]})
     stopped, share = frames.stop_frame(found, [1], 2), frames.share_frame(found)
     figure = plots.channel_panels(stopped, share, correlations, chance=0.15)
