@@ -337,6 +337,7 @@ MANY = {
     "86_where_updates_write": 12,
     "92_awrs": 36,
     "96_what_pretraining_leaves": 20,
+    "95_triplane_fields": 24,
 }
 
 
