@@ -29,6 +29,7 @@ __all__ = [
     "model_frame",
     "model_values",
     "swap_shares",
+    "thinned",
 ]
 
 Rules = Mapping[str, Mapping[str, Any]]
@@ -117,6 +118,13 @@ def fresh_frame(seeds: Sequence[int], rules: Rules, **settings: Any) -> pd.DataF
         ],
         ignore_index=True,
     )  # fmt: skip
+
+
+def thinned(frame: pd.DataFrame, column: str, n: int = 40) -> pd.DataFrame:
+    """Rows at about n values of a column, spaced by logarithm, the first and last among them."""
+    values = np.unique(frame[column])
+    near = np.searchsorted(values, np.geomspace(values[0], values[-1], n) * (1 - 1e-9))
+    return frame[frame[column].isin(values[np.append(near[:-1], len(values) - 1)])]
 
 
 def _model_runs(

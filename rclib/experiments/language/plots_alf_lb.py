@@ -53,8 +53,8 @@ def affinity_panels(curves: pd.DataFrame, shares: np.ndarray, fresh: pd.DataFram
     panel.set_yticks(places, ["most", "fewest"])
     panel.set_xlabel("tokens of the new expert, ranked")
     panel.set_ylabel("of the expert that is left")
-    panel.set_title("who changes, sign 0.001")
-    figure.colorbar(image, ax=panel, shrink=0.85, label="percent of changes; white: none")
+    panel.set_title("who changes, sign 0.001 (white: none)")
+    figure.colorbar(image, ax=panel, shrink=0.85, label="percent of changes")
     panel = panels[1, 1]
     late = fresh[fresh["at"] >= 3]
     own = looks(list(late.rule.unique()))
@@ -106,19 +106,20 @@ def model_panels(curves: pd.DataFrame, means: pd.DataFrame, *, floor: float) -> 
     handles, labels = panel.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=7)
     for panel, column, name, title in (
-        (panels[0, 1], "loss gap", "held-out loss − without, nats a byte", "loss"),
-        (panels[1, 0], "spread", "spread over experts of $W_r h$", "router, mean input h"),
-        (panels[1, 1], "top", "share in the largest eigenvalue", "router, spectrum"),
+        (panels[0, 1], "loss gap", "held-out loss − none's, nats", "loss"),
+        (panels[1, 0], "spread", "spread of $W_r h$ over experts", "router, mean input h"),
+        (panels[1, 1], "top", "share, largest eigenvalue", "router, spectrum"),
     ):
         _by_arm(panel, means, column, look)
         panel.set_ylabel(name)
         panel.set_title(title)
     panels[0, 1].axhline(0, color=GREY, lw=0.9, ls=":", zorder=1)
     panels[1, 0].set_ylim(0, 1.1 * float(means.spread.max()))
-    chance = float(means["top chance"].mean())
-    panel = panels[1, 1]
-    low, high = min(chance, float(means.top.min())), max(chance, float(means.top.max()))
-    panel.set_ylim(low - 0.15 * (high - low), high + 0.1 * (high - low))
-    parts.level(panel, chance, "independent entries")
+    panel, chance = panels[1, 1], float(means["top chance"].mean())
+    panel.axhline(chance, color=GREY, lw=0.9, ls=":", zorder=1)
+    panel.text(
+        0.99, 0.98, "dotted: independent entries", ha="right", va="top", size=6, color=GREY,
+        transform=panel.transAxes,
+    )  # fmt: skip
     parts.letters(figure)
     return figure

@@ -147,6 +147,15 @@ def test_frames_and_values_of_affinities() -> None:
     plots_alf_lb.affinity_panels(curves, shares, fresh)
 
 
+def test_thinned_keeps_both_ends() -> None:
+    frame = pd.DataFrame({"at": np.arange(1, 1001), "rule": "3/n"})
+    kept = alf_lb.thinned(frame, "at", 10)["at"]
+    assert kept.iloc[0] == 1
+    assert kept.iloc[-1] == 1000
+    assert 8 <= len(kept) <= 11
+    assert np.ptp(np.diff(np.log(kept.to_numpy()))[2:]) < 0.2
+
+
 def test_growth_of_known_regrets() -> None:
     """Regrets log n, √n, n: 1, √2 and 2 per doubling."""
     at = np.geomspace(1, 4096, 200)
