@@ -87,7 +87,7 @@ def fixed_runs(
     return {
         **found, "error": error, "kinds": kinds, "ranked": ranked, "shifts": p.T.copy(),
         "drift": p.sum(0), "value": np.array(best.value), "fractional": np.array(best.fractional),
-        "loads": first, "flat": max_violation(flat),
+        "loads": first, "flat": np.array(max_violation(flat)),
     }  # fmt: skip
 
 
