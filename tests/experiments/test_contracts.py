@@ -338,6 +338,7 @@ MANY = {
     "92_awrs": 36,
     "96_what_pretraining_leaves": 20,
     "95_triplane_fields": 24,
+    "93_alf_lb": 27,
 }
 
 
