@@ -336,9 +336,9 @@ MANY = {
     "85_one_byte": 38,
     "86_where_updates_write": 12,
     "92_awrs": 36,
-    "96_what_pretraining_leaves": 20,
-    "95_triplane_fields": 24,
     "93_alf_lb": 27,
+    "95_triplane_fields": 24,
+    "96_what_pretraining_leaves": 20,
 }
 
 
