@@ -54,7 +54,7 @@ def test_switch_loss_is_one_at_balance_and_pulls_towards_it() -> None:
     experts.affinities = affinities
     experts.chosen = torch.tensor([[True, True, False, False]] * 3)
     loss = switch_loss(experts)
-    assert float(loss) == pytest.approx(4 * (0.5 * 0.9 + 0.5 * 0.5) / 1.6)
+    assert loss.item() == pytest.approx(4 * (0.5 * 0.9 + 0.5 * 0.5) / 1.6)
     loss.backward()
     assert affinities.grad is not None
     assert (affinities.grad[:, :2] > 0).all()
