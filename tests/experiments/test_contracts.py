@@ -336,6 +336,7 @@ MANY = {
     "85_one_byte": 38,
     "86_where_updates_write": 12,
     "92_awrs": 36,
+    "94_dataset_distillation": 23,
 }
 
 

@@ -118,7 +118,8 @@ def expert_paths(
             velocity = 0.9 * velocity + found + 1e-3 * theta
             theta = theta - rate.unsqueeze(1) * velocity
         path.append(theta)
-    return torch.stack(path, 1).unflatten(0, (V, n_experts))
+    found_paths: Tensor = torch.stack(path, 1).unflatten(0, (V, n_experts))  # type: ignore[no-untyped-call]
+    return found_paths
 
 
 def noise(theta: Tensor, shape: Shape, generator: torch.Generator) -> Tensor:
@@ -183,14 +184,11 @@ def _matched(
         expert = int(torch.randint(paths.shape[1], (1,), generator=generator))
         place = float(torch.rand((), generator=generator))
         t = [int(place * own) for own in window]
-        factor = torch.tensor([
-            balance(t[a], window[a]) if "balance" in options[a] else 1.0 for a in range(A)
-        ])  # fmt: skip
-        at = torch.tensor(t)
-        start, goal, half = (paths[which, expert, at + m] for m in (0, M, M // 2))
+        even = [balance(t[a], window[a]) if "balance" in options[a] else 1.0 for a in range(A)]
+        start, goal, half = (paths[which, expert, torch.tensor(t) + m] for m in (0, M, M // 2))
         begun = start + perturb * noise(start, shape, generator) * start
         end, (passed,) = nets.descend(
-            begun, x, onehot, log_rate.exp(), N, shape, factor=factor, kept=[N // 2]
+            begun, x, onehot, log_rate.exp(), N, shape, factor=torch.tensor(even), kept=[N // 2]
         )
         scale = (start - goal).square().sum(1)
         main = (end - goal).square().sum(1) / scale
@@ -229,7 +227,8 @@ def distilled(data: Dataset, *, seed: int, arms: list[str], experts: dict[str, A
         own, sizes = x.repeat_interleave(n_nets, 0), rate.repeat_interleave(n_nets)
         onehot = torch.eye(shape.K)
         end, _ = nets.descend(fresh.repeat(B, 1), own, onehot, sizes, n_train, shape)
-        return end.unflatten(0, (B, n_nets))
+        nested: Tensor = end.unflatten(0, (B, n_nets))  # type: ignore[no-untyped-call]
+        return nested
 
     base = torch.stack([first[name] for name in BASELINES])
     tried = torch.stack([trained(base, torch.full((len(base),), rate)) for rate in rates])
