@@ -25,6 +25,7 @@ __all__ = [
     "input_gradient",
     "logits",
     "mean_statistics",
+    "noise",
     "parts",
     "statistics",
 ]
@@ -130,6 +131,14 @@ def statistics(theta: Tensor, start: Tensor, images: Tensor, shape: Shape) -> li
         *(float(table[i, j]) for i, j in ((0, 2), (0, 1), (1, 2))),
         row_column_share(change).value, float(leading_shares(change)[rank - 1]), float(spanned),
     ]  # fmt: skip
+
+
+def noise(theta: Tensor, shape: Shape, generator: torch.Generator) -> Tensor:
+    """d (B, P) : for each tensor normal entries, about half of them set to 0, of norm 1."""
+    drawn = torch.randn(theta.shape[1], generator=generator)
+    drawn = drawn * (torch.rand(theta.shape[1], generator=generator) < 0.5)
+    unit = [piece / piece.norm().clamp_min(1e-12) for piece in drawn.split(shape.sizes)]
+    return torch.cat(unit).expand_as(theta)
 
 
 def mean_statistics(theta: Tensor, start: Tensor, images: Tensor, shape: Shape) -> list[float]:

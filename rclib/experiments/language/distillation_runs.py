@@ -38,7 +38,6 @@ __all__ = [
     "bilevel",
     "distilled",
     "expert_paths",
-    "noise",
 ]
 
 CLIP = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -66,14 +65,14 @@ BASELINES = ("random", "nearest", "means")
 _OF_EXPERTS = {"n_experts": 4, "epochs": 12, "batch": 128, "lr": 0.02, "hidden": 48}
 TINY: dict[str, dict[str, Any]] = {
     "distilled": {
-        "seed": 0, "arms": ["plain", "all tricks"], "iterations": 2, "n_steps": 2, "starts": 2,
-        "ahead": 2, "lr_images": 0.03, "lr_rate": 0.02, "alpha": 0.05, "n_nets": 2, "n_train": 3,
-        "rates": [0.1],
+        "seed": 0, "arms": ["plain", "all tricks"], "n_nets": 2, "n_train": 3, "rates": [0.1],
+        "matching": {"iterations": 2, "n_steps": 2, "starts": 2, "ahead": 2, "lr_images": 0.03,
+                     "lr_rate": 0.02, "alpha": 0.05},
         "experts": {"n_experts": 2, "epochs": 5, "batch": 32, "lr": 0.02, "hidden": 6},
     },
     "bilevel": {
-        "seed": 0, "iterations": 2, "n_steps": 2, "lr_images": 0.03, "lr_rate": 0.02, "alpha": 0.05,
-        "batch": 20, "n_starts": 2, "n_nets": 2, "hidden": 6,
+        "seed": 0, "n_steps": 2, "batch": 20, "n_starts": 2, "n_nets": 2, "hidden": 6,
+        "learning": {"iterations": 2, "lr_images": 0.03, "lr_rate": 0.02, "alpha": 0.05},
     },
 }  # fmt: skip
 
@@ -120,14 +119,6 @@ def expert_paths(
         path.append(theta)
     found_paths: Tensor = torch.stack(path, 1).unflatten(0, (V, n_experts))  # type: ignore[no-untyped-call]
     return found_paths
-
-
-def noise(theta: Tensor, shape: Shape, generator: torch.Generator) -> Tensor:
-    """d (B, P) : for each tensor normal entries, about half of them set to 0, of norm 1."""
-    drawn = torch.randn(theta.shape[1], generator=generator)
-    drawn = drawn * (torch.rand(theta.shape[1], generator=generator) < 0.5)
-    unit = [piece / piece.norm().clamp_min(1e-12) for piece in drawn.split(shape.sizes)]
-    return torch.cat(unit).expand_as(theta)
 
 
 def balance(start: int, starts: int) -> float:
@@ -186,7 +177,7 @@ def _matched(
         t = [int(place * own) for own in window]
         even = [balance(t[a], window[a]) if "balance" in options[a] else 1.0 for a in range(A)]
         start, goal, half = (paths[which, expert, torch.tensor(t) + m] for m in (0, M, M // 2))
-        begun = start + perturb * noise(start, shape, generator) * start
+        begun = start + perturb * nets.noise(start, shape, generator) * start
         end, (passed,) = nets.descend(
             begun, x, onehot, log_rate.exp(), N, shape, factor=torch.tensor(even), kept=[N // 2]
         )
@@ -199,17 +190,17 @@ def _matched(
 
 
 def distilled(data: Dataset, *, seed: int, arms: list[str], experts: dict[str, Any], n_nets: int,
-              n_train: int, rates: list[float], **settings: Any) -> Arrays:  # fmt: skip
+              n_train: int, rates: list[float], matching: dict[str, Any]) -> Arrays:  # fmt: skip
     """All arms of one seed, which share experts, first images, starts and draws.
 
-    settings : iterations, n_steps N, ahead M, starts T, lr_images, lr_rate, alpha. n_nets : fresh
+    matching : iterations, n_steps N, ahead M, starts T, lr_images, lr_rate, alpha. n_nets : fresh
     networks a set of images, trained for n_train steps. rates : of which real images get that of
     the best accuracy on the training data. Rows of accuracy and statistics are the arms, then
     BASELINES. Raises KeyError for unknown arms; ValueError for windows beyond the experts' epochs
     and for data without one of the classes.
     """
     names = list(dict.fromkeys(ARMS[arm][0] for arm in arms))
-    M, epochs, starts = settings["ahead"], experts["epochs"], settings["starts"]
+    M, epochs, starts = matching["ahead"], experts["epochs"], matching["starts"]
     if starts - 1 + M > epochs:
         most = epochs - M + 1
         raise ValueError(f"starts must be at most epochs - ahead + 1 = {most}, got {starts}")
@@ -218,7 +209,7 @@ def distilled(data: Dataset, *, seed: int, arms: list[str], experts: dict[str, A
     generator = _generator(seed, 2)
     first = _first_images(data, generator)
     begun = torch.stack([first["means" if ARMS[a][1] == "means" else "random"] for a in arms])
-    images, alpha, losses = _matched(paths, begun, shape, generator, arms, names, settings)
+    images, alpha, losses = _matched(paths, begun, shape, generator, arms, names, matching)
     fresh = nets.drawn(n_nets, shape, generator)
 
     def trained(x: Tensor, rate: Tensor) -> Tensor:
@@ -261,10 +252,10 @@ def distilled(data: Dataset, *, seed: int, arms: list[str], experts: dict[str, A
 
 
 def bilevel(data: Dataset, *, seed: int, n_steps: int, batch: int, n_starts: int, n_nets: int,
-            hidden: int, **settings: Any) -> Arrays:  # fmt: skip
+            hidden: int, learning: dict[str, Any]) -> Arrays:  # fmt: skip
     """Distilled for one start (row 0) and for random ones (row 1), n_starts of them an iteration.
 
-    Each step of the student has a learned size of its own. settings : iterations, lr_images,
+    Each step of the student has a learned size of its own. learning : iterations, lr_images,
     lr_rate, alpha. accuracy (2, 2) : after n_steps from the
     start of row 0, and from fresh starts. Raises ValueError for data without one of the classes.
     """
@@ -275,9 +266,9 @@ def bilevel(data: Dataset, *, seed: int, n_steps: int, batch: int, n_starts: int
     rows, images, losses = [], [], []
     for random in (False, True):
         x = begun.clone().unsqueeze(0).requires_grad_()
-        log_rate = torch.full((1, n_steps), math.log(settings["alpha"])).requires_grad_()
-        adam = _adam(x, log_rate, settings)
-        for i in range(settings["iterations"]):
+        log_rate = torch.full((1, n_steps), math.log(learning["alpha"])).requires_grad_()
+        adam = _adam(x, log_rate, learning)
+        for i in range(learning["iterations"]):
             theta = nets.drawn(n_starts, shape, generator) if random else fixed
             few = torch.randperm(len(data.y_train), generator=generator)[:batch]
             for rate in log_rate.exp()[0]:

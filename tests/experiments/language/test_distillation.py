@@ -126,7 +126,7 @@ def test_passed_points_and_factors() -> None:
 
 def test_noise_has_norm_one_in_every_tensor_and_half_its_entries() -> None:
     shape = Shape(64, 48, 10)
-    found = runs.noise(torch.ones(2, sum(shape.sizes)), shape, torch.Generator().manual_seed(0))
+    found = nets.noise(torch.ones(2, sum(shape.sizes)), shape, torch.Generator().manual_seed(0))
     for piece in found[0].split(shape.sizes):
         assert float(piece.norm()) == pytest.approx(1, rel=1e-5)
     assert float((found[0] == 0).float().mean()) == pytest.approx(0.5, abs=0.03)
@@ -205,6 +205,11 @@ def settings() -> dict[str, Any]:
     return {key: options[key] for key in options if key not in ("seed", "arms")}
 
 
+def matched(**changed: Any) -> dict[str, Any]:
+    own = settings()
+    return {**own, "matching": {**own["matching"], **changed}}
+
+
 def test_an_arm_has_the_same_images_alone(digits: Dataset) -> None:
     alone = runs.distilled(digits, seed=3, arms=["plain"], **settings())
     beside = runs.distilled(digits, seed=3, arms=["plain", "all tricks"], **settings())
@@ -214,12 +219,13 @@ def test_an_arm_has_the_same_images_alone(digits: Dataset) -> None:
     assert 0 < moved.max() < 2 * 0.0301  # two updates of Adam
     assert alone["statistics"][0, 5] == pytest.approx(1, abs=1e-4)
     with pytest.raises(ValueError, match="at most epochs"):
-        runs.distilled(digits, seed=3, arms=["plain"], **{**settings(), "starts": 5})
+        runs.distilled(digits, seed=3, arms=["plain"], **matched(starts=5))
 
 
 def test_the_bilevel_loss_falls(digits: Dataset) -> None:
-    tiny = {**runs.TINY["bilevel"], "iterations": 40, "n_steps": 3}
-    run = runs.bilevel(digits, **tiny)
+    tiny = dict(runs.TINY["bilevel"])
+    learning = {**tiny["learning"], "iterations": 40}
+    run = runs.bilevel(digits, **{**tiny, "learning": learning, "n_steps": 3})
     assert run["accuracy"].shape == (2, 2)
     assert run["losses"][0, -5:].mean() < run["losses"][0, :5].mean()
 
@@ -232,7 +238,7 @@ def frames(
         patch.setenv("RCLIB_CACHE", str(tmp_path_factory.mktemp("runs")))
         patch.setenv("TQDM_DISABLE", "1")
         seeds, own = [5, 6], {k: v for k, v in runs.TINY["bilevel"].items() if k != "seed"}
-        few = {**settings(), "starts": 2}
+        few = settings()
         return {
             "arms": distillation.accuracy_frame(digits, seeds, **few),
             "paths": distillation.path_frame(digits, seeds, **few),
