@@ -101,7 +101,7 @@ def _shares(panel: Panel, paths: pd.DataFrame) -> None:
     parts.few_ticks(panel)
     panel.set_xlabel("epoch at which two epochs begin")
     panel.set_ylabel("share of ‖ΔW₁‖² in 10 directions")
-    panel.set_title("rank of the experts' change")
+    panel.set_title("rank of the change")
 
 
 @redrawable
