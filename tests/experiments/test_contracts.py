@@ -337,6 +337,7 @@ MANY = {
     "86_where_updates_write": 12,
     "92_awrs": 36,
     "93_alf_lb": 27,
+    "94_dataset_distillation": 23,
     "95_triplane_fields": 24,
     "96_what_pretraining_leaves": 20,
 }
