@@ -6,8 +6,8 @@ Each generator gives x (n, L) of int64 symbols and y (n,) of int64 classes, the 
 - counting : independent bits; the class is the probability of a one. Nothing can be denoised.
 - retrieval : two halves of independent bits, each with one of two probabilities of a one; the class
   says whether it is the same one, so that both halves have to be compared.
-- list_operations : nested MAX, MIN, MED and SM (sum modulo 10) of digits in prefix form, padded at the
-  end; the class is the value (after ListOps: Nangia and Bowman 2018; Tay and others 2021).
+- list_operations : nested MAX, MIN, MED and SM (sum modulo 10) of digits in prefix form, padded at
+  the end; the class is the value (after ListOps: Nangia and Bowman 2018; Tay and others 2021).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _begin(seed: int, n: int, length: int) -> np.random.Generator:
 
 
 def texture(seed: int, n: int, length: int, flips: tuple[float, float] = FLIPS) -> Sequences:
-    """Markov chains of bits that flip with probability flips[y]. Raises ValueError for n or length."""
+    """Markov chains of bits, flipped at rate flips[y]. Raises ValueError for n or length."""
     generator = _begin(seed, n, length)
     y = generator.integers(0, 2, n)
     flipped = generator.random((n, length - 1)) < np.asarray(flips)[y, None]

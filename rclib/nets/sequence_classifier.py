@@ -5,9 +5,9 @@
     Stack(tensors, partial(classify, shape))(x)       # (3, n, 10), for x (n, 64, 2)
     Stack(tensors, partial(denoise, shape))(x)        # (3, n, 64, 1)
 
-Blocks stand before LayerNorm as in Amos and others 2024: a mixing of positions and a feed-forward of
-expansion 2 with GELU, both added. The mixing is attention in "transformer", with a learned table of
-positions at the input, and y = GELU(K u + D u) with a matrix behind it in "ssm"
+LayerNorm stands before each part of a block, as in Amos and others 2024: a mixing of positions and
+a feed-forward of expansion 2 with GELU, both added. The mixing is attention in "transformer", with
+a learned table of positions at the input, and y = GELU(K u + D u) with a matrix behind it in "ssm"
 (`rclib.nets.state_space`), which has no table. The classifying head reads the mean over positions.
 Functions are of one network, tensors by name; `rclib.nets.stack.Stack` maps them.
 """
@@ -119,8 +119,9 @@ def _linear(x: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
 
 
 def _norm(x: Tensor, tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    scaled = F.layer_norm(x, x.shape[-1:])
-    return scaled * tensors[f"{name}.g"] + tensors[f"{name}.b"]
+    scaled: Tensor = F.layer_norm(x, x.shape[-1:])
+    out: Tensor = scaled * tensors[f"{name}.g"] + tensors[f"{name}.b"]
+    return out
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
@@ -131,7 +132,8 @@ def _split(x: Tensor, heads: int) -> Tensor:
 def _scores(tensors: Mapping[str, Tensor], block: int, heads: int, x: Tensor) -> Tensor:
     """Queries times keys over the root of a head's width, (n, heads, L, L)."""
     q, k = (_split(_linear(x, tensors[f"{block}.{name}"]), heads) for name in ("q", "k"))
-    return q @ k.mT / math.sqrt(q.shape[-1])
+    scores: Tensor = q @ k.mT / math.sqrt(q.shape[-1])
+    return scores
 
 
 def encode(shape: Shape, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:

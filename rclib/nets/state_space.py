@@ -6,8 +6,8 @@ and others 2022, in real arithmetic)
     k_h[l] = Δ_h Re Σ_n c_hn exp(Δ_h (-a_hn + i ω_hn) l),    a = exp(log_a) > 0.
 
 A layer has one kernel for each direction, as S4's bidirectional one: the output at t is
-Σ_{s ≤ t} k[t - s] u_s + Σ_{s > t} k'[s - t] u_s, so that k' has no lag 0. Functions take the tensors
-of one layer by name (`MODES`); all of them can be mapped over networks by `torch.vmap`.
+Σ_{s ≤ t} k[t - s] u_s + Σ_{s > t} k'[s - t] u_s, so that k' has no lag 0. Functions take the
+tensors of one layer by name (`MODES`); all of them can be mapped over networks by `torch.vmap`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ from torch import Tensor
 
 from rclib.checks.arguments import choice, count
 
-__all__ = ["INITS", "MODES", "by_fft", "by_recurrence", "by_toeplitz", "kernels", "start", "toeplitz"]
+__all__ = [
+    "INITS",
+    "MODES",
+    "by_fft",
+    "by_recurrence",
+    "by_toeplitz",
+    "kernels",
+    "start",
+    "toeplitz",
+]
 
 MODES = ("log_dt", "log_a", "omega", "c_re", "c_im")
 INITS = ("structured", "random")
@@ -31,8 +40,8 @@ def start(
 ) -> dict[str, Tensor]:
     """Tensors of a layer: log_dt (2, width), the others of `MODES` (2, width, modes).
 
-    init : "structured", a = 1/2 and ω_n = π n for n = 0, 1, ... with Δ log-uniform in `dt` (S4D-Lin);
-        "random", log a and ω normal and Δ = 1. c is complex normal in both.
+    init : "structured", a = 1/2 and ω_n = π n for n = 0, 1, ... with Δ log-uniform in `dt`
+        (S4D-Lin); "random", log a and ω normal and Δ = 1. c is complex normal in both.
     The first axis holds the directions, forward and backward. Raises ValueError naming the
     argument for another init, or a dt that is not 0 < low <= high.
     """
@@ -67,7 +76,7 @@ def toeplitz(both: Tensor) -> Tensor:
     """K (width, L, L), output by input, of kernels (2, width, L)."""
     forward, backward = both[0], both[1]
     width, length = forward.shape
-    # v[(s - t) mod 2L] is entry (t, s): lags of the backward kernel, then forward ones from the end.
+    # v[(s - t) mod 2L] is entry (t, s): lags of the backward kernel, then the forward one's.
     gap = torch.zeros_like(forward[:, :1])
     v = torch.cat([forward[:, :1], backward[:, 1:], gap, forward[:, 1:].flip(-1)], -1)
     rows = v[:, None, :].expand(width, length, 2 * length).reshape(width, -1)
@@ -89,7 +98,8 @@ def by_fft(layer: Mapping[str, Tensor], u: Tensor) -> Tensor:
     ahead = torch.cat([lag_0, lag_0.expand(-1, length), both[1][:, 1:].flip(-1)], -1)
     forward = torch.fft.rfft(both[0], n=2 * length, dim=-1)
     whole = forward + torch.fft.rfft(ahead, dim=-1)
-    return torch.fft.irfft(seen * whole.mT, n=2 * length, dim=-2)[..., :length, :]
+    found: Tensor = torch.fft.irfft(seen * whole.mT, n=2 * length, dim=-2)[..., :length, :]
+    return found
 
 
 def by_recurrence(layer: Mapping[str, Tensor], u: Tensor) -> Tensor:
