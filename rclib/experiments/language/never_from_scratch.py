@@ -29,15 +29,14 @@ T, S = "transformer", "ssm"
 DIGIT_CELLS: tuple[Cell, ...] = (
     (T, "scratch"), (T, "denoised"), (T, "shuffled"), (S, "scratch"), (S, "denoised"),
 )  # fmt: skip
-BOTH: tuple[Cell, ...] = ((T, "scratch"), (T, "denoised"), (S, "scratch"), (S, "denoised"))
 SEQUENCE_CELLS: dict[str, tuple[tuple[str, str, bool], ...]] = {  # kind, arm, permuted
     "texture": (
         (T, "scratch", False), (T, "denoised", False), (S, "scratch", False), (T, "scratch", True),
         (S, "scratch", True),
     ),
     "counting": ((T, "scratch", False), (T, "denoised", False)),
-    "retrieval": tuple((*cell, False) for cell in BOTH),
-    "lists": tuple((*cell, False) for cell in BOTH),
+    "retrieval": ((T, "scratch", False), (T, "denoised", False)),
+    "lists": ((T, "scratch", False), (T, "denoised", False)),
 }  # fmt: skip
 NUMBERS = ("train", "test", "denoising", "label_loss")
 MEASURES = ("near", "table", "scores", "rc")  # a number at each moment
@@ -137,30 +136,28 @@ def _gap(frame: pd.DataFrame, arm: str) -> pd.Series:
 def digit_values(frame: pd.DataFrame) -> Values:
     """What is claimed of the digits, by seed, from `digit_frame`."""
     denoised, labels = ({"kind": T, "arm": arm} for arm in ("denoised", "scratch"))
-    mixed = {"kind": T, "arm": "shuffled"}
 
-    def least(moment: str, **where: Any) -> pd.Series:
-        return np.minimum(
-            _of(frame, f"rows, {moment}", **where), _of(frame, f"columns, {moment}", **where)
-        )
+    def sides(moment: str, where: Mapping[str, str]) -> pd.DataFrame:
+        pair = {side: _of(frame, f"{side}, {moment}", **where) for side in ("rows", "columns")}
+        return pd.DataFrame(pair)
+
+    def over_labels(name: str) -> pd.Series:
+        return _of(frame, f"{name}, denoised", **denoised) - _of(frame, f"{name}, end", **labels)
 
     return {
         "gap": _gap(frame, "scratch"),
         "gain": _gain(frame, T),
         "halved": _gap(frame, "denoised") - _gap(frame, "scratch") / 2,
         "level": _gap(frame, "denoised"),
-        "gains_differ": _gain(frame, T) - _gain(frame, S),
         "shuffled": _gain(frame, T, "shuffled"),
-        "losses_meet": _of(frame, "denoising", **denoised)
-        - _of(frame, "denoising", kind=S, arm="denoised"),
-        "near": _of(frame, "near, denoised", **denoised) - _of(frame, "near, end", **labels),
-        "grid": least("denoised", **denoised),
-        "grid_labels": least("end", **labels),
-        "grid_shuffled": least("denoised", **mixed),
+        "near": _of(frame, "near, denoised", **denoised),
+        "near_labels": _of(frame, "near, end", **labels),
+        "grid": sides("denoised", denoised).min(axis=1),
+        "grid_labels": sides("end", labels).abs().max(axis=1),
         "frozen": _of(frame, "frozen, denoised", **denoised)
         - _of(frame, "frozen, start", **denoised),
-        "spikes": _of(frame, "table, denoised", **denoised) - _of(frame, "table, end", **labels),
-        "scores": _of(frame, "scores, denoised", **denoised) - _of(frame, "scores, end", **labels),
+        "spikes": over_labels("table"),
+        "scores": over_labels("scores"),
         "rc": _of(frame, "rc, denoised", **denoised),
     }
 
@@ -180,8 +177,8 @@ def sequence_values(frame: pd.DataFrame) -> Values:
         "texture_gap": _gap(own["texture"], "scratch"),
         "texture_gain": _gain(own["texture"], T),
         "permuted": lost(S),
-        "permuted_transformer": lost(T).abs(),
-        "counting": _gain(own["counting"], T).abs(),
+        "permuted_transformer": lost(T),
+        "counting": _gain(own["counting"], T),
     }
     for task in ("retrieval", "lists"):
         if task in own:
