@@ -59,7 +59,7 @@ def accuracy_panels(
     panel.set_ylim(0, 1)
     panel.set_ylabel("test accuracy")
     panel.set_title("digits, 64 pixels")
-    panel.legend(fontsize=6, loc="lower right")
+    known = panel.get_legend_handles_labels()
     panel = panels[1]
     short = {"transformer": "T", "ssm": "S"}
     task = sequences.task + np.where(sequences.permuted, ",\npermuted", "")
@@ -73,6 +73,7 @@ def accuracy_panels(
     panel.tick_params(axis="x", labelsize=6)
     panel.set_ylim(0, 1)
     panel.set_title("generated sequences (T: Transformer, S: state space)")
+    panel.legend(*known, fontsize=6, loc="lower right")
     parts.letters(figure)
     return figure
 

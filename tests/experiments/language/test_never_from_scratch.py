@@ -155,7 +155,7 @@ def test_frames_values_and_figures() -> None:
     pd.testing.assert_series_equal(found["shuffled"], gain)
 
     settings = {**SIZES, "length": 8, "n_train": 16, "n_test": 16}
-    sequences = frames.sequence_frame([0, 1], dict.fromkeys(runs.TASKS, {}), **settings)
+    sequences = frames.sequence_frame([0, 1], {task: {} for task in runs.TASKS}, **settings)
     values = frames.sequence_values(sequences)
     assert {"texture_gap", "permuted", "counting", "lists_gain"} <= set(values)
     texture = sequences[(sequences.task == "texture") & (sequences.kind == "ssm")]
