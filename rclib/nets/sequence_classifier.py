@@ -126,7 +126,7 @@ def _norm(x: Tensor, tensors: Mapping[str, Tensor], name: str) -> Tensor:
 
 def _split(x: Tensor, heads: int) -> Tensor:
     """(n, L, d) to (n, heads, L, d / heads)."""
-    return x.unflatten(-1, (heads, -1)).transpose(-3, -2)
+    return x.unflatten(-1, (heads, -1)).transpose(-3, -2)  # type: ignore[no-any-return]
 
 
 def _scores(tensors: Mapping[str, Tensor], block: int, heads: int, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from rclib.nets.stack import Stack
 
 
 def shape(kind: str, **more: int) -> nets.Shape:
-    given = {"features": 2, "outputs": 1, "classes": 3, "length": 6, "width": 8, "heads": 2} | more
+    given: dict[str, Any] = {"features": 2, "outputs": 1, "classes": 3, "length": 6}
+    given |= {"width": 8, "heads": 2, **more}
     return nets.Shape(kind, **given)
 
 

@@ -80,7 +80,7 @@ def attention_frame(data: Dataset, seeds: Sequence[int], **settings: Any) -> pd.
     for arm in ("scratch", "denoised", "shuffled"):
         own = [run["attention"][-1 if arm == "scratch" else 1]
                for (kind, of, _), run in found if kind == T and of == arm]  # fmt: skip
-        weights = np.mean(own, axis=0, dtype=np.float64)
+        weights = np.asarray(np.mean(own, axis=0, dtype=np.float64))
         side = round(len(weights) ** 0.5)
         rows, columns = np.divmod(np.arange(len(weights)), side)
         frame = pd.DataFrame({

@@ -93,7 +93,7 @@ def test_what_cannot_be_run_is_refused() -> None:
         runs.digit_runs(data, n_train=60, n_more=1, **options)
     with pytest.raises(ValueError, match="arm must be one of"):
         runs.digit_runs(data, n_train=16, n_more=1, **{**options, "arm": "other"})
-    more = {"length": 8, "permuted": False, "n_train": 8, "n_test": 8}
+    more: dict[str, Any] = {"length": 8, "permuted": False, "n_train": 8, "n_test": 8}
     with pytest.raises(ValueError, match="task must be one of"):
         runs.sequence_runs(None, task="other", **more, **options)
 
