@@ -444,13 +444,13 @@ def test_profile_between_holds_the_notebooks_with_a_file_for_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     write("10_good", PRINT)
-    write("05_other", PRINT)
+    write("11_other", PRINT)
     Path("notebooks/laptop").mkdir()
     Path("notebooks/laptop/11_other.yaml").write_text("profile: laptop\nlr: 0.5\n")
-    assert runner.profile_names("laptop") == ["05_other"]
-    assert runner.profile_names("quick") == ["10_good", "05_other"]
+    assert runner.profile_names("laptop") == ["11_other"]
+    assert runner.profile_names("quick") == ["10_good", "11_other"]
     assert runner.main(["check", "--profile", "laptop"]) == 0
-    assert runner.profile_parameters("05_other", "laptop") == {"profile": "laptop", "lr": 0.5}
+    assert runner.profile_parameters("11_other", "laptop") == {"profile": "laptop", "lr": 0.5}
     assert "10_good.yaml is missing" in fails(capsys, "check", "--profile", "paper")
 
 
