@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 from rclib.data.text import TextData
+from rclib.experiments.language import plots_pretraining as plots
+from rclib.experiments.language import pretraining_leaves as frames
 from rclib.experiments.language import pretraining_runs as runs
 from rclib.nets.gpt import GPT
 
@@ -107,3 +110,49 @@ def test_a_run_learns_its_uses_and_the_test_text_is_apart() -> None:
     assert int(train(0).max()) < 190 <= int(test(20).min())
     with pytest.raises(ValueError, match=r"uses must be of .* got 'sort'"):
         runs.leaves_run(data, seed=2, net=NET, base=given, n_test=4, uses={"sort": given})
+
+
+ARMS = ["scratch", "tables", "all", "leading"]
+
+
+def test_frames_and_figure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path))
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    tokens = torch.arange(4000).remainder(11).byte()
+    data = TextData("rows", "rows", tokens, 2000, "2" * 64)
+    given = {"batch_size": 2, "steps": 2, "rate": 0.003}
+    uses = {"text": {**given, "arms": ARMS}, "copy": {**given, "arms": ARMS[1:]}}
+    settings = {"net": {**NET, "width": 8}, "base": given, "uses": uses, "n_test": 4}
+    losses, kept = frames.leaves(data, [1, 2, 3], settings)
+    assert losses.groupby("use").arm.unique().map(list).to_dict() == {
+        "text": ARMS, "copy": ARMS[1:]
+    }  # fmt: skip
+    one = losses[losses.use == "text"].pivot(index="seed", columns="arm", values="loss")
+    assert np.allclose(frames.difference(losses, "text", "all", "tables"), one["all"] - one.tables)
+    share = frames.share_kept(losses, "text", "leading")
+    assert np.allclose(share * (one.tables - one["all"]), one.tables - one.leading)
+    assert np.allclose(frames.share_kept(losses, "text", "all"), 1)
+    assert np.allclose(frames.rank_agreement(losses.assign(start=losses.loss), "text", ARMS), 1)
+    assert np.allclose(frames.rank_agreement(losses.assign(start=-losses.loss), "text", ARMS), -1)
+    before = kept[kept.use == "before"].pivot(index=["seed", "measure"], columns="arm")["value"]
+    grown = (before.base - before.random).xs("spikes", level="measure")
+    assert np.allclose(frames.grown(kept, "spikes"), grown)
+    table = frames.part_table(losses)
+    assert (table[table.arm == "tables"].gain == 0).all()
+    assert len(table) == 21
+    figure = plots.part_panels(table, kept)
+    titles = [panel.get_title() for part in figure.subfigs for panel in part.axes]
+    assert titles == ["(a) text", "(b) copy", *plots.TITLES.values()]
+    labels = [text.get_text() for text in figure.subfigs[0].axes[0].get_yticklabels()]
+    assert labels == [plots.LABELS[arm] for arm in ARMS]
+    with pytest.raises(ValueError, match=r"use must be one of .* got 'recall'"):
+        frames.difference(losses, "recall", "all", "tables")
+
+
+def test_texts_are_one_or_two(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert frames.texts(None, 0).name == "python"
+    for name in ("one.txt", "two.txt"):
+        (tmp_path / name).write_text(name * 400)
+    monkeypatch.setenv("RCLIB_DATA", str(tmp_path))
+    both = frames.texts(["one.txt", "two.txt"], 1000)
+    assert (both.name, both.n_train, len(both.tokens)) == ("one.txt to two.txt", 1000, 2000)
