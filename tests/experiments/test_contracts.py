@@ -53,9 +53,7 @@ WITHOUT_CONTROL = {
 
 
 @pytest.fixture(autouse=True)
-def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
+def _committed_results(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("RCLIB_OUT", raising=False)  # the committed results are looked at
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

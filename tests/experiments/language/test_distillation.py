@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,14 +19,6 @@ from rclib.experiments.language import distillation_runs as runs
 from rclib.experiments.language.distillation_nets import Shape
 
 SHAPE = Shape(5, 4, 3)
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")
