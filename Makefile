@@ -155,11 +155,12 @@ test: lint ## Run the tests, the notebooks' checks (nbval), coverage, ruff and m
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --nbval-kernel-startup-timeout=120 && \
 	$(PY) -m coverage combine --quiet && $(PY) -m coverage report
 
-lint: $(STAMP) ## ruff, mypy and import-linter alone
+lint: $(STAMP) ## ruff, mypy, import-linter and spelling alone
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m ruff format --check --quiet rclib tests benchmarks
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports >/dev/null || $(VENV)/bin/lint-imports
+	@$(PY) -m codespell_lib *.md *.cff docs notebooks rclib benchmarks Makefile
 
 # Make's text goes to the environment unexpanded: no character of it means anything on the way.
 unexport NAME PAPER TITLE
