@@ -42,7 +42,7 @@ def files(kept: ModuleType, table: ModuleType, tmp_path: Path) -> dict[str, dict
 
 def test_the_page_is_that_of_the_kept_measurements(table: ModuleType) -> None:
     targets = yaml.safe_load((BENCHMARKS / "targets.yaml").read_text(encoding="utf-8"))
-    assert table.PAGE.read_text(encoding="utf-8") == table.page(table.measured(), targets)
+    assert table.PAGE.read_text(encoding="utf-8") == table.whole(targets)
 
 
 def test_every_benchmark_was_kept_and_nothing_else(table: ModuleType) -> None:
@@ -81,6 +81,28 @@ def test_the_page_has_every_way(table: ModuleType, files: dict[str, dict[str, An
     assert "|  | usual | 8 s | 3 [2, 4] |" in page
     assert "| memory | ours | 7 bytes | 1 |" in page
     assert ", 2 threads, torch " in page
+
+
+def test_many_workers_by_hand(table: ModuleType, tmp_path: Path) -> None:
+    work = table.scale.Work
+    notebooks = [work("10_a", 100.0, 5, 2.0), work("11_b", 90.0, 1, 2.0)]
+    # 10_a's longest piece is 20 s, 11_b's is all of it.
+    assert table.scale.minutes(notebooks, 1) == pytest.approx((194 / 60, 194 / 60))
+    assert table.scale.minutes(notebooks, 10) == pytest.approx(((20 + 2 + 90 + 2) / 60, 92 / 60))
+    text = table.scale.lines(notebooks, 0.005)
+    assert "| 100 | 0.0 h | 0.0 h |" in text
+    assert "11_b\n   has the longest" in text
+    assert "when runs are shorter than 0.5 s" in text
+    (tmp_path / "times").mkdir()
+    for name, seconds in (("10_a", 7.0), ("11_b", 400.0)):
+        times = {"core_seconds": 1000.0, "seconds": seconds}
+        (tmp_path / "times" / f"{name}.json").write_text(json.dumps(times))
+        claims = [{"repeats": 3, "unit": "seed"}, {"repeats": 50, "unit": "draw"}]
+        (tmp_path / f"{name}.json").write_text(json.dumps({"claims": claims}))
+    assert table.scale.works(tmp_path) == [
+        work("10_a", 1000.0, 3, 7.0),
+        work("11_b", 1000.0, 3, 7.0),
+    ]
 
 
 def test_nothing_is_written_unasked(kept: ModuleType, tmp_path: Path) -> None:
