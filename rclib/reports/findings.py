@@ -1,11 +1,14 @@
 """docs/findings.md, and the lines of the README, from `rclib/study/papers/findings.yaml`.
 
+At the end of the page stands whose the claims are that were not reproduced (`rclib.study.origins`).
+
 `python -m rclib.reports.findings` writes the page; a test checks that the committed one is current.
 """
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping
 
 from rclib import paths
@@ -14,10 +17,11 @@ from rclib.files.command import command
 from rclib.files.terminal import note, report
 from rclib.reports.replication import notebook_link, table_row
 from rclib.study.findings import MOST, Told, measured, told
+from rclib.study.origins import ORIGINS
 from rclib.study.papers import Papers, Run, committed_runs, load_papers
 from rclib.study.sequential import adjusted_mark
 
-__all__ = ["finding_lines", "findings_of", "findings_page", "main"]
+__all__ = ["finding_lines", "findings_of", "findings_page", "main", "origin_lines"]
 
 
 def findings_of(papers: Papers, runs: Mapping[str, Run]) -> tuple[Told, ...]:
@@ -52,7 +56,34 @@ def findings_page(papers: Papers, runs: Mapping[str, Run]) -> str:
             value = measured(claim) + adjusted_mark(claim)
             cells = [claim["statement"], claim["quantity"], claim["criterion"], value]
             lines.append(table_row([*cells, claim["verdict"]]))
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *origin_lines(papers, runs)]) + "\n"
+
+
+def origin_lines(papers: Papers, runs: Mapping[str, Run]) -> list[str]:
+    """Markdown: claims that were not reproduced, by series and by whose it is; none, no lines."""
+    columns = [*ORIGINS, "not judged"]
+    rows = []
+    for series in papers.series:
+        counts = Counter(
+            papers.origin(name, claim["key"]) or "not judged"
+            for name, run in runs.items()
+            if series.holds(name)
+            for claim in run.record["claims"]
+            if claim["verdict"] == "not reproduced"
+        )
+        if counts:
+            rows.append((f"[{series.digit}: {series.title}](series/{series.digit}.md)", counts))
+    if not rows:
+        return []
+    rows.append(("all", sum((counts for _, counts in rows), Counter())))
+    lines = ["", "## Whose the claims are that were not reproduced", ""]
+    lines += ["What the words mean, and how they were given, is under"]
+    lines += ["[How to read a verdict](verdicts.md#whose-a-failed-claim-is).", ""]
+    lines += [table_row(["series", "claims", *columns]), "|---" * (2 + len(columns)) + "|"]
+    for name, counts in rows:
+        cells = [str(counts[word] or "") for word in columns]
+        lines.append(table_row([name, str(counts.total()), *cells]))
+    return lines
 
 
 def _links(one: Told, runs: Mapping[str, Run], up: str) -> str:
