@@ -7,6 +7,7 @@ At the end of the page stands whose the claims are that were not reproduced (`rc
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -33,9 +34,7 @@ def finding_lines(papers: Papers, runs: Mapping[str, Run]) -> str:
     """Markdown: the first findings, one line each, with links; what contradicts a paper first."""
     lines = []
     for one in findings_of(papers, runs)[:MOST]:
-        against = (
-            f" *Contradicts paper {one.finding.contradicts}.*" if one.finding.contradicts else ""
-        )
+        against = f" *Contradicts {_paper(one, papers)}.*" if one.finding.contradicts else ""
         lines.append(f"- **{one.title}** {one.text}{against} ({_links(one, runs, '')})")
     return "\n".join(lines)
 
@@ -47,9 +46,9 @@ def findings_page(papers: Papers, runs: Mapping[str, Run]) -> str:
     lines += ["edit.* What contradicts a paper stands first. A finding is told while every claim"]
     lines += ["below it comes out with the verdict that it stands on, and left out otherwise."]
     for one in findings_of(papers, runs):
-        against = one.finding.contradicts
+        against = f" This contradicts {_paper(one, papers)}." if one.finding.contradicts else ""
         lines += ["", f"## {one.title.rstrip('.')}", ""]
-        lines += [f"{one.text}{f' This contradicts paper {against}.' if against else ''}"]
+        lines += [f"{one.text}{against}"]
         lines += ["", f"See {_links(one, runs, '../')}.", ""]
         lines += ["| claim | quantity | criterion | value | verdict |", "|---|---|---|---|---|"]
         for _, claim in one.evidence:
@@ -84,6 +83,12 @@ def origin_lines(papers: Papers, runs: Mapping[str, Run]) -> list[str]:
         cells = [str(counts[word] or "") for word in columns]
         lines.append(table_row([name, str(counts.total()), *cells]))
     return lines
+
+
+def _paper(one: Told, papers: Papers) -> str:
+    """What the paper that a finding contradicts is called: by its letter, or its arXiv number."""
+    known = {p.id: re.split("[;(]", p.source)[0].strip() for p in papers.papers if len(p.id) > 1}
+    return known.get(one.finding.contradicts, f"paper {one.finding.contradicts}")
 
 
 def _links(one: Told, runs: Mapping[str, Run], up: str) -> str:

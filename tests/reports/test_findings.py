@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,14 @@ def test_six_lines_with_numbers_and_links() -> None:
     )
     assert lines[1] == f"- **Found 0.** It is 0.91 [0.885, 0.935]. ({links})"
     assert findings.finding_lines(many(8), {}) == ""
+
+
+def test_a_paper_without_a_letter_is_named_by_its_source() -> None:
+    paper = Paper("arxiv-1", "T", "S", "W", 2024, "arXiv 1 (a place)", ())
+    (first, *_) = many(1).findings
+    papers = Papers((paper,), (), (dataclasses.replace(first, contradicts="arxiv-1"),))
+    assert "*Contradicts arXiv 1.*" in findings.finding_lines(papers, RUNS)
+    assert "This contradicts arXiv 1." in findings.findings_page(papers, RUNS)
 
 
 def test_the_page_has_all_with_their_claims() -> None:
