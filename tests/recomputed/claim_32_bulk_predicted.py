@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 SEEDS = range(4)
-N, TARGETS, RATE, EPOCHS, BATCH, PRODUCTS, DRAWS = 256, (64, 128, 256, 512, 1024), 0.1, 6, 64, 12, 40
+N, TARGETS, RATE, EPOCHS, BATCH, PRODUCTS, DRAWS = 256, (64, 128, 256, 512, 1024), 0.1, 6, 64, 12, 20
 # Standard deviation of W2 and W3, factors in front of them, factors of the rate: W1 and biases, W2,
 # W3 (W1 is of variance one behind 1 / sqrt(d), in all three).
 SCALES: dict[str, tuple[float, float, float, float, float, float, float]] = {
@@ -71,9 +71,8 @@ def distance(w: Floats, kept: Floats, m: int, rng: np.random.Generator) -> float
     noises = (w - kept).std() * rng.standard_normal((DRAWS, N, N))
     weights = np.sqrt(np.outer(p, q))
     edge = np.mean([np.linalg.norm(weights * noise, 2) for noise in noises[:10]])
-    spikes = int((np.linalg.svd(weights * kept, compute_uv=False) > 0).sum())
     tops = np.linalg.svd(weights * (kept + noises[0]), compute_uv=False)
-    spikes = int((tops[: min(spikes, PRODUCTS)] > edge).sum())
+    spikes = int((tops[:PRODUCTS] > edge).sum())
     law = np.sort(np.concatenate([bulk(weights * (kept + z), rank, spikes) for z in noises]))
     values = bulk(w[np.ix_(rows, columns)], rank, spikes)
     below = np.searchsorted(law, values) / law.size
