@@ -11,8 +11,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import images
 import numpy as np
+import plain_images as images
 import torch
 
 SEEDS = range(10)

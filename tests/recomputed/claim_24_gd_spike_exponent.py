@@ -1,4 +1,4 @@
-"""Notebook 24: with which power of d does the top eigenvalue grow after one step of gradient descent?
+"""Notebook 24: with which power of d does one step of descent raise the top eigenvalue?
 
 Value of a seed: least-squares slope of ln(top eigenvalue of W'W) against ln d, at rate 2 d. The
 gradient is autograd's, in float64, and the eigenvalue ARPACK's.

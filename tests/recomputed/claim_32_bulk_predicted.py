@@ -10,15 +10,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 
-import images
 import numpy as np
+import plain_images as images
 import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 SEEDS = range(4)
-N, TARGETS, RATE, EPOCHS, BATCH, PRODUCTS, DRAWS = 256, (64, 128, 256, 512, 1024), 0.1, 6, 64, 12, 20
+N, TARGETS, RATE, EPOCHS, BATCH, PRODUCTS, DRAWS = (
+    256,
+    (64, 128, 256, 512, 1024),
+    0.1,
+    6,
+    64,
+    12,
+    20,
+)
 # Standard deviation of W2 and W3, factors in front of them, factors of the rate: W1 and biases, W2,
 # W3 (W1 is of variance one behind 1 / sqrt(d), in all three).
 SCALES: dict[str, tuple[float, float, float, float, float, float, float]] = {
@@ -29,11 +38,17 @@ SCALES: dict[str, tuple[float, float, float, float, float, float, float]] = {
 Floats = NDArray[np.float64]
 
 
+@lru_cache(maxsize=1)
+def data(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """10,000 images over the root of their number of inputs, and their classes."""
+    x, y, _, _ = images.cifar(10_000, 1, seed)
+    return x.flatten(1) / x[0].numel() ** 0.5, y
+
+
 def trained(name: str, seed: int) -> tuple[Floats, Floats]:
     """The middle matrix (N, N) before and after training."""
     s2, s3, m2, m3, first, second, third = SCALES[name]
-    x, y, _, _ = images.cifar(10_000, 1, seed)
-    x = x.flatten(1) / x[0].numel() ** 0.5
+    x, y = data(seed)
     draw = torch.Generator().manual_seed(3200 + seed)
 
     def start(*shape: int) -> torch.Tensor:

@@ -1,9 +1,9 @@
 """Notebook 66: is a student's learning of a noisy teacher seen in the spectrum while it happens?
 
-Value of a seed: time at which the share of |W|^2 in spikes has gone half of the way to its end, over
-the time at which the test error has gone half of the way to its best. Two ReLU layers, full batches,
-torch.optim.Adam on gradients of autograd; looked at on a grid of times of its own. A share that ends
-within 0.05 of its start counts as 64.
+Value of a seed: time at which the share of |W|^2 in spikes has gone half of the way to its end,
+over the time at which the test error has gone half of the way to its best. Two ReLU layers, full
+batches, torch.optim.Adam on gradients of autograd; looked at on a grid of times of its own. A share
+that ends within 0.05 of its start counts as 64.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Sequence
 
-import images
+import plain_images as images
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call

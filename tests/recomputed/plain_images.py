@@ -16,13 +16,15 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 from torchvision.datasets import CIFAR10
 
 Split = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def cifar(n_train: int, n_test: int, seed: int = 0) -> Split:
-    """x_train (n, 3, 32, 32), y_train, x_test, y_test: random images, each channel standardised."""
+def cifar(n_train: int, n_test: int, seed: int = 0, pool: int = 1) -> Split:
+    """x_train (n, 3, 32 / pool, 32 / pool), y_train, x_test, y_test: random images, averaged over
+    squares of `pool` pixels after each channel of the whole pictures was standardised."""
     root = Path(os.environ.get("RCLIB_DATA", "data"))
     rng = np.random.default_rng(seed)
     found = []
@@ -39,10 +41,11 @@ def cifar(n_train: int, n_test: int, seed: int = 0) -> Split:
             own = CIFAR10(str(root), train=part == "train")
             order = rng.permutation(len(own.targets))[:n]
             pictures, labels = list(own.data[order]), [own.targets[i] for i in order]
-        found.append((torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float(), labels))
+        found.append((torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), labels))
     (x_train, y_train), (x_test, y_test) = found
-    mean, std = x_train.mean((0, 2, 3), keepdim=True), x_train.std((0, 2, 3), keepdim=True)
-    train, test = (x_train - mean) / std, (x_test - mean) / std
+    some = x_train[:10_000].float()
+    mean, std = some.mean((0, 2, 3), keepdim=True), some.std((0, 2, 3), keepdim=True)
+    train, test = (avg_pool2d((x.float() - mean) / std, pool) for x in (x_train, x_test))
     return train, torch.tensor(y_train), test, torch.tensor(y_test)
 
 
