@@ -1,9 +1,9 @@
 """Notebook 82: do proper singular pairs fit better than wrong ones, at one rate?
 
 Value of a seed: training loss after adaptation with mispaired vectors minus that with the top
-pairs, r = 64 of 128, rate 0.1. A network is trained on five classes and adapted to the other five: of both
-hidden matrices the coefficients of 64 pairs are trained by Adam with a cosine, and a new head at
-0.001. Matrices are put together and multiplied whole; the notebook adapts stacks of networks.
+pairs, r = 64 of 128, rate 0.1. A network is trained on five classes and adapted to the other five:
+of both hidden matrices the coefficients of 64 pairs are trained by Adam with a cosine, and a new
+head at 0.001. Matrices are put together and multiplied whole; the notebook adapts stacks.
 """
 
 from __future__ import annotations

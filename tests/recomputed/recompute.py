@@ -87,6 +87,13 @@ def agrees(claim: dict[str, Any], values: Sequence[float]) -> bool:
     )
 
 
+def apart(claim: dict[str, Any], values: Sequence[float]) -> float:
+    """Distance of both values over the root of the sum of squares of their half-widths."""
+    mean, low, high = interval(values)
+    widths = np.hypot((high - low) / 2, (claim["high"] - claim["low"]) / 2)
+    return float(abs(mean - claim["value"]) / widths)
+
+
 def recompute(names: Sequence[str]) -> None:
     """Run scripts with their own seeds; every one that is done is in values.json."""
     for name in names:
