@@ -111,7 +111,8 @@ def test_the_page_is_current(folder: dict[str, ModuleType]) -> None:
 @pytest.mark.parametrize("name", ["claim_24_gd_spike_exponent", "claim_72_mean_off"])
 def test_a_script_runs_and_gives_its_stored_value(name: str) -> None:
     code = (
-        f"import sys; sys.path.insert(0, {str(FOLDER)!r}); import {name}; print({name}.main([0])[0]);"
+        f"import sys; sys.path.insert(0, {str(FOLDER)!r}); import {name} as one;"
+        "print(one.main([0])[0]);"
         "print([m for m in sys.modules if m.split('.')[0] == 'rclib'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
