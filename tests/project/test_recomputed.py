@@ -14,7 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "tests" / "recomputed"
@@ -99,6 +101,18 @@ def test_what_agrees(folder: dict[str, ModuleType]) -> None:
     assert not agrees(claim, [0.1, 0.2, 0.3])
     assert agrees({**claim, "verdict": "not reproduced"}, [1.0, 1.1, 1.2])
     assert not agrees({**claim, "verdict": "reproduced"}, [1.0, 1.1, 1.2])  # overlap alone is less
+
+
+def test_how_far_apart(folder: dict[str, ModuleType]) -> None:
+    """Two samples of ten: Welch's t."""
+    recompute, rng = folder["recompute"], np.random.default_rng(0)
+    one, other = rng.normal(0.0, 1.0, 10), rng.normal(1.0, 3.0, 10)
+    mean, half = one.mean(), stats.t.ppf(1 - 0.0105 / 2, 9) * stats.sem(one)
+    claim = {
+        "value": mean, "low": mean - half, "high": mean + half, "repeats": 10, "level": 0.0105,
+    }  # fmt: skip
+    expected = abs(stats.ttest_ind(one, other, equal_var=False).statistic)
+    assert recompute.apart(claim, list(other)) == pytest.approx(expected)
 
 
 def test_the_page_is_current(folder: dict[str, ModuleType]) -> None:

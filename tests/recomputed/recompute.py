@@ -88,10 +88,12 @@ def agrees(claim: dict[str, Any], values: Sequence[float]) -> bool:
 
 
 def apart(claim: dict[str, Any], values: Sequence[float]) -> float:
-    """Distance of both values over the root of the sum of squares of their half-widths."""
-    mean, low, high = interval(values)
-    widths = np.hypot((high - low) / 2, (claim["high"] - claim["low"]) / 2)
-    return float(abs(mean - claim["value"]) / widths)
+    """Distance of both values in standard errors of their difference; the stored interval is a
+    t-interval over seeds at the claim's own level."""
+    level = claim["level"] or 0.05
+    spread = stats.t.ppf(1 - level / 2, claim["repeats"] - 1)
+    error = (claim["high"] - claim["low"]) / 2 / spread
+    return float(abs(np.mean(values) - claim["value"]) / np.hypot(error, stats.sem(values)))
 
 
 def recompute(names: Sequence[str]) -> None:

@@ -38,23 +38,23 @@ TABLE = """
 
 A claim *agrees* if the 95 percent t-interval of the new seeds overlaps the stored interval, and
 neither says "reproduced" where the other says "not reproduced". *Apart* is sharper: the distance of
-the two values over √(a² + b²), a and b being the half-widths of their intervals. Where both sides
-measure the same, about one in twenty is above 1.
+the two values in standard errors of their difference, above two in about one case of twenty if both
+measure the same. Stored intervals are often [adjusted for looking again](verdicts.md), hence wider.
 
 | claim | quantity | criterion | stored | recomputed | apart | agrees |
 |---|---|---|---|---|---|---|
 """
 
 LIMITS = """
-Recomputing all took {minutes:.0f} core-minutes. Those of notebooks 10, 32, 44 and 82 need CIFAR-10
+Recomputing all took {minutes:.0f} core-minutes. Those of notebooks 10, 32, 44 and 82 need CIFAR-10,
 as the [paper profile](install.md) does.
 
 ## What this does not say
 
 - The scripts were written from the words of notebooks, parameters and papers. What these leave open
-  was read in docstrings of the library, so that an odd choice there is repeated here: the spread of
-  the starting weights, Adam's schedule, what counts as a spike, where a flow stops. What would be
-  found is an error in carrying a definition out, not a definition that is wrong.
+  was read in the library, so that an odd choice there is repeated here: the spread of the starting
+  weights, the fall of the rate, what counts as a spike, where a flow stops. What would be found is
+  an error in carrying a definition out, not a definition that is wrong.
 - Intervals are over seeds, and some are wide: agreement says little where *stored* and *recomputed*
   both straddle the criterion.
 - Ten are few. If one claim in four were wrong enough to show, ten drawn ones would still all agree
@@ -77,13 +77,14 @@ def row(drawn: str, values: list[float]) -> list[str]:
     claim: dict[str, Any] = recompute.stored(drawn)
     mean, low, high = recompute.interval(values)
     script = recompute.script_of(drawn)
+    notebook = drawn.split("/")[0]
     return [
-        f"{drawn.split('/')[0]}, `{claim['key']}`: {claim['statement']}",
+        f"[{notebook}](../notebooks/{notebook}.ipynb): {claim['statement']}"
+        f" ([`{script}`](../tests/recomputed/{script}.py))",
         claim["quantity"],
         claim["criterion"],
         cell(claim["value"], claim["low"], claim["high"], claim["verdict"], claim["repeats"]),
-        cell(mean, low, high, recompute.verdict(claim, low, high), len(values))
-        + f" ([script](../tests/recomputed/{script}.py))",
+        cell(mean, low, high, recompute.verdict(claim, low, high), len(values)),
         f"{recompute.apart(claim, values):.2f}",
         "yes" if recompute.agrees(claim, values) else "**no**",
     ]
