@@ -133,3 +133,22 @@ def test_a_script_runs_and_gives_its_stored_value(name: str) -> None:
     value, loaded = done.stdout.splitlines()
     assert float(value) == pytest.approx(VALUES[name]["values"][0], rel=1e-3)
     assert loaded == "[]"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "constant", "wrong", "seeds", "seen"),
+    [
+        ("72_permutations/mean_off", "LEFT", 0.1, 5, True),  # training stopped early
+        ("24_spikes_width_scaling/gd_spike_exponent", "RATE_PER_DIM", 0.5, 3, False),
+    ],
+)
+def test_which_planted_errors_show(
+    name: str, constant: str, wrong: float, seeds: int, seen: bool,
+    folder: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """As the page says of them."""
+    recompute = folder["recompute"]
+    module = importlib.import_module(recompute.script_of(name))
+    monkeypatch.setattr(module, constant, wrong)
+    assert recompute.agrees(recompute.stored(name), module.main(range(seeds))) == (not seen)
