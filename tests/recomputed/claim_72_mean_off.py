@@ -26,7 +26,8 @@ def value(seed: int) -> float:
 
     def outputs(x: torch.Tensor) -> torch.Tensor:
         """(networks, rows of x, bits)."""
-        return torch.relu(x @ w1 / BITS**0.5) @ w2 / WIDTH**0.5
+        out: torch.Tensor = torch.relu(x @ w1 / BITS**0.5) @ w2 / WIDTH**0.5
+        return out
 
     units = torch.eye(BITS)
     for _ in range(LONGEST):

@@ -51,7 +51,7 @@ def descend(
 
 def adapted(net: nn.Sequential, head: nn.Linear, x: Tensor, y: Tensor, wrong: bool) -> float:
     """Training loss in the end."""
-    first, second = net[0], net[2]
+    first, second, _ = (layer for layer in net if isinstance(layer, nn.Linear))
     parts, trained = [], []
     for layer in (first, second):
         u, _, vt = torch.linalg.svd(layer.weight.detach().double(), full_matrices=False)

@@ -30,9 +30,10 @@ LABELS = torch.arange(10)
 def network() -> nn.Sequential:
     """64-48-10, weights of variance 2 / 64 and 1 / 48, no biases at the start."""
     net = nn.Sequential(nn.Linear(64, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 10))
-    for place, variance in ((0, 2 / 64), (2, 1 / HIDDEN)):
-        nn.init.normal_(net[place].weight, std=variance**0.5)
-        nn.init.zeros_(net[place].bias)
+    linear = [layer for layer in net if isinstance(layer, nn.Linear)]
+    for layer, variance in zip(linear, (2 / 64, 1 / HIDDEN), strict=True):
+        nn.init.normal_(layer.weight, std=variance**0.5)
+        nn.init.zeros_(layer.bias)
     return net
 
 
