@@ -82,26 +82,32 @@ def _digit_runs(
 
 
 def digit_frame(
-    data: Dataset, seeds: Sequence[int], n_few: int, n_larger: int, **settings: Any
+    data: Dataset,
+    seeds: Sequence[int],
+    n_variants: Mapping[str, int],
+    n_larger: int,
+    **settings: Any,
 ) -> pd.DataFrame:
     """One row a network: variant, kind, arm, seed, train, test, denoising, label_loss and its
     measures at the start, after denoising and at the end.
 
-    n_few : of the seeds, for all variants of `DIGIT_CELLS` but "plain". n_larger : images of "more
-    images". settings : of `digit_runs`.
+    n_variants : how many of the seeds a variant of `DIGIT_CELLS` but "plain" has, none if it is not
+    named. n_larger : images of "more images". settings : of `digit_runs`.
     """
-    by = {variant: seeds if variant == "plain" else seeds[:n_few] for variant in DIGIT_CELLS}
+    by = {"plain": seeds, **{variant: seeds[:n] for variant, n in n_variants.items()}}
     return pd.DataFrame([
         _row(run, variant=variant, kind=kind, arm=arm, seed=seed)
         for (variant, kind, arm, seed), run in _digit_runs(data, by, settings, n_larger)
     ])  # fmt: skip
 
 
-def kernel_frame(data: Dataset, seeds: Sequence[int], **settings: Any) -> pd.DataFrame:
+def kernel_frame(
+    data: Dataset, seeds: Sequence[int], n_variants: Mapping[str, int], **settings: Any
+) -> pd.DataFrame:
     """init, moment, seed, lag, size: the largest |k[lag]| of the first block's kernels over
     channels and directions, at the start, after denoising and after labels alone, of structured
-    and of random kernels. settings : of `digit_runs`."""
-    by = dict.fromkeys(("plain", "random kernels"), seeds)
+    and of random kernels. n_variants : as in `digit_frame`. settings : of `digit_runs`."""
+    by = {"plain": seeds, "random kernels": seeds[: n_variants.get("random kernels", 0)]}
     frames = []
     for (variant, kind, arm, seed), run in _digit_runs(data, by, settings, 0):
         if kind == S:

@@ -62,7 +62,8 @@ def accuracy_panels(
     own = digits.assign(
         group=[DIGITS[key] for key in zip(digits.variant, digits.kind, strict=True)]
     )
-    _points(panel, own, list(dict.fromkeys(DIGITS.values())), "test")
+    groups = [name for name in dict.fromkeys(DIGITS.values()) if name in set(own.group)]
+    _points(panel, own, groups, "test")
     panel.tick_params(axis="x", labelsize=6)
     panel.axhline(0.1, color=GREY, lw=0.9, ls=":")
     panel.set_ylim(0, 1)
@@ -108,6 +109,9 @@ def phase_panels(course: pd.DataFrame, kernels: pd.DataFrame) -> Figure:
     panel.legend(fontsize=6)
     for panel, init in zip(panels[1:], ("structured", "random"), strict=True):
         own = kernels[kernels.init == init]
+        if own.empty:  # not run
+            panel.set_axis_off()
+            continue
         for number, (moment, name) in enumerate(
             {"start": "start", "denoised": "denoised", "labels": "labels alone"}.items()
         ):

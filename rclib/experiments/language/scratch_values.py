@@ -73,10 +73,10 @@ def row_peak(kernels: pd.DataFrame, side: int) -> pd.Series:
 
 
 def digit_values(frame: pd.DataFrame, kernels: pd.DataFrame) -> Values:
-    """What is claimed of the digits, by seed, from `digit_frame` and `kernel_frame`."""
+    """What is claimed of the digits, by seed, from `digit_frame` and `kernel_frame`; of variants
+    only what the frame holds."""
     by = {variant: frame[frame.variant == variant] for variant in frame.variant.unique()}
-    plain, larger = by["plain"], by["more images"]
-    few = plain[plain.seed.isin(larger.seed)]
+    plain = by["plain"]
     denoised, labels = ({"kind": T, "arm": arm} for arm in ("denoised", "scratch"))
 
     def sides(moment: str, where: Mapping[str, str]) -> pd.DataFrame:
@@ -90,25 +90,13 @@ def digit_values(frame: pd.DataFrame, kernels: pd.DataFrame) -> Values:
         own = {"kind": kind, "arm": "denoised"}
         return _of(plain, "frozen, denoised", **own) - _of(plain, "frozen, start", **own)
 
-    def made(arm: str) -> pd.Series:
-        own = {"kind": S, "arm": arm}
-        return _of(few, "test", **own) - _of(by["random kernels"], "test", **own)
-
-    return {
+    found = {
         "gap": _gap(plain, "scratch"),
         "gain": _gain(plain, T),
         "halved": _gap(plain, "denoised") - _gap(plain, "scratch") / 2,
         "level": _gap(plain, "denoised"),
         "losses": _of(plain, "denoising", **denoised)
         - _of(plain, "denoising", kind=S, arm="denoised"),
-        "larger_gap": _gap(larger, "scratch"),
-        "larger_halved": _gap(larger, "denoised") - _gap(larger, "scratch") / 2,
-        "scarcity": _gain(few, T) - _gain(larger, T),
-        "scarcity_ssm": _gain(few, S) - _gain(larger, S),
-        "kernels": made("scratch"),
-        "redundant": made("denoised") - made("scratch") / 2,
-        "shuffled": _of(by["shuffled pixels"], "test", kind=T, arm="shuffled")
-        - _of(few, "test", **labels),
         "row_peak": row_peak(kernels, 8),
         "near": _of(plain, "near, denoised", **denoised),
         "near_labels": _of(plain, "near, end", **labels),
@@ -120,6 +108,28 @@ def digit_values(frame: pd.DataFrame, kernels: pd.DataFrame) -> Values:
         "scores": over_labels("scores"),
         "rc": _of(plain, "rc, denoised", **denoised),
     }
+    if "more images" in by:
+        larger = by["more images"]
+        few = plain[plain.seed.isin(larger.seed)]
+        found |= {
+            "larger_gap": _gap(larger, "scratch"),
+            "larger_halved": _gap(larger, "denoised") - _gap(larger, "scratch") / 2,
+            "scarcity": _gain(few, T) - _gain(larger, T),
+            "scarcity_ssm": _gain(few, S) - _gain(larger, S),
+        }
+    if "random kernels" in by:
+        random = by["random kernels"]
+        few = plain[plain.seed.isin(random.seed)]
+        made = {
+            arm: _of(few, "test", kind=S, arm=arm) - _of(random, "test", kind=S, arm=arm)
+            for arm in ("scratch", "denoised")
+        }
+        found["kernels"] = made["scratch"]
+        found["redundant"] = made["denoised"] - made["scratch"] / 2
+    if "shuffled pixels" in by:
+        shuffled = _of(by["shuffled pixels"], "test", kind=T, arm="shuffled")
+        found["shuffled"] = shuffled - _of(plain, "test", **labels)[shuffled.index]
+    return found
 
 
 def sequence_values(frame: pd.DataFrame, best_loss: float) -> Values:

@@ -162,10 +162,11 @@ def test_the_largest_kernel_entry_is_read_off_the_responses_to_an_impulse() -> N
 def test_values_of_the_digits_and_their_figures() -> None:
     data = load("digits").subset(60, 30)
     sizes = {**SIZES, "n_train": 16, "n_more": 2}
-    digits = frames.digit_frame(data, [0, 1], 1, 20, **sizes)
+    few = {"more images": 1, "random kernels": 1, "shuffled pixels": 1}
+    digits = frames.digit_frame(data, [0, 1], few, 20, **sizes)
     assert len(digits) == 2 * 4 + 4 + 2 + 1
-    kernels = frames.kernel_frame(data, [0], **sizes)
-    assert len(kernels) == 2 * 3 * 64
+    kernels = frames.kernel_frame(data, [0, 1], few, **sizes)
+    assert len(kernels) == (2 + 1) * 3 * 64
     found = claimed.digit_values(digits, kernels)
     by = digits.set_index(["variant", "kind", "arm", "seed"]).test.sort_index()
     plain, larger = by["plain"], by["more images"]
@@ -174,11 +175,19 @@ def test_values_of_the_digits_and_their_figures() -> None:
     pd.testing.assert_series_equal(found["halved"], gaps["denoised"] - gaps["scratch"] / 2)
     lost = by["shuffled pixels", "transformer", "shuffled"] - plain["transformer", "scratch"]
     pd.testing.assert_series_equal(found["shuffled"], lost.dropna())
+    assert found["shuffled"].index.tolist() == [0]
     gain = {n: own["transformer", "denoised"] - own["transformer", "scratch"]
             for n, own in (("few", plain), ("many", larger))}  # fmt: skip
     pd.testing.assert_series_equal(found["scarcity"], (gain["few"] - gain["many"]).dropna())
     made = plain["ssm", "scratch"][[0]] - by["random kernels", "ssm", "scratch"]
     pd.testing.assert_series_equal(found["kernels"], made)
+    plain_alone = claimed.digit_values(
+        digits[digits.variant == "plain"], kernels[kernels.init == "structured"]
+    )
+    assert set(found) - set(plain_alone) == {
+        "larger_gap", "larger_halved", "scarcity", "scarcity_ssm", "kernels", "redundant",
+        "shuffled",
+    }  # fmt: skip
     with pytest.raises(ValueError, match="frame must hold"):
         claimed.digit_values(digits[digits.arm == "scratch"], kernels)
 
