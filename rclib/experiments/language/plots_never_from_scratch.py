@@ -119,7 +119,8 @@ def phase_panels(course: pd.DataFrame, kernels: pd.DataFrame) -> Figure:
             panel.plot(mean.index, mean, color=colour(number + 2), lw=1.1, label=name)
         for lag in (8, 16, 24):
             panel.axvline(lag, color=GREY, lw=0.7, ls=":")
-        panel.set_yscale("log")
+        if init == "random":
+            panel.set_yscale("log")
         panel.set_xlim(0, 32)
         panel.set_xticks([0, 8, 16, 24, 32])
         inside = own[own.lag <= 32].groupby(["moment", "lag"])["size"].mean()
@@ -127,7 +128,7 @@ def phase_panels(course: pd.DataFrame, kernels: pd.DataFrame) -> Figure:
         panel.set_xlabel("lag in pixels")
         panel.set_title(f"{init} kernels")
     panels[1].set_ylabel("largest |k|")
-    panels[1].legend(fontsize=6)
+    panels[1].legend(fontsize=6, framealpha=0.9, loc="upper right")
     parts.letters(figure)
     return figure
 
