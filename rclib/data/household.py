@@ -162,7 +162,7 @@ def draw_episodes(n: int, pairs: Tensor, sizes: Sequence[int], seed: int) -> Epi
     goal = np.full((n, PAIRS, 2), -1)
     for e in range(n):
         objects = random.permutation(OBJECTS)[:SHOWN]
-        number = sizes[random.integers(len(sizes))]
+        number = sizes[int(random.integers(len(sizes)))]
         wanted = [allowed[o][random.integers(len(allowed[o]))] for o in objects[:number]]
         goal[e, :number] = np.stack([objects[:number], OBJECTS + np.array(wanted)], 1)
         others = [r for r in random.permutation(RECEPTACLES) if r not in wanted]
@@ -191,7 +191,9 @@ def demonstrations(episodes: Episodes) -> tuple[list[Episodes], list[Tensor], li
     """What the expert sees and does, step by step: the episodes before the step, the actions (n, 2)
     and which episodes still go on (n,) bool; until all are done."""
     now = episodes.copy()
-    seen, done, going = [], [], []
+    seen: list[Episodes] = []
+    done: list[Tensor] = []
+    going: list[Tensor] = []
     while not bool(now.reached.all()) and len(seen) < MOST_STEPS:
         seen.append(now.copy())
         done.append(now.expert())

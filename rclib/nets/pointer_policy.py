@@ -28,7 +28,16 @@ from torch.nn import functional as F
 from rclib.nets.gpt import GPT
 from rclib.nets.gpt_block import normalised
 
-__all__ = ["FEATURES", "HEADS", "PADDING", "attention", "head_tensors", "mlp_policy", "policy"]
+__all__ = [
+    "FEATURES",
+    "HEADS",
+    "PADDING",
+    "attention",
+    "head_tensors",
+    "mlp_policy",
+    "mlp_tensors",
+    "policy",
+]
 
 PADDING = -2
 FEATURES = ("name", "position", "state", "entity")
@@ -90,13 +99,23 @@ def attention(shell: GPT, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-def mlp_policy(
-    sizes: Sequence[int], verbs: int, entities: int, tensors: Mapping[str, Tensor], x: Tensor
-) -> Tensor:
-    """Logits of a network on one fixed vector: names and states of all T tokens as one-hots, side
-    by side, in the order of their positions. sizes : numbers of names and of states.
+def mlp_tensors(inputs: int, hidden: int, outputs: int, *, seed: int) -> dict[str, Tensor]:
+    """A fresh start of `mlp_policy`: V1 (h, inputs), b1 (h,), V2 (h, h), b2 (h,), V3 (outputs, h).
 
-    tensors : V1 (h, T (names + states)), b1 (h,), V2 (h, h), b2 (h,), V3 (verbs + entities, h).
+    The first has variance 1/18, for about as many inputs that are one."""
+    random = torch.Generator().manual_seed(seed)
+    return {
+        "V1": torch.randn(hidden, inputs, generator=random) / 18**0.5,
+        "b1": torch.zeros(hidden),
+        "V2": torch.randn(hidden, hidden, generator=random) * (2 / hidden) ** 0.5,
+        "b2": torch.zeros(hidden),
+        "V3": torch.randn(outputs, hidden, generator=random) / hidden**0.5,
+    }
+
+
+def mlp_policy(sizes: Sequence[int], tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """Logits (n, outputs) of a network on one fixed vector: names and states of all T tokens as
+    one-hots, side by side in the order of their positions. sizes : numbers of names and of states.
     """
     names, states = sizes
     place = x[..., 1].argsort(1)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rclib.checks.arguments import choice
 from rclib.data.household import (
@@ -18,8 +19,17 @@ from rclib.data.household import (
 from rclib.nets.pointer_policy import PADDING
 from rclib.nets.stack import Stack
 
-__all__ = ["ORDERS", "WORDS", "actions", "cloning_loss", "expert_steps", "inputs",
-    "outputs", "success"]
+__all__ = [
+    "ORDERS",
+    "TOKENS",
+    "WORDS",
+    "actions",
+    "cloning_loss",
+    "expert_steps",
+    "inputs",
+    "outputs",
+    "success",
+]
 
 WORDS = 10  # places of goal and history; the entities follow
 TOKENS = WORDS + ENTITIES
@@ -82,7 +92,7 @@ def actions(logits: Tensor) -> Tensor:
 
 def outputs(now: Stack, x: Tensor) -> Tensor:
     """Logits (S, n, 11) of inputs (S, n, 18, 4) without gradients."""
-    with torch.no_grad():
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # others run member by member in a stack
         return now(x, own=True)
 
 

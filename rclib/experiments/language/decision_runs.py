@@ -37,15 +37,31 @@ from rclib.experiments.language.decision_inputs import (
     cloning_loss,
     expert_steps,
     inputs,
-    outputs,
     success,
 )
-from rclib.nets.pointer_policy import attention, head_tensors, mlp_policy, policy
+from rclib.nets.pointer_policy import (
+    HEADS,
+    attention,
+    head_tensors,
+    mlp_policy,
+    mlp_tensors,
+    policy,
+)
 from rclib.nets.stack import Stack
 from rclib.runs.store import Arrays
 from rclib.training.stacked import train_stack
 
-__all__ = ["ARMS", "MEMBERS", "TESTS", "TINY", "language_runs", "policy_runs", "start_of"]
+__all__ = [
+    "ARMS",
+    "MEMBERS",
+    "TESTS",
+    "TINY",
+    "cloned",
+    "episodes_of",
+    "language_runs",
+    "policy_runs",
+    "start_of",
+]
 
 MEMBERS = ("seed",)
 # arm -> kind of language model (or none), its updates (0: those of `default`), what is kept of it
@@ -120,7 +136,9 @@ def start_of(
     members = first
     if kind is not None:
         own = texts.symbols(data)
-        _, kept = texts.pretrained(own, kind, _json(net), _json(language), tuple(seeds))
+        marks = language["marks"] if kind == "text" else [language["default"]]
+        given = _json({**language, "marks": marks})
+        _, kept = texts.pretrained(own, kind, _json(net), given, tuple(seeds))
         trained = kept[updates or int(language["default"])]
         members = [
             _part(part, {n: t[s] for n, t in trained.items()}, net, seed)
@@ -153,26 +171,14 @@ def _part(
     return found
 
 
-def _mlp_start(seed: int, hidden: int) -> dict[str, Tensor]:
-    random = torch.Generator().manual_seed(seed)
-    fan_in = TOKENS * (NAMES + len(STATES))
-    outputs_ = len(VERBS) + ENTITIES
-    return {
-        "V1": torch.randn(hidden, fan_in, generator=random) * (2 / (2 * TOKENS)) ** 0.5,
-        "b1": torch.zeros(hidden),
-        "V2": torch.randn(hidden, hidden, generator=random) * (2 / hidden) ** 0.5,
-        "b2": torch.zeros(hidden),
-        "V3": torch.randn(outputs_, hidden, generator=random) / hidden**0.5,
-    }
-
-
 def _network(
     data: TextData, arm: str, seeds: Sequence[int], net: Mapping[str, Any],
     language: Mapping[str, Any], hidden: int,
 ) -> Stack:  # fmt: skip
     if ARMS[choice("arm", arm, tuple(ARMS))][2] == "MLP":
-        members = [_mlp_start(1000 * seed + 1, hidden) for seed in seeds]
-        one = partial(mlp_policy, (NAMES, len(STATES)), len(VERBS), ENTITIES)
+        sizes = TOKENS * (NAMES + len(STATES)), hidden, len(VERBS) + ENTITIES
+        members = [mlp_tensors(*sizes, seed=1000 * seed + 1) for seed in seeds]
+        one = partial(mlp_policy, (NAMES, len(STATES)))
         return Stack({name: torch.stack([m[name] for m in members]) for name in members[0]}, one)
     return Stack(
         start_of(data, arm, seeds, net, language), partial(policy, texts.shell(net), ENTITIES)
@@ -208,15 +214,13 @@ def cloned(
         )  # fmt: skip
 
 
-def tests_of(
-    seeds: Sequence[int], given: Mapping[str, Any], sizes: Sequence[int] = (1, 2)
-) -> dict[str, list[Episodes]]:
+def episodes_of(seeds: Sequence[int], given: Mapping[str, Any]) -> dict[str, list[Episodes]]:
     """Test episodes of each seed by name of `TESTS`."""
     found: dict[str, list[Episodes]] = {name: [] for name in TESTS}
     for seed in seeds:
         out = held_out_pairs(given["each"], seed)
         for k, (name, pairs, own) in enumerate(
-            (("in distribution", ~out, sizes), ("novel pairs", out, sizes),
+            (("in distribution", ~out, (1, 2)), ("novel pairs", out, (1, 2)),
              ("three pairs", ~out, (3,)))
         ):  # fmt: skip
             found[name].append(draw_episodes(given["n_test"], pairs, own, 1000 * seed + 2 + k))
@@ -257,8 +261,8 @@ def policy_runs(
         pairs = ~held_out_pairs(cloning["each"], seed)
         own = draw_episodes(cloning["n_demos"], pairs, (1, 2), 1000 * seed + 9)
         demos.append(expert_steps(own, order, seed))
-    tests = tests_of(seeds, cloning)
-    frozen = [n for n in now.tensors if n not in ("states", "Wa", "Wverb")] if arm == "frozen" else []
+    tests = episodes_of(seeds, cloning)
+    frozen = [n for n in now.tensors if n not in HEADS] if arm == "frozen" else []
     end, found = cloned(
         now, demos, cloning, place=0, steps=int(cloning["steps"]), frozen=frozen, seeds=seeds,
         record={"curve": lambda s: success(s, tests["novel pairs"], order, seeds)},

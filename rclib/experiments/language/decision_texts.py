@@ -29,6 +29,8 @@ from rclib.training.stacked import train_stack
 
 __all__ = [
     "KINDS",
+    "MEASURES",
+    "SMALL",
     "SYMBOLS",
     "Symbols",
     "language_loss",
@@ -39,6 +41,7 @@ __all__ = [
     "shell",
     "start_tensors",
     "symbols",
+    "warm",
     "windows",
 ]
 
