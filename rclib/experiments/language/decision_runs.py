@@ -52,16 +52,9 @@ from rclib.runs.store import Arrays
 from rclib.training.stacked import train_stack
 
 __all__ = [
-    "ARMS",
-    "MEMBERS",
-    "TESTS",
-    "TINY",
-    "cloned",
-    "episodes_of",
-    "language_runs",
-    "policy_runs",
+    "ARMS", "MEMBERS", "TESTS", "TINY", "cloned", "episodes_of", "language_runs", "policy_runs",
     "start_of",
-]
+]  # fmt: skip
 
 MEMBERS = ("seed",)
 # arm -> kind of language model (or none), its updates (0: those of `default`), what is kept of it

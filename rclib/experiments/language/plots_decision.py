@@ -43,7 +43,8 @@ def _points(
     x, y = (means, at) if across else (at, means)
     panel.errorbar(
         x, y, xerr=wide if across else None, yerr=None if across else wide, ls="",
-        marker=MARKERS[number], ms=4, color=colour(number), capsize=2, elinewidth=0.9, label=label or None,
+        marker=MARKERS[number], ms=4, color=colour(number), capsize=2, elinewidth=0.9,
+        label=label or None,
     )  # fmt: skip
 
 
