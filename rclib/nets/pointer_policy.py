@@ -115,15 +115,16 @@ def mlp_tensors(inputs: int, hidden: int, outputs: int, *, seed: int) -> dict[st
 
 def mlp_policy(sizes: Sequence[int], tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
     """Logits (n, outputs) of a network on one fixed vector: names and states of all T tokens as
-    one-hots, side by side in the order of their positions. sizes : numbers of names and of states.
+    one-hots, side by side by their positions; padding has zeros and may be left out.
+
+    sizes : numbers of names and of states.
     """
     names, states = sizes
-    place = x[..., 1].argsort(1)
-    x = x.gather(1, place[..., None].expand(*place.shape, 4))
-    name, state = x[..., :1], x[..., 2:3]
-    which = (name == torch.arange(names)) & (x[..., 3:] != PADDING)
-    parts = torch.cat([which, state == torch.arange(states)], -1)
-    h = parts.flatten(1).to(tensors["V1"].dtype)
+    places = tensors["V1"].shape[-1] // (names + states)
+    place = x[..., 1:2] == torch.arange(places)  # (n, T, places)
+    which = (x[..., :1] == torch.arange(names)) & (x[..., 3:] != PADDING)
+    parts = torch.cat([which, x[..., 2:3] == torch.arange(states)], -1).to(tensors["V1"].dtype)
+    h = (place.to(parts.dtype).mT @ parts).flatten(1)
     for number in (1, 2):
         h = torch.relu(F.linear(h, tensors[f"V{number}"], tensors[f"b{number}"]))
     return h @ tensors["V3"].t()

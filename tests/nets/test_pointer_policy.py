@@ -158,3 +158,6 @@ def test_one_vector_does_not_see_the_order_in_which_tokens_come() -> None:
     other = x.clone()
     other[..., 0][x[..., 3] == nets.PADDING] = 5
     assert torch.allclose(nets.mlp_policy(sizes, own, other), found, atol=1e-6)
+    longest = int((x[..., 3] != nets.PADDING).sum(1).max())
+    assert longest < 18
+    assert torch.allclose(nets.mlp_policy(sizes, own, x[:, :longest]), found, atol=1e-6)

@@ -28,6 +28,7 @@ __all__ = [
     "expert_steps",
     "inputs",
     "outputs",
+    "shortened",
     "success",
 ]
 
@@ -59,6 +60,12 @@ def inputs(episodes: Episodes, order: str = "sequence", seed: int = 0) -> Tensor
     tokens = torch.stack([name.clamp_min(0), place, state, entity], -1)
     sorting = (place + TOKENS * (entity == PADDING)).argsort(1)
     return tokens.gather(1, sorting[..., None].expand_as(tokens))
+
+
+def shortened(x: Tensor) -> Tensor:
+    """Inputs (..., n, T, 4) without the last places where all have padding, which no token sees."""
+    seen = (x[..., 3] != PADDING).flatten(0, -2).any(0)
+    return x[..., : max(1, int(seen.sum())), :]
 
 
 def _drawn(order: str, seed: int, step: int) -> int:
@@ -93,7 +100,7 @@ def actions(logits: Tensor) -> Tensor:
 def outputs(now: Stack, x: Tensor) -> Tensor:
     """Logits (S, n, 11) of inputs (S, n, 18, 4) without gradients."""
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # others run member by member in a stack
-        return now(x, own=True)
+        return now(shortened(x), own=True)
 
 
 def success(now: Stack, episodes: Sequence[Episodes], order: str, seeds: Sequence[int]) -> Tensor:

@@ -37,6 +37,7 @@ from rclib.experiments.language.decision_inputs import (
     cloning_loss,
     expert_steps,
     inputs,
+    shortened,
     success,
 )
 from rclib.nets.pointer_policy import (
@@ -186,17 +187,19 @@ def cloned(
     """Behaviour cloning of each member on its own examples (x (N, 18, 4), actions (N, 2)), which
     may be none; place : number of this cloning among those of a seed."""
     size = int(given["batch"])
+    every = torch.cat([x for x, _ in examples])
+    length = shortened(every).shape[1] if len(every) else TOKENS
     streams = [torch.Generator().manual_seed(100_003 * seed + place) for seed in seeds]
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         xs, ys = [], []
         for (x, y), random in zip(examples, streams, strict=True):
             if len(x) == 0:
-                xs.append(torch.zeros(size, TOKENS, 4, dtype=torch.long))
+                xs.append(torch.zeros(size, length, 4, dtype=torch.long))
                 ys.append(torch.zeros(size, 3, dtype=torch.long))
                 continue
             rows = torch.randint(len(x), (size,), generator=random)
-            xs.append(x[rows])
+            xs.append(x[rows, :length])
             ys.append(torch.cat([y[rows], torch.ones(size, 1, dtype=torch.long)], 1))
         return torch.stack(xs), torch.stack(ys)
 
@@ -226,7 +229,7 @@ def _accuracy(now: Stack, episodes: Sequence[Episodes], order: str, seeds: Seque
     for s, (e, seed) in enumerate(zip(episodes, seeds, strict=True)):
         x, y = expert_steps(e, order, seed)
         with torch.no_grad():
-            own = actions(now.one(now.member(s), x))
+            own = actions(now.one(now.member(s), shortened(x)))
         found.append((own == y).double().mean(0))
     return torch.stack(found)
 

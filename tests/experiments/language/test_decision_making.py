@@ -124,6 +124,9 @@ def test_orders_of_the_input() -> None:
         assert x[..., 1].sort(1).values.unique(dim=0).tolist() == [list(range(18))]
         padding = (x[..., 3] == PADDING).long()
         assert bool((padding.diff(dim=1) >= 0).all())  # it stands last
+        short = given.shortened(x)
+        assert torch.equal(short, x[:, : short.shape[1]])
+        assert int((x[:, short.shape[1] :, 3] != PADDING).sum()) == 0
         entities = x[x[..., 3] >= 0].view(40, 8, 4)
         by_number = entities.gather(1, entities[..., 3].argsort(1)[..., None].expand(-1, -1, 4))
         assert torch.equal(by_number[..., 0], e.names)
