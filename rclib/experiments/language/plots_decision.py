@@ -61,7 +61,7 @@ def success_panels(curves: pd.DataFrame, ends: pd.DataFrame, looked: pd.DataFram
     weight, row, column.
     """
     figure, panels = plt.subplots(
-        1, 3, figsize=(WIDTH, 2.8), layout="constrained", width_ratios=[1.25, 1, 0.85]
+        1, 3, figsize=(WIDTH, 2.9), layout="constrained", width_ratios=[1.25, 1, 0.95]
     )
     arms = [arm for arm in LABELS if arm in set(ends.arm)]
     look = looks(arms)
@@ -71,12 +71,16 @@ def success_panels(curves: pd.DataFrame, ends: pd.DataFrame, looked: pd.DataFram
         means, wide = over.mean(), parts.half_widths(over)
         panel.plot(means.index, means, ms=3.5, label=LABELS[arm], **look[arm])
         panel.fill_between(
-            means.index, means - wide, means + wide, color=look[arm]["color"], alpha=0.15, lw=0
-        )
+            means.index, (means - wide).clip(lower=0), (means + wide).clip(upper=1),
+            color=look[arm]["color"], alpha=0.12, lw=0,
+        )  # fmt: skip
     panel.set_xlabel("updates of cloning")
     panel.set_ylabel("success on novel pairs")
-    panel.set_ylim(-0.02, 1.04)
-    panel.legend(fontsize=6, loc="lower right")
+    panel.set_ylim(-0.02, 1.12)
+    panel.set_title("while cloning")
+    figure.legend(
+        *panel.get_legend_handles_labels(), fontsize=6.5, loc="outside upper left", ncols=len(arms)
+    )
     panel = panels[1]
     for number, arm in enumerate(arms):
         own = ends[ends.arm == arm]
@@ -86,8 +90,9 @@ def success_panels(curves: pd.DataFrame, ends: pd.DataFrame, looked: pd.DataFram
         )  # fmt: skip
     panel.set_xticks(range(3), ["known\npairs", "novel\npairs", "three\npairs"])
     panel.set_xlim(-0.5, 2.5)
-    panel.set_ylim(-0.02, 1.04)
-    panel.set_ylabel("success at the end")
+    panel.set_ylim(-0.02, 1.12)
+    panel.set_ylabel("success")
+    panel.set_title("at the end")
     panel = panels[2]
     grid = looked.pivot(index="row", columns="column", values="weight")
     drawn = panel.imshow(grid, cmap="viridis", vmin=0, aspect="auto")
@@ -99,9 +104,8 @@ def success_panels(curves: pd.DataFrame, ends: pd.DataFrame, looked: pd.DataFram
     panel.set_ylabel("entity that looks")
     panel.tick_params(length=0)
     panel.grid(visible=False)
-    figure.colorbar(drawn, ax=panel, location="top", shrink=0.9, aspect=14).set_label(
-        "attention, first block", size=7
-    )
+    panel.set_title("one episode")
+    figure.colorbar(drawn, ax=panel, aspect=24).set_label("attention, first block", size=7)
     parts.letters(figure)
     return figure
 
@@ -117,15 +121,16 @@ def origin_panels(
     success. lengths : arm -> updates of its language model, 0 for none. Frames may be empty.
     """
     figure, panels = plt.subplots(
-        1, 4, figsize=(WIDTH, 3.0), layout="constrained", width_ratios=[1.25, 0.9, 0.85, 0.85]
+        1, 4, figsize=(WIDTH, 3.1), layout="constrained", width_ratios=[1.2, 1, 0.9, 0.9]
     )
     names = [arm for arm in LABELS if arm in set(arms.arm) and arm not in list(lengths)[2:]]
     panel = panels[0]
     _points(panel, _by(arms, "arm", "success", names), 0, across=True)
     panel.set_yticks(range(len(names)), [LABELS[arm] for arm in names], fontsize=6.5)
     panel.set_ylim(len(names) - 0.5, -0.5)
-    panel.set_xlim(-0.05, 1.05)
+    panel.set_xlim(-0.05, 1.15)
     panel.set_xlabel("success, novel pairs")
+    panel.set_title("starts and inputs")
     panel = panels[1]
     run = {arm: steps for arm, steps in lengths.items() if arm in set(arms.arm)}
     if run:
@@ -135,7 +140,8 @@ def origin_panels(
             over.mean().index, over.mean(), yerr=np.asarray(parts.half_widths(over)),
             marker=MARKERS[1], color=colour(1), ms=4, capsize=2, lw=1.1, elinewidth=0.9,
         )  # fmt: skip
-    panel.set_ylim(-0.05, 1.05)
+    panel.set_ylim(-0.05, 1.12)
+    panel.set_title("length of the LM")
     panel.set_xlabel("updates of the LM")
     panel.set_ylabel("success, novel pairs")
     panel = panels[2]
@@ -144,6 +150,7 @@ def origin_panels(
     panel.set_xticks(range(len(kinds)), kinds, rotation=60)
     panel.axhline(0, color=GREY, lw=0.9, ls=":")
     panel.set_ylabel("tr M / ‖M‖, first block")
+    panel.set_title("matching")
     panel = panels[3]
     for number, again in enumerate((True, False)):
         own = gathered[gathered.relabelled == again] if len(gathered) else gathered
@@ -153,8 +160,9 @@ def origin_panels(
         )  # fmt: skip
     panel.set_xticks(range(2), ["LM", "scratch"])
     panel.set_xlim(-0.6, 1.6)
-    panel.set_ylim(-0.05, 1.25)
-    panel.set_ylabel("success after gathering")
+    panel.set_ylim(-0.05, 1.12)
+    panel.set_ylabel("success, one novel pair")
+    panel.set_title("gathering")
     if panel.get_legend_handles_labels()[0]:
         panel.legend(fontsize=6, loc="upper left")
     parts.letters(figure)
