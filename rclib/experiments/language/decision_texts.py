@@ -173,7 +173,7 @@ def query_key(tensors: Mapping[str, Tensor], block: int) -> Tensor:
 
 def matching(tensors: Mapping[str, Tensor], block: int) -> float:
     """tr M / ‖M‖: does a token look for its equal? √d for the identity; for independent entries 0
-    with standard deviation 1."""
+    with standard deviation 1/√d."""
     m = query_key(tensors, block)
     return float(m.trace() / m.norm())
 
