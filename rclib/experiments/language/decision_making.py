@@ -27,9 +27,12 @@ __all__ = [
     "language_values",
     "main_values",
     "more_values",
+    "origin_frames",
+    "over_seeds",
     "policies",
 ]
 
+GATHERERS = ("LM", "scratch, small")
 GROUP = 5  # seeds that are trained side by side, one look's
 Runs = Mapping[tuple[str, int], Arrays]
 Values = dict[str, "pd.Series[float]"]
@@ -112,25 +115,49 @@ def language_frame(
 
 
 def gathering_frame(
-    data: TextData, seeds: Sequence[int], arms: Sequence[str], settings: Mapping[str, Any]
+    data: TextData, seeds: Sequence[int], settings: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """arm, relabelled, seed, success on `GATHERED`, explored (first and last round), examples.
+    """arm, relabelled, seed, success on `GATHERED`, first and last (goals reached while exploring),
+    examples; empty where nothing is gathered.
 
-    settings : net, language and gathering of `gathering_runs`.
+    settings : net, language and gathering of `gathering_runs`; gathering may be empty, others are
+    left aside.
     """
-    keys = [(arm, again, int(seed)) for arm in arms for again in (True, False) for seed in seeds]
-    configs = [{**settings, "arm": a, "relabel": again, "seed": s} for a, again, s in keys]
+    names = ["arm", "relabelled", "seed", *GATHERED, "first", "last", "examples"]
+    if not settings["gathering"]:
+        return pd.DataFrame(columns=names)
+    keys = [(a, again, int(s)) for a in GATHERERS for again in (True, False) for s in seeds]
+    own = {name: settings[name] for name in ("net", "language", "gathering")}
+    configs = [{**own, "arm": a, "relabel": again, "seed": s} for a, again, s in keys]
     runs = sweep_stacked(
         gathering_runs, configs, members=MEMBERS, data=data, group=GROUP, description="gathering"
     )
     rows = [
-        {"arm": arm, "relabelled": again, "seed": seed,
-         **dict(zip(GATHERED, map(float, run["end"]), strict=True)),
-         "first": float(run["explored"][0]), "last": float(run["explored"][-1]),
-         "examples": int(run["examples"][-1])}
-        for (arm, again, seed), run in zip(keys, runs, strict=True)
+        (*key, *map(float, run["end"]), float(run["explored"][0]), float(run["explored"][-1]),
+         int(run["examples"][-1]))
+        for key, run in zip(keys, runs, strict=True)
     ]  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=names)
+
+
+def over_seeds(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Means of all other columns over the seeds, by the keys."""
+    own = frame.drop(columns="seed").groupby(list(keys), sort=False)
+    return own.mean().reset_index().round(3)
+
+
+def origin_frames(
+    arms: pd.DataFrame, languages: pd.DataFrame, gathered: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """What the figure of origins shows: arm, seed, success on novel pairs; kind (and "start"),
+    seed, value of matching in the first block; arm, relabelled, seed, success on one novel pair."""
+    success = arms[["arm", "seed", "novel pairs"]].rename(columns={"novel pairs": "success"})
+    first = languages[languages.block == 0]
+    start = first[(first.steps == 0) & (first.kind == "text")].assign(kind="start")
+    both = pd.concat([first[first.steps == first.steps.max()], start])
+    matching = both[["kind", "seed", "matching"]].rename(columns={"matching": "value"}).round(4)
+    found = gathered[["arm", "relabelled", "seed", GATHERED[1]]]
+    return success, matching, found.rename(columns={GATHERED[1]: "success"})
 
 
 def _of(frame: pd.DataFrame, column: str, **where: Any) -> pd.Series[float]:
@@ -199,7 +226,9 @@ def more_values(arms: pd.DataFrame) -> Values:
 
 
 def gathering_values(frame: pd.DataFrame) -> Values:
-    """What is claimed of active gathering, by seed."""
+    """What is claimed of active gathering, by seed; nothing of an empty frame."""
+    if frame.empty:
+        return {}
 
     def end(arm: str, again: bool, test: int) -> pd.Series[float]:
         return _of(frame, GATHERED[test], arm=arm, relabelled=again)

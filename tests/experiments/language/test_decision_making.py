@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -246,11 +245,8 @@ def test_frames_values_and_figures(
     assert np.allclose(start.text, start["i.i.d."])  # one start
     weights = frames.language_values(languages)
     assert len(weights["rc_text"]) == 3
-    gathered = frames.gathering_frame(
-        data, [1, 2, 3], ["LM", "scratch, small"],
-        {"net": NET, "language": LANGUAGE,
-         "gathering": gathering.TINY["gathering_runs"]["gathering"]},
-    )  # fmt: skip
+    tiny = gathering.TINY["gathering_runs"]["gathering"]
+    gathered = frames.gathering_frame(data, [1, 2, 3], {**settings, "gathering": tiny})
     assert len(gathered) == 12
     assert (gathered[gathered.relabelled].examples.to_numpy()
             >= gathered[~gathered.relabelled].examples.to_numpy()).all()  # fmt: skip
@@ -263,14 +259,22 @@ def test_frames_values_and_figures(
     tests = ["in distribution", "novel pairs", "three pairs"]
     figure = plots.success_panels(curves, ends[["arm", "seed", *tests]], looked)
     assert len(figure.axes) == 4
-    success = ends.rename(columns={"novel pairs": "success"})[["arm", "seed", "success"]]
-    first = languages[languages.block == 0].rename(columns={"matching": "value"})
-    shown = gathered.rename(columns={gathering.GATHERED[1]: "success"})
+    success, first, shown = frames.origin_frames(ends, languages, gathered)
+    assert set(first.kind) == {"text", "i.i.d.", "start"}
+    assert len(first) == 9
+    assert np.allclose(success.success, ends["novel pairs"])
     figure = plots.origin_panels(success, first, shown, {"scratch, small": 0, "LM": 3})
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == [
         plots.LABELS[arm] for arm in plots.LABELS if arm in arms
     ]
-    empty = pd.DataFrame(columns=["arm", "relabelled", "seed", "success"])
+    none = frames.gathering_frame(data, [1], {**settings, "gathering": {}})
+    assert frames.gathering_values(none) == {}
+    empty = frames.origin_frames(ends, languages, none)[2]
+    assert empty.empty
     assert len(plots.origin_panels(success, first, empty, {}).axes) == 4
+    means = frames.over_seeds(ends, ["arm"])
+    assert means["novel pairs"].to_numpy() == pytest.approx(
+        ends.groupby("arm", sort=False)["novel pairs"].mean().to_numpy(), abs=6e-4
+    )
     with pytest.raises(ValueError, match="frame must hold"):
         frames.gathering_values(gathered[gathered.arm == "LM"])
