@@ -334,6 +334,7 @@ MANY = {
     "85_one_byte": 38,
     "86_where_updates_write": 12,
     "90_never_from_scratch": 34,
+    "91_decision_making": 30,
     "92_awrs": 36,
     "93_alf_lb": 27,
     "94_dataset_distillation": 23,
