@@ -81,7 +81,7 @@ def _spans(panel: Panel, frame: pd.DataFrame) -> None:
     over = frame.groupby("arm", sort=False)
     means, halves = over[["expert span", "accuracy"]].mean(), parts.half_widths(over.accuracy)
     crowded = (means > CROWDED).all(axis=1)
-    inner = panel.inset_axes((0.13, 0.13, 0.55, 0.42))
+    inner = panel.inset_axes((0.24, 0.17, 0.62, 0.32))
     inner.tick_params(labelsize=5.5)
     inner.set_title("upper right corner", fontsize=6)
     for place in (panel, inner):
@@ -94,6 +94,8 @@ def _spans(panel: Panel, frame: pd.DataFrame) -> None:
                 lw=0.7, color=colour(int(real)), label="not distilled" if real else "distilled",
             )  # fmt: skip
     for arm, at in means[~crowded].iterrows():
+        if arm not in ("shuffled", *LABELS):
+            continue
         panel.annotate(
             LABELS.get(str(arm), str(arm)), at.to_list(), xytext=(-4, 4), ha="right",
             textcoords="offset points", fontsize=6, color=GREY,
