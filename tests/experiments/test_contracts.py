@@ -337,7 +337,7 @@ MANY = {
     "91_decision_making": 30,
     "92_awrs": 36,
     "93_alf_lb": 27,
-    "94_dataset_distillation": 23,
+    "94_dataset_distillation": 34,
     "95_triplane_fields": 24,
     "96_what_pretraining_leaves": 20,
 }
