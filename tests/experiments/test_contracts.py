@@ -338,7 +338,7 @@ MANY = {
     "92_awrs": 36,
     "93_alf_lb": 27,
     "94_dataset_distillation": 34,
-    "95_triplane_fields": 24,
+    "95_triplane_fields": 25,
     "96_what_pretraining_leaves": 20,
 }
 

@@ -19,7 +19,10 @@ from rclib.nets.triplane import start_fields
 from rclib.rowcolumn.measure import leading_share
 
 TINY = runs.TINY["field_run"]
-ARMS = {"own": list(runs.ARMS), "shared": ["set", "flat", "flat, shuffled", "decoder", "network"]}
+ARMS = {
+    "own": list(runs.ARMS),
+    "shared": ["set", "flat", "flat, shuffled", "decoder", "network", "network, shuffled"],
+}
 SETTINGS = {k: v for k, v in TINY.items() if k not in ("seed", "shared", "target", "arms", "stops")}
 
 
@@ -201,7 +204,7 @@ def test_frames_hold_what_the_runs_say() -> None:
     far = frames.field_runs(seeds, {"own": ["set", "flat"]}, [], SETTINGS, target="distance")
     distance = frames.read_frame(far, {"own": ["set", "flat"]})
     found_values = frames.values(read, quality, share, stopped, distance)
-    assert len(found_values) == 24
+    assert len(found_values) == 25
     for key, by_seed in found_values.items():
         assert by_seed.index.tolist() == seeds, key
         assert by_seed.index.name == "seed"
