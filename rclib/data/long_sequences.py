@@ -34,6 +34,8 @@ __all__ = [
     "retrieval_bayes",
     "texture",
     "texture_bayes",
+    "texture_loss",
+    "texture_posterior",
 ]
 
 Ints = NDArray[np.int64]
@@ -72,6 +74,42 @@ def texture_bayes(length: int, flips: tuple[float, float] = FLIPS) -> float:
     most = math.ceil(flip_threshold(length, flips)) - 1
     low, high = (binom.cdf(most, length - 1, flip) for flip in flips)
     return float(low + 1 - high) / 2
+
+
+def texture_posterior(
+    x: Ints, hidden: NDArray[np.bool_], flips: tuple[float, float] = FLIPS
+) -> NDArray[np.float64]:
+    """Probability (n, L) of a one at each position, given those of x (n, L) that are not hidden.
+
+    Forward and backward messages of both chains (Rabiner 1989), mixed by the probabilities of the
+    classes. A position that is seen has 0 or 1.
+    """
+    x, hidden = np.asarray(x), np.asarray(hidden, dtype=bool)
+    n, length = x.shape
+    seen = np.where(hidden[..., None], 1.0, np.eye(2)[x])  # (n, L, 2)
+    ones, weights = [], []
+    for flip in flips:
+        step = np.array([[1 - flip, flip], [flip, 1 - flip]])
+        ahead, behind = np.empty((2, n, length, 2))
+        ahead[:, 0], behind[:, -1] = 0.5 * seen[:, 0], 1.0
+        for t in range(1, length):
+            ahead[:, t] = (ahead[:, t - 1] @ step) * seen[:, t]
+            behind[:, -1 - t] = (behind[:, -t] * seen[:, -t]) @ step
+        both = ahead * behind
+        ones.append(both[..., 1])
+        weights.append(both.sum(-1))  # the same at all positions
+    return np.asarray(sum(ones) / sum(weights))
+
+
+def texture_loss(
+    length: int, share: float, flips: tuple[float, float] = FLIPS, *, n: int = 4000, seed: int = 0
+) -> float:
+    """Lowest possible mean cross-entropy (nats) at positions hidden with probability `share`: the
+    entropy of `texture_posterior` there, over n sequences. Raises ValueError for n or length."""
+    x, _ = texture(seed, n, length, flips)
+    hidden = np.random.default_rng(seed + 1).random(x.shape) < share
+    p = np.clip(texture_posterior(x, hidden, flips)[hidden], 1e-12, 1 - 1e-12)
+    return float(-(p * np.log(p) + (1 - p) * np.log(1 - p)).mean())
 
 
 def counting(seed: int, n: int, length: int, ones: tuple[float, float] = ONES) -> Sequences:

@@ -40,6 +40,31 @@ def test_numbers_of_the_texture_task() -> None:
     assert tasks.counting_bayes(32) == pytest.approx(0.872, abs=2e-3)
 
 
+def test_posteriors_of_hidden_bits_over_all_strings() -> None:
+    """Forward and backward messages against the sum over all strings of both chains."""
+    length = 6
+    strings = np.array(list(itertools.product((0, 1), repeat=length)))
+    flipped = (strings[:, 1:] != strings[:, :-1]).sum(1)
+    both = sum(p**flipped * (1 - p) ** (length - 1 - flipped) for p in tasks.FLIPS)
+    generator = np.random.default_rng(3)
+    x, _ = tasks.texture(5, 40, length)
+    hidden = generator.random(x.shape) < 0.5
+    found = tasks.texture_posterior(x, hidden)
+    for row, dark, posterior in zip(x, hidden, found, strict=True):
+        fits = (strings[:, ~dark] == row[~dark]).all(1) * both
+        np.testing.assert_allclose(posterior, (fits @ strings) / fits.sum(), atol=1e-12)
+
+
+def test_the_lowest_denoising_loss() -> None:
+    """Nothing is known of a lone chain's hidden bits; the loss of the posterior is its entropy."""
+    assert tasks.texture_loss(8, 1.0) == pytest.approx(np.log(2))
+    x, _ = tasks.texture(0, 4000, 32)
+    hidden = np.random.default_rng(9).random(x.shape) < 0.5
+    p = tasks.texture_posterior(x, hidden)
+    right = np.where(x == 1, p, 1 - p)[hidden]
+    assert -np.log(right).mean() == pytest.approx(tasks.texture_loss(32, 0.5), abs=0.01)
+
+
 def test_best_rules_reach_their_accuracy() -> None:
     x, y = tasks.texture(3, 20000, 32)
     told = (x[:, 1:] != x[:, :-1]).sum(1) >= tasks.flip_threshold(32)

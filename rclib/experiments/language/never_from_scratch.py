@@ -1,4 +1,7 @@
-"""Frames of notebook 90: networks from scratch and after denoising their own inputs."""
+"""Frames of notebook 90: networks from scratch and after denoising their own inputs.
+
+What is claimed of them is in `scratch_values`.
+"""
 
 from __future__ import annotations
 
@@ -17,26 +20,27 @@ __all__ = [
     "DIGIT_CELLS",
     "SEQUENCE_CELLS",
     "attention_frame",
+    "course_frame",
     "digit_frame",
-    "digit_values",
+    "kernel_frame",
     "sequence_frame",
-    "sequence_values",
 ]
 
 Cell = tuple[str, str]
-Values = dict[str, pd.Series]
 T, S = "transformer", "ssm"
-DIGIT_CELLS: tuple[Cell, ...] = (
-    (T, "scratch"), (T, "denoised"), (T, "shuffled"), (S, "scratch"), (S, "denoised"),
-)  # fmt: skip
+BOTH: tuple[Cell, ...] = ((T, "scratch"), (T, "denoised"), (S, "scratch"), (S, "denoised"))
+DIGIT_CELLS: dict[str, tuple[Cell, ...]] = {  # by variant, all but the first with fewer seeds
+    "plain": BOTH, "more images": BOTH, "random kernels": BOTH[2:],
+    "shuffled pixels": ((T, "shuffled"),),
+}  # fmt: skip
 SEQUENCE_CELLS: dict[str, tuple[tuple[str, str, bool], ...]] = {  # kind, arm, permuted
     "texture": (
-        (T, "scratch", False), (T, "denoised", False), (S, "scratch", False), (T, "scratch", True),
-        (S, "scratch", True),
+        *((*cell, False) for cell in BOTH), (T, "scratch", True), (S, "scratch", True),
+        (S, "denoised", True),
     ),
-    "counting": ((T, "scratch", False), (T, "denoised", False)),
-    "retrieval": ((T, "scratch", False), (T, "denoised", False)),
-    "lists": ((T, "scratch", False), (T, "denoised", False)),
+    **dict.fromkeys(
+        ("counting", "retrieval", "lists"), ((T, "scratch", False), (T, "denoised", False))
+    ),
 }  # fmt: skip
 NUMBERS = ("train", "test", "denoising", "label_loss")
 MEASURES = ("near", "table", "scores", "rc")  # a number at each moment
@@ -55,31 +59,94 @@ def _row(run: Arrays, **keys: Any) -> dict[str, Any]:
     return row
 
 
-def _digit_runs(data: Dataset, seeds: Sequence[int], settings: Mapping[str, Any]) -> Any:
-    keys = [(kind, arm, int(seed)) for kind, arm in DIGIT_CELLS for seed in seeds]
-    configs = [{**settings, "kind": k, "arm": arm, "seed": seed} for k, arm, seed in keys]
+def _digit_runs(
+    data: Dataset, seeds: Mapping[str, Sequence[int]], settings: Mapping[str, Any], n_larger: int
+) -> list[tuple[tuple[str, str, str, int], Arrays]]:
+    """((variant, kind, arm, seed), run) of each variant that has seeds."""
+    own: dict[str, dict[str, Any]] = {
+        "plain": {}, "shuffled pixels": {}, "more images": {"n_train": n_larger},
+        "random kernels": {"network": {**settings["network"], "init": "random"}},
+    }  # fmt: skip
+    keys = [
+        (variant, kind, arm, int(seed))
+        for variant, cells in DIGIT_CELLS.items()
+        for kind, arm in cells
+        for seed in seeds.get(variant, ())
+    ]
+    configs = [
+        {**settings, **own[variant], "kind": kind, "arm": arm, "seed": seed}
+        for variant, kind, arm, seed in keys
+    ]
     runs = sweep_stacked(digit_runs, configs, members=MEMBERS, data=data, description="digits")
     return list(zip(keys, runs, strict=True))
 
 
-def digit_frame(data: Dataset, seeds: Sequence[int], **settings: Any) -> pd.DataFrame:
-    """One row a network: kind, arm, seed, train, test, denoising, label_loss and its measures at
-    the start, after denoising and at the end. settings : of `digit_runs`."""
-    found = _digit_runs(data, seeds, settings)
-    return pd.DataFrame(
-        [_row(run, kind=kind, arm=arm, seed=seed) for (kind, arm, seed), run in found]
-    )
+def digit_frame(
+    data: Dataset,
+    seeds: Sequence[int],
+    n_variants: Mapping[str, int],
+    n_larger: int,
+    **settings: Any,
+) -> pd.DataFrame:
+    """One row a network: variant, kind, arm, seed, train, test, denoising, label_loss and its
+    measures at the start, after denoising and at the end.
+
+    n_variants : how many of the seeds a variant of `DIGIT_CELLS` but "plain" has, none if it is not
+    named. n_larger : images of "more images". settings : of `digit_runs`.
+    """
+    by = {"plain": seeds, **{variant: seeds[:n] for variant, n in n_variants.items()}}
+    return pd.DataFrame([
+        _row(run, variant=variant, kind=kind, arm=arm, seed=seed)
+        for (variant, kind, arm, seed), run in _digit_runs(data, by, settings, n_larger)
+    ])  # fmt: skip
+
+
+def kernel_frame(
+    data: Dataset, seeds: Sequence[int], n_variants: Mapping[str, int], **settings: Any
+) -> pd.DataFrame:
+    """init, moment, seed, lag, size: the largest |k[lag]| of the first block's kernels over
+    channels and directions, at the start, after denoising and after labels alone, of structured
+    and of random kernels. n_variants : as in `digit_frame`. settings : of `digit_runs`."""
+    by = {"plain": seeds, "random kernels": seeds[: n_variants.get("random kernels", 0)]}
+    frames = []
+    for (variant, kind, arm, seed), run in _digit_runs(data, by, settings, 0):
+        if kind == S:
+            places = {"labels": -1} if arm == "scratch" else {"start": 0, "denoised": 1}
+            frames += [
+                pd.DataFrame({
+                    "init": "random" if variant == "random kernels" else "structured",
+                    "moment": moment, "seed": seed, "lag": np.arange(run["kernels"].shape[-1]),
+                    "size": run["kernels"][place, 0],
+                })
+                for moment, place in places.items()
+            ]  # fmt: skip
+    return pd.concat(frames, ignore_index=True)
+
+
+def course_frame(data: Dataset, seeds: Sequence[int], **settings: Any) -> pd.DataFrame:
+    """kind, seed, step, loss: mean denoising losses of tenths of the phase that have a step, at
+    their ends.
+    settings : of `digit_runs`."""
+    ends = np.cumsum([len(part) for part in np.array_split(range(settings["n_denoise"]), 10)])
+    return pd.concat(
+        [
+            pd.DataFrame({"kind": kind, "seed": seed, "step": ends, "loss": run["course"]})
+            for (_, kind, arm, seed), run in _digit_runs(data, {"plain": seeds}, settings, 0)
+            if arm == "denoised"
+        ],
+        ignore_index=True,
+    ).dropna()
 
 
 def attention_frame(data: Dataset, seeds: Sequence[int], **settings: Any) -> pd.DataFrame:
     """arm, down, right, share: mean attention to positions alone, from one pixel to the one that
     is so many rows down and columns to the right, of the head with the most on neighbours; after
-    labels alone ("scratch") and after denoising ("denoised", "shuffled"), times 64."""
+    labels alone ("scratch") and after denoising ("denoised"), times 64."""
     frames = []
-    found = _digit_runs(data, seeds, settings)
-    for arm in ("scratch", "denoised", "shuffled"):
+    found = _digit_runs(data, {"plain": seeds}, settings, 0)
+    for arm in ("scratch", "denoised"):
         own = [run["attention"][-1 if arm == "scratch" else 1]
-               for (kind, of, _), run in found if kind == T and of == arm]  # fmt: skip
+               for (_, kind, of, _), run in found if kind == T and of == arm]  # fmt: skip
         weights = np.asarray(np.mean(own, axis=0, dtype=np.float64))
         side = round(len(weights) ** 0.5)
         rows, columns = np.divmod(np.arange(len(weights)), side)
@@ -112,75 +179,3 @@ def sequence_frame(
             for (kind, arm, permuted, seed), run in zip(keys, runs, strict=True)
         ]
     return pd.DataFrame(rows)
-
-
-def _of(frame: pd.DataFrame, column: str, **where: Any) -> pd.Series:
-    """A column by seed. Raises ValueError if there are no such rows."""
-    kept = frame
-    for name, value in where.items():
-        kept = kept[kept[name] == value]
-    if kept.empty:
-        raise ValueError(f"frame must hold {where}")
-    found: pd.Series = kept.set_index("seed")[column]
-    return found
-
-
-def _gain(frame: pd.DataFrame, kind: str, arm: str = "denoised") -> pd.Series:
-    return _of(frame, "test", kind=kind, arm=arm) - _of(frame, "test", kind=kind, arm="scratch")
-
-
-def _gap(frame: pd.DataFrame, arm: str) -> pd.Series:
-    return _of(frame, "test", kind=S, arm=arm) - _of(frame, "test", kind=T, arm=arm)
-
-
-def digit_values(frame: pd.DataFrame) -> Values:
-    """What is claimed of the digits, by seed, from `digit_frame`."""
-    denoised, labels = ({"kind": T, "arm": arm} for arm in ("denoised", "scratch"))
-
-    def sides(moment: str, where: Mapping[str, str]) -> pd.DataFrame:
-        pair = {side: _of(frame, f"{side}, {moment}", **where) for side in ("rows", "columns")}
-        return pd.DataFrame(pair)
-
-    def over_labels(name: str) -> pd.Series:
-        return _of(frame, f"{name}, denoised", **denoised) - _of(frame, f"{name}, end", **labels)
-
-    return {
-        "gap": _gap(frame, "scratch"),
-        "gain": _gain(frame, T),
-        "halved": _gap(frame, "denoised") - _gap(frame, "scratch") / 2,
-        "level": _gap(frame, "denoised"),
-        "shuffled": _gain(frame, T, "shuffled"),
-        "near": _of(frame, "near, denoised", **denoised),
-        "near_labels": _of(frame, "near, end", **labels),
-        "grid": sides("denoised", denoised).min(axis=1),
-        "grid_labels": sides("end", labels).abs().max(axis=1),
-        "frozen": _of(frame, "frozen, denoised", **denoised)
-        - _of(frame, "frozen, start", **denoised),
-        "spikes": over_labels("table"),
-        "scores": over_labels("scores"),
-        "rc": _of(frame, "rc, denoised", **denoised),
-    }
-
-
-def sequence_values(frame: pd.DataFrame) -> Values:
-    """What is claimed of the generated sequences, by seed, from `sequence_frame`."""
-    own = {task: frame[(frame.task == task) & ~frame.permuted] for task in frame.task.unique()}
-    texture = frame[frame.task == "texture"]
-
-    def lost(kind: str) -> pd.Series:
-        where = {"kind": kind, "arm": "scratch"}
-        return _of(texture, "test", permuted=False, **where) - _of(
-            texture, "test", permuted=True, **where
-        )
-
-    found = {
-        "texture_gap": _gap(own["texture"], "scratch"),
-        "texture_gain": _gain(own["texture"], T),
-        "permuted": lost(S),
-        "permuted_transformer": lost(T),
-        "counting": _gain(own["counting"], T),
-    }
-    for task in ("retrieval", "lists"):
-        if task in own:
-            found[f"{task}_gain"] = _gain(own[task], T)
-    return found

@@ -1,5 +1,5 @@
 """What notebook 90 measures of its networks: attention to near positions, the table of positions,
-the scores that positions alone have, and what frozen features tell."""
+the scores that positions alone have, state-space kernels, and what frozen features tell."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rclib.checks.arrays import Floats
 from rclib.nets import sequence_classifier as nets
+from rclib.nets import state_space
 from rclib.runs.store import Arrays
 from rclib.spectral.random_matrix import outliers
 from rclib.spectral.spectra import esd, stable_rank
@@ -21,6 +22,7 @@ __all__ = [
     "beyond_edge",
     "frozen_accuracy",
     "grid_correlations",
+    "largest_kernel",
     "moments_of",
     "near_mass",
     "neighbours",
@@ -72,6 +74,12 @@ def row_column_correlation(W: Any) -> float:
     return float(np.corrcoef(matrix.mean(1), matrix.mean(0))[0, 1])
 
 
+def largest_kernel(tensors: Mapping[str, Tensor], block: int, length: int) -> Floats:
+    """K_max (L,): the largest |k_h[l]| at lag l over channels h and both directions of a block."""
+    layer = {name: tensors[f"{block}.{name}"].double() for name in state_space.MODES}
+    return np.asarray(state_space.kernels(layer, length).abs().amax((0, 1)).numpy())
+
+
 def frozen_accuracy(x: Any, y: Any, x_test: Any, y_test: Any) -> float:
     """Accuracy of logistic regression on features (n, d), standardised by the training set."""
     train, test = (np.asarray(one, dtype=np.float64) for one in (x, x_test))
@@ -89,7 +97,8 @@ def moments_of(
     moments : tensors with a first axis of S members. known : features (S, n, d) of training and
     test inputs at all moments but the last.
 
-    frozen (S, moments - 1): accuracy on frozen features. With a table of positions also near (S,
+    frozen (S, moments - 1): accuracy on frozen features. Of state-space models kernels (S, moments,
+    blocks, L), see `largest_kernel`. With a table of positions also near (S,
     moments), the largest share of a head's attention to neighbours; attention (S, moments, L, L)
     of that head; grid (S, moments, 2), neighbours' correlation in rows and columns (NaN off a
     grid); table (S, moments), P's share beyond the Marchenko-Pastur edge; scores (S, moments), mean
@@ -101,6 +110,16 @@ def moments_of(
         [frozen_accuracy(a[s], y[s], b[s], y_test[s]) for a, b in known] for s in members
     ]}  # fmt: skip
     if shape.kind != "transformer":
+        found["kernels"] = [
+            [
+                [
+                    largest_kernel({n: one[s] for n, one in tensors.items()}, b, shape.length)
+                    for b in range(shape.blocks)
+                ]
+                for tensors in moments
+            ]
+            for s in members
+        ]
         return {name: np.array(value) for name, value in found.items()}
     side = round(shape.length**0.5)
     square = bool(side * side == shape.length)

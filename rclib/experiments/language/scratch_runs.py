@@ -129,13 +129,14 @@ def _trained(
     )
     moments = [now]
     n_denoise, n_label = count("n_denoise", n_denoise), count("n_label", n_label)
-    last = torch.full((len(seeds),), torch.nan)
+    last, course = (torch.full((*more, len(seeds)), torch.nan) for more in ((), (10,)))
     if arm != "scratch":
         batches = _denoising_batches(x, seeds, arm, batch, hidden, symbols)
         now, found = train_stack(
             now, batches, partial(_denoising_loss, symbols), steps=n_denoise,
             frozen=nets.HEADS["classify"], **options,
         )  # fmt: skip
+        course = torch.stack([part.mean(0) for part in found["loss"].tensor_split(len(course))])
         last = found["loss"][-50:].mean(0)
         moments.append(now)
     order = epoch_orders(x.shape[1], batch, [1000 * seed + 4 for seed in seeds])
@@ -160,7 +161,7 @@ def _trained(
     measured = moments_of(shape, [m.tensors for m in moments], known, y, y_test)
     return {
         "train": right[0].numpy(), "test": right[1].numpy(), "denoising": last.numpy(),
-        "label_loss": found["loss"][-50:].mean(0).numpy(), **measured,
+        "course": course.T.numpy(), "label_loss": found["loss"][-50:].mean(0).numpy(), **measured,
     }  # fmt: skip
 
 
@@ -178,8 +179,9 @@ def digit_runs(
     `rclib.nets.sequence_classifier.Shape`.
 
     Returns with a first axis of members: train and test, shares of right answers; denoising and
-    label_loss, mean losses of the last 50 steps (NaN without the phase); and what
-    `scratch_measures.moments_of` measures. Raises ValueError naming the argument.
+    label_loss, mean losses of the last 50 steps, and course (S, 10), mean losses of the tenths of
+    the denoising (NaN without it); and what `scratch_measures.moments_of` measures. Raises
+    ValueError naming the argument.
     """
     count("n_train", n_train)
     if n_train + count("n_more", n_more, 0) > len(data.y_train):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,19 +15,13 @@ from rclib.experiments.language import never_from_scratch as frames
 from rclib.experiments.language import plots_never_from_scratch as plots
 from rclib.experiments.language import scratch_measures as measures
 from rclib.experiments.language import scratch_runs as runs
+from rclib.experiments.language import scratch_values as claimed
+from rclib.nets import sequence_classifier as nets
 
 SIZES: dict[str, Any] = {
     "n_denoise": 2, "n_label": 2, "batch": 4, "lr": 0.003, "hidden": 0.5,
     "network": {"width": 8, "blocks": 1, "heads": 2},
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 # --- stored runs ---------------------------------------------------------------------------
@@ -78,6 +69,8 @@ def test_both_arms_start_alike_and_labels_are_learned(kind: str) -> None:
     data = load("digits").subset(60, 30)
     options = {**SIZES, "kind": kind, "group": [{"seed": 1}], "n_train": 16, "n_more": 0}
     found = {arm: runs.digit_runs(data, arm=arm, **options) for arm in runs.ARMS}
+    assert np.isnan(found["scratch"]["course"]).all()
+    assert np.nanmean(found["denoised"]["course"]) == pytest.approx(found["denoised"]["denoising"])
     starts = {arm: found[arm]["frozen"][0, 0] for arm in runs.ARMS}
     assert len(set(starts.values())) == 1  # one start for all
     assert np.isnan(found["scratch"]["denoising"][0])
@@ -138,35 +131,102 @@ def test_frozen_features_that_tell_the_class() -> None:
     assert measures.frozen_accuracy(x[:30], y[:30], x[30:], (y[30:] + 1) % 3) == 0.0
 
 
+def test_the_largest_kernel_entry_is_read_off_the_responses_to_an_impulse() -> None:
+    shape = nets.Shape("ssm", features=2, outputs=1, classes=2, length=12, width=4, blocks=2)
+    own = {name: tensor[0] for name, tensor in nets.start(shape, [3]).items()}
+    layer = {name: own[f"1.{name}"] for name in nets.state_space.MODES}
+    impulse = torch.zeros(2, 12, 4)
+    impulse[0, 0], impulse[1, -1] = 1.0, 1.0
+    out = nets.state_space.by_recurrence(layer, impulse).abs().numpy()
+    behind = out[1, ::-1].copy()
+    behind[0] = 0.0  # the forward kernel's own lag
+    found = measures.largest_kernel(own, 1, 12)
+    np.testing.assert_allclose(found[1:], np.maximum(out[0], behind).max(1)[1:], rtol=1e-4)
+    assert found[0] >= out[0].max(1)[0] - 1e-6  # lag 0 of the backward kernel is used by none
+
+
 # --- frames and figures --------------------------------------------------------------------
 
 
-def test_frames_values_and_figures() -> None:
+def test_values_of_the_digits_and_their_figures() -> None:
     data = load("digits").subset(60, 30)
     sizes = {**SIZES, "n_train": 16, "n_more": 2}
-    digits = frames.digit_frame(data, [0, 1], **sizes)
-    assert len(digits) == 2 * len(frames.DIGIT_CELLS)
-    found = frames.digit_values(digits)
-    by = digits.set_index(["kind", "arm", "seed"]).test.sort_index()
-    gaps = {arm: by["ssm", arm] - by["transformer", arm] for arm in ("scratch", "denoised")}
+    few = {"more images": 1, "random kernels": 1, "shuffled pixels": 1}
+    digits = frames.digit_frame(data, [0, 1], few, 20, **sizes)
+    assert len(digits) == 2 * 4 + 4 + 2 + 1
+    kernels = frames.kernel_frame(data, [0, 1], few, **sizes)
+    assert len(kernels) == (2 + 1) * 3 * 64
+    found = claimed.digit_values(digits, kernels)
+    by = digits.set_index(["variant", "kind", "arm", "seed"]).test.sort_index()
+    plain, larger = by["plain"], by["more images"]
+    gaps = {arm: plain["ssm", arm] - plain["transformer", arm] for arm in ("scratch", "denoised")}
     pd.testing.assert_series_equal(found["gap"], gaps["scratch"])
     pd.testing.assert_series_equal(found["halved"], gaps["denoised"] - gaps["scratch"] / 2)
-    gain = by["transformer", "shuffled"] - by["transformer", "scratch"]
-    pd.testing.assert_series_equal(found["shuffled"], gain)
-
-    settings = {**SIZES, "length": 8, "n_train": 16, "n_test": 16}
-    sequences = frames.sequence_frame([0, 1], {task: {} for task in runs.TASKS}, **settings)
-    values = frames.sequence_values(sequences)
-    assert {"texture_gap", "permuted", "counting", "lists_gain"} <= set(values)
-    texture = sequences[(sequences.task == "texture") & (sequences.kind == "ssm")]
-    by = texture.set_index(["permuted", "seed"]).test
-    pd.testing.assert_series_equal(values["permuted"], by[False] - by[True])
+    lost = by["shuffled pixels", "transformer", "shuffled"] - plain["transformer", "scratch"]
+    pd.testing.assert_series_equal(found["shuffled"], lost.dropna())
+    assert found["shuffled"].index.tolist() == [0]
+    gain = {n: own["transformer", "denoised"] - own["transformer", "scratch"]
+            for n, own in (("few", plain), ("many", larger))}  # fmt: skip
+    pd.testing.assert_series_equal(found["scarcity"], (gain["few"] - gain["many"]).dropna())
+    made = plain["ssm", "scratch"][[0]] - by["random kernels", "ssm", "scratch"]
+    pd.testing.assert_series_equal(found["kernels"], made)
+    plain_alone = claimed.digit_values(
+        digits[digits.variant == "plain"], kernels[kernels.init == "structured"]
+    )
+    assert set(found) - set(plain_alone) == {
+        "larger_gap", "larger_halved", "scarcity", "scarcity_ssm", "kernels", "redundant",
+        "shuffled",
+    }  # fmt: skip
     with pytest.raises(ValueError, match="frame must hold"):
-        frames.digit_values(digits[digits.arm == "scratch"])
+        claimed.digit_values(digits[digits.arm == "scratch"], kernels)
 
     attention = frames.attention_frame(data, [0, 1], **sizes)
-    assert set(attention.arm) == set(runs.ARMS)
-    assert len(attention) == 3 * 15 * 15
-    figure = plots.accuracy_panels(digits, sequences, {"texture": 0.9})
-    assert len(figure.axes) == 2
+    assert set(attention.arm) == {"scratch", "denoised"}
+    assert len(attention) == 2 * 15 * 15
+    course = frames.course_frame(data, [0, 1], **sizes)
+    assert len(course) == 2 * 2 * SIZES["n_denoise"]
+    assert course.step.max() == 2
     assert len(plots.weight_panels(attention, digits).axes) == 4
+    assert len(plots.phase_panels(course, kernels).axes) == 3
+
+
+def test_values_of_the_sequences_and_their_figure() -> None:
+    settings = {**SIZES, "length": 8, "n_train": 16, "n_test": 16}
+    sequences = frames.sequence_frame([0, 1, 2, 3], {task: {} for task in runs.TASKS}, **settings)
+    values = claimed.sequence_values(sequences, 0.5)
+    assert {"texture_gap", "permuted", "counting", "lists_gain"} <= set(values)
+    texture = sequences[(sequences.task == "texture") & (sequences.kind == "ssm")]
+    by = texture.set_index(["permuted", "arm", "seed"]).test.sort_index()
+    pd.testing.assert_series_equal(values["permuted"], by[False, "scratch"] - by[True, "scratch"])
+    half = (by[False, "scratch"] + by[True, "scratch"]) / 2
+    pd.testing.assert_series_equal(values["permuted_won"], by[True, "denoised"] - half)
+    assert (values["texture_bound"] > 0).all()
+    digits = pd.DataFrame(
+        [
+            {"variant": variant, "kind": kind, "arm": arm, "seed": seed, "test": 0.5}
+            for variant, cells in frames.DIGIT_CELLS.items()
+            for kind, arm in cells
+            for seed in range(3)
+        ]
+    )
+    assert len(plots.accuracy_panels(digits, sequences, {"texture": 0.9}).axes) == 2
+
+
+def test_pseudo_values_of_a_rank_correlation() -> None:
+    a = pd.Series([1.0, 2.0, 3.0, 4.0, 5.0], index=[7, 8, 9, 10, 11])
+    np.testing.assert_allclose(claimed.jackknifed_rank_correlation(a, a**3), 1.0)
+    b = pd.Series([1.0, 2.0, 3.0, 5.0, 4.0], index=a.index)
+    found = claimed.jackknifed_rank_correlation(a, b)
+    without_last = 1 - 6 * 0 / (4 * 15)  # four pairs in order
+    assert found[11] == pytest.approx(5 * 0.9 - 4 * without_last)
+    with pytest.raises(ValueError, match="at least 4 seeds"):
+        claimed.jackknifed_rank_correlation(a[:3], b[:3])
+
+
+def test_the_peak_at_a_row() -> None:
+    rows = [
+        {"init": "structured", "moment": moment, "seed": 1, "lag": lag,
+         "size": 1.0 + (lag == 8 and moment == "denoised")}
+        for moment in ("start", "denoised") for lag in range(12)
+    ]  # fmt: skip
+    assert claimed.row_peak(pd.DataFrame(rows), 8).to_dict() == {1: 1.0}

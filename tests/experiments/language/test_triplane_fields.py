@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,14 +21,6 @@ from rclib.rowcolumn.measure import leading_share
 TINY = runs.TINY["field_run"]
 ARMS = {"own": list(runs.ARMS), "shared": ["set", "flat", "flat, shuffled", "decoder", "network"]}
 SETTINGS = {k: v for k, v in TINY.items() if k not in ("seed", "shared", "target", "arms", "stops")}
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 # --- readers -------------------------------------------------------------------------------
