@@ -155,11 +155,12 @@ test: lint ## Run the tests, the notebooks' checks (nbval), coverage, ruff and m
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --nbval-kernel-startup-timeout=120 && \
 	$(PY) -m coverage combine --quiet && $(PY) -m coverage report
 
-lint: $(STAMP) ## ruff, mypy and import-linter alone
+lint: $(STAMP) ## ruff, mypy, import-linter and spelling alone
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m ruff format --check --quiet rclib tests benchmarks
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports >/dev/null || $(VENV)/bin/lint-imports
+	@$(PY) -m codespell_lib *.md *.cff docs notebooks rclib benchmarks Makefile
 
 # Make's text goes to the environment unexpanded: no character of it means anything on the way.
 unexport NAME PAPER TITLE
@@ -183,8 +184,10 @@ dist: $(STAMP) ## Build wheel (with a bill of materials) and sdist in dist/ and 
 lab: $(STAMP) ## Open JupyterLab in this environment
 	@$(PY) -m jupyter lab $$([ "$$(id -u)" != 0 ] || echo --allow-root) --LabApp.default_url=/lab/tree/notebooks
 
-bench: $(STAMP) ## Speed against the usual way and against the machine's limit
-	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(PY) $$b; done
+bench: $(STAMP) ## Speed against the usual way and the machine's limit (KEEP=1: for docs/speed.md)
+	@for b in $(filter-out %/bench_authors.py,$(wildcard benchmarks/bench_*.py)); do \
+	    echo "== $$b"; $(PY) $$b $(if $(filter 1,$(KEEP)),--keep); done
+	@$(if $(filter 1,$(KEEP)),$(PY) benchmarks/table.py,:)
 
 notebooks: $(STAMP) ## Refresh the stored outputs of the check cells of all notebooks, or of SERIES, or of ONLY
 	@$(PY) -m rclib.execution.runner refresh $(if $(strip $(SERIES)$(ONLY)),$(NAMES))

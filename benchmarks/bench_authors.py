@@ -29,6 +29,8 @@ import time
 from pathlib import Path
 from types import ModuleType
 
+from kept import Kept
+
 WAYS = ("authors", "rclib", "notebook 21")
 RATES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0, 2000.0, 3000.0)
 
@@ -94,6 +96,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--child", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--keep", action="store_true", help="for docs/speed.md")
     options = parser.parse_args()
     path = options.path.resolve()
     if options.child:
@@ -114,6 +117,9 @@ def main() -> None:
             )
             times[way].append(json.loads(done.stdout.splitlines()[-1]))
             print(f"round {seed + 1}, {way}: {times[way][-1]:.1f} s", file=sys.stderr)
+    kept = Kept("authors", threads=1, keeping=options.keep)
+    kept.add("18 runs, d = 1000, CPU", times)
+    kept.write()
     base = statistics.median(times["authors"])
     load = os.getloadavg()[0]
     print(f"18 runs of one repeat, one thread, {options.rounds} rounds; load {load:.1f}")

@@ -33,6 +33,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from kept import Kept
 from make_checkpoint import make
 from safetensors.torch import load_file
 
@@ -136,8 +137,8 @@ def peak_of(way: str, folder: Path, threads: int) -> float:
     return int(done.stdout) / 1e9
 
 
-def compare(folder: Path, rounds: int, threads: int, slow_rounds: int) -> None:
-    """Print the table of rates."""
+def compare(folder: Path, rounds: int, threads: int, slow_rounds: int, kept: Kept) -> None:
+    """Print and keep the table of rates."""
     size = sum(path.stat().st_size for path in files(folder)) / 1e9
     times: dict[str, list[float]] = {way: [] for way in WAYS}
     for turn in range(rounds + 1):
@@ -160,6 +161,7 @@ def compare(folder: Path, rounds: int, threads: int, slow_rounds: int) -> None:
             f"  {way:30s} {size / median:6.2f} GB/s [{low:.2f}, {high:.2f}]"
             f"  {limit / median:5.2f} of (a)  {medians[OURS] / median:6.3f} x rclib"
         )
+    kept.add(f"{size:.1f} GB of bfloat16", {way: found for way, found in times.items() if found})
     for way in (OURS, "load_file, .mean (b)"):
         print(f"  peak memory, {way:30s} {peak_of(way, folder, threads):6.3f} GB")
 
@@ -218,6 +220,7 @@ def main() -> None:
     parser.add_argument("--slow-rounds", type=int, default=1, help="rounds of the usual way")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--only", nargs=2, metavar=("WAY", "DIR"), help=argparse.SUPPRESS)
+    parser.add_argument("--keep", action="store_true", help="for docs/speed.md")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.only:
@@ -241,7 +244,9 @@ def main() -> None:
         shape = full if options.full else {"scale": options.scale, "layers": options.layers}
         if not make(folder, **shape):
             return
-        compare(folder, options.rounds, options.threads, options.slow_rounds)
+        kept = Kept("checkpoints", threads=options.threads, keeping=options.keep)
+        compare(folder, options.rounds, options.threads, options.slow_rounds, kept)
+        kept.write()
         points, fit = line(folder, options.rounds, options.threads)
         if options.out:
             save(options.out, points, fit, options.threads)

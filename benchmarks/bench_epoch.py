@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
+from kept import Kept
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
@@ -84,8 +85,8 @@ def bare_products(width: int, size: int, steps: int) -> float:
     return time.perf_counter() - begin
 
 
-def measure(width: int, size: int, steps: int, rounds: int) -> None:
-    """Print one table for a width and batch size."""
+def measure(width: int, size: int, steps: int, rounds: int, kept: Kept) -> None:
+    """Print and keep one table for a width and batch size."""
     pixels = torch.randint(0, 256, (N_TRAIN, 32, 32, 3), dtype=torch.uint8)
     x = torch.randn(N_TRAIN, D)
     y = torch.randint(0, CLASSES, (N_TRAIN,))
@@ -119,6 +120,7 @@ def measure(width: int, size: int, steps: int, rounds: int) -> None:
         m = statistics.median(values)
         spread = f"[{min(values):.2f}, {max(values):.2f}]"
         print(f"  {name:26s} {m:7.2f} s an epoch {spread:16s} {m / ours:5.2f} x rclib")
+    kept.add(f"N = {width}, batch {size}, an epoch", times)
 
 
 def main() -> None:
@@ -129,11 +131,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--keep", action="store_true", help="for docs/speed.md")
     options = parser.parse_args()
+    kept = Kept("epoch", threads=options.threads, keeping=options.keep)
     torch.set_num_threads(options.threads)
     for width in options.widths:
         for size in options.batch:
-            measure(width, size, options.steps, options.rounds)
+            measure(width, size, options.steps, options.rounds, kept)
+    kept.write()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from kept import Kept
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -132,7 +133,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--keep", action="store_true", help="for docs/speed.md")
     o = parser.parse_args()
+    kept = Kept("gpt", threads=o.threads, keeping=o.keep)
     torch.set_num_threads(o.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     text, tokens = load_text(), o.batch_size * o.context
@@ -163,6 +166,8 @@ def main() -> None:
                 f"  {name:24s} {rate:10,.0f} tokens/s   time over rclib's {ratio:5.2f}"
                 f"   (spread {spread:.2f})"
             )
+        kept.add(f"width {width}, {tokens} tokens, {where}, {o.steps} steps", times)
+    kept.write()
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import warnings
 
 import numpy as np
 import torch
+from kept import Kept
 from threadpoolctl import threadpool_limits
 from torch import nn
 
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--keep", action="store_true", help="for docs/speed.md")
     options = parser.parse_args()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -86,6 +88,7 @@ def main() -> None:
     except ImportError:
         sys.exit("weightwatcher is not installed: pip install -e .[compare]")
     torch.set_num_threads(options.threads)
+    kept = Kept("spectra", threads=options.threads, keeping=options.keep)
     model = transformer(options.width)
     ways = {"rclib": ours, "weightwatcher": peer, "Gram and eigenvalues": bare}
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -106,6 +109,8 @@ def main() -> None:
     for name, values in times.items():
         m = statistics.median(values)
         print(f"  {name:22s} {m:7.2f} s [{min(values):.2f}, {max(values):.2f}] {m / mine:5.2f} x")
+    kept.add(f"{len(model)} matrices, N = {options.width}", times)
+    kept.write()
     gap = np.abs(np.subtract(alphas["rclib"], alphas["weightwatcher"])).max()
     print(
         f"  α (KS) from {min(alphas['rclib']):.2f} to {max(alphas['rclib']):.2f}, "

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from kept import Kept
 from torch import Tensor, nn
 
 from rclib.nets.mlp import MLP
@@ -87,8 +88,8 @@ def bare_products(shape: Shape, members: int, steps: int) -> float:
     return time.perf_counter() - begin
 
 
-def measure(shape: Shape, members: int, steps: int, rounds: int, kind: str) -> None:
-    """Print one table for a shape."""
+def measure(shape: Shape, members: int, steps: int, rounds: int, kind: str, kept: Kept) -> None:
+    """Print and keep one table for a shape."""
     d, h, n = shape
     x, y = torch.randn(N_TRAIN, d), torch.randint(0, CLASSES, (N_TRAIN,))
     ways: dict[str, Callable[[], float]] = {
@@ -111,6 +112,7 @@ def measure(shape: Shape, members: int, steps: int, rounds: int, kind: str) -> N
         m = statistics.median(values)
         spread = f"[{min(values):.2f}, {max(values):.2f}]"
         print(f"  {name:26s} {m:7.2f} ms a step {spread:16s} {m / ours:5.2f} x stacked")
+    kept.add(f"{members} networks of {d}-{h}-10, batch {n}, {kind}, a step", times, unit="ms")
 
 
 def main() -> None:
@@ -121,10 +123,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--optimizer", choices=list(KINDS), default="sgd")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--keep", action="store_true", help="for docs/speed.md")
     options = parser.parse_args()
+    kept = Kept("stack", threads=options.threads, keeping=options.keep)
     torch.set_num_threads(options.threads)
     for shape in SHAPES:
-        measure(shape, options.members, options.steps, options.rounds, options.optimizer)
+        measure(shape, options.members, options.steps, options.rounds, options.optimizer, kept)
+    kept.write()
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 import nbformat
+from kept import Kept
 from nbformat.v4 import new_code_cell, new_notebook
 
 CELLS = """\
@@ -56,7 +57,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="CPU seconds of an empty notebook")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--notebooks", type=int, default=4)
+    parser.add_argument("--keep", action="store_true", help="for docs/speed.md")
     arguments = parser.parse_args()
+    kept = Kept("startup", threads=1, keeping=arguments.keep)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"  # as in the Makefile
     rows: dict[str, list[tuple[float, float]]] = {"ordinary": [], "forked": [], "server": []}
@@ -83,6 +86,9 @@ def main() -> None:
         middle[kind] = statistics.median(cpu for cpu, _ in found)
         wall = statistics.median(seconds for _, seconds in found)
         print(f"{kind:9s} {middle[kind]:6.2f} s CPU {wall:6.2f} s")
+    cpu = {kind: [seconds for seconds, _ in found] for kind, found in rows.items()}
+    kept.add("an empty notebook, CPU", cpu)
+    kept.write()
     print(f"ratio     {middle['ordinary'] / middle['forked']:6.1f}")
     for count in (13, 55):
         forked = middle["server"] + count * middle["forked"]

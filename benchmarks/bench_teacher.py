@@ -23,6 +23,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from kept import Kept
 from scipy.linalg import cho_factor
 from threadpoolctl import threadpool_limits
 
@@ -125,7 +126,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--usual", type=int, default=1, help="runs of the usual way; 0 for none")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--keep", action="store_true", help="for docs/speed.md")
     options = parser.parse_args()
+    kept = Kept("teacher", threads=options.threads, keeping=options.keep)
     torch.set_num_threads(options.threads)
     sizes = {"d": options.d, "h": options.h, "n": options.n, "n_test": 200}
     optimizers = ["gd", "adam"]
@@ -162,6 +165,8 @@ def main() -> None:
         spread = f"[{min(values):.2f}, {max(values):.2f}]"
         ratios = f"{m / ours:6.2f} x rclib {m / bare:7.2f} x bare"
         print(f"  {name:26s} {m:8.2f} s {spread:18s} {ratios}")
+    kept.add(f"d = {options.d}, {runs} runs of {options.steps} steps", times)
+    kept.write()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from rclib.checks.arguments import count
 
-__all__ = ["AXES", "Fields", "bilinear", "encode", "mixed", "start_fields"]
+__all__ = ["AXES", "Fields", "bilinear", "encode", "mixed", "renamed", "start_fields"]
 
 AXES = ((0, 1), (0, 2), (1, 2))  # of the three planes: column and row of a plane
 
@@ -150,3 +150,21 @@ def mixed(fields: Fields, A: Tensor) -> Fields:
         planes=torch.einsum("bdc,bkcij->bkdij", A, fields.planes),
         weights=(torch.cat([features, first[..., C:]], -1), *fields.weights[1:]),
     )
+
+
+def renamed(fields: Fields, orders: Sequence[Tensor]) -> Fields:
+    """The same functions with the units of each hidden layer in the orders (B, units).
+
+    Raises ValueError for orders of another number of layers or another shape.
+    """
+    shapes = [tuple(b.shape[:2]) for b in fields.biases[:-1]]
+    if [tuple(order.shape) for order in orders] != shapes:
+        raise ValueError(
+            f"orders must have shapes {shapes}, got {[tuple(o.shape) for o in orders]}"
+        )
+    weights, biases = list(fields.weights), list(fields.biases)
+    for k, order in enumerate(orders):
+        weights[k] = weights[k].take_along_dim(order[:, :, None], 1)
+        biases[k] = biases[k].take_along_dim(order[:, :, None], 1)
+        weights[k + 1] = weights[k + 1].take_along_dim(order[:, None, :], 2)
+    return replace(fields, weights=tuple(weights), biases=tuple(biases))

@@ -1,11 +1,15 @@
 """docs/findings.md, and the lines of the README, from `rclib/study/papers/findings.yaml`.
 
+At the end of the page stands whose the claims are that were not reproduced (`rclib.study.origins`).
+
 `python -m rclib.reports.findings` writes the page; a test checks that the committed one is current.
 """
 
 from __future__ import annotations
 
+import re
 import sys
+from collections import Counter
 from collections.abc import Mapping
 
 from rclib import paths
@@ -14,10 +18,11 @@ from rclib.files.command import command
 from rclib.files.terminal import note, report
 from rclib.reports.replication import notebook_link, table_row
 from rclib.study.findings import MOST, Told, measured, told
+from rclib.study.origins import ORIGINS
 from rclib.study.papers import Papers, Run, committed_runs, load_papers
 from rclib.study.sequential import adjusted_mark
 
-__all__ = ["finding_lines", "findings_of", "findings_page", "main"]
+__all__ = ["finding_lines", "findings_of", "findings_page", "main", "origin_lines"]
 
 
 def findings_of(papers: Papers, runs: Mapping[str, Run]) -> tuple[Told, ...]:
@@ -29,9 +34,7 @@ def finding_lines(papers: Papers, runs: Mapping[str, Run]) -> str:
     """Markdown: the first findings, one line each, with links; what contradicts a paper first."""
     lines = []
     for one in findings_of(papers, runs)[:MOST]:
-        against = (
-            f" *Contradicts paper {one.finding.contradicts}.*" if one.finding.contradicts else ""
-        )
+        against = f" *Contradicts {_paper(one, papers)}.*" if one.finding.contradicts else ""
         lines.append(f"- **{one.title}** {one.text}{against} ({_links(one, runs, '')})")
     return "\n".join(lines)
 
@@ -43,16 +46,49 @@ def findings_page(papers: Papers, runs: Mapping[str, Run]) -> str:
     lines += ["edit.* What contradicts a paper stands first. A finding is told while every claim"]
     lines += ["below it comes out with the verdict that it stands on, and left out otherwise."]
     for one in findings_of(papers, runs):
-        against = one.finding.contradicts
+        against = f" This contradicts {_paper(one, papers)}." if one.finding.contradicts else ""
         lines += ["", f"## {one.title.rstrip('.')}", ""]
-        lines += [f"{one.text}{f' This contradicts paper {against}.' if against else ''}"]
+        lines += [f"{one.text}{against}"]
         lines += ["", f"See {_links(one, runs, '../')}.", ""]
         lines += ["| claim | quantity | criterion | value | verdict |", "|---|---|---|---|---|"]
         for _, claim in one.evidence:
             value = measured(claim) + adjusted_mark(claim)
             cells = [claim["statement"], claim["quantity"], claim["criterion"], value]
             lines.append(table_row([*cells, claim["verdict"]]))
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *origin_lines(papers, runs)]) + "\n"
+
+
+def origin_lines(papers: Papers, runs: Mapping[str, Run]) -> list[str]:
+    """Markdown: claims that were not reproduced, by series and by whose it is; none, no lines."""
+    columns = [*ORIGINS, "not judged"]
+    rows = []
+    for series in papers.series:
+        counts = Counter(
+            papers.origin(name, claim["key"]) or "not judged"
+            for name, run in runs.items()
+            if series.holds(name)
+            for claim in run.record["claims"]
+            if claim["verdict"] == "not reproduced"
+        )
+        if counts:
+            rows.append((f"[{series.digit}: {series.title}](series/{series.digit}.md)", counts))
+    if not rows:
+        return []
+    rows.append(("all", sum((counts for _, counts in rows), Counter())))
+    lines = ["", "## Whose the claims are that were not reproduced", ""]
+    lines += ["What the words mean, and how they were given, is under"]
+    lines += ["[How to read a verdict](verdicts.md#whose-a-failed-claim-is).", ""]
+    lines += [table_row(["series", "claims", *columns]), "|---" * (2 + len(columns)) + "|"]
+    for name, counts in rows:
+        cells = [str(counts[word] or "") for word in columns]
+        lines.append(table_row([name, str(counts.total()), *cells]))
+    return lines
+
+
+def _paper(one: Told, papers: Papers) -> str:
+    """What the paper that a finding contradicts is called: by its letter, or its arXiv number."""
+    known = {p.id: re.split("[;(]", p.source)[0].strip() for p in papers.papers if len(p.id) > 1}
+    return known.get(one.finding.contradicts, f"paper {one.finding.contradicts}")
 
 
 def _links(one: Told, runs: Mapping[str, Run], up: str) -> str:

@@ -120,10 +120,13 @@ def replication(papers: Papers, runs: Mapping[str, Run]) -> str:
     ]
     lines += ["", "## Beyond the papers", "", *_CLAIMS, *beyond]
     lines += ["", "## Deviations and their reasons", ""]
-    lines += ["| notebook | statement | verdict | reason |", "|---|---|---|---|"]
+    lines += ["What the words under *origin* mean stands in"]
+    lines += ["[whose a failed claim is](docs/verdicts.md#whose-a-failed-claim-is).", ""]
+    lines += ["| notebook | statement | verdict | origin | reason |", "|---|---|---|---|---|"]
     for run in runs.values():
         for claim, reason in deviations(run, papers, runs):
-            cells = [notebook_link(run), claim["statement"], claim["verdict"]]
+            origin = papers.origin(run.record["notebook"], claim["key"])
+            cells = [notebook_link(run), claim["statement"], claim["verdict"], origin]
             lines.append(table_row([*cells, reason or "No reason is known yet."]))
     lines += ["", "## How each notebook was run", ""]
     lines += ["Minutes are those of the training runs on one core.", ""]

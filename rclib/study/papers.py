@@ -17,6 +17,8 @@ a paper:
     titles      notebook -> figure -> short title, for figures that stand for no item
     reasons     notebook -> key -> why a claim did not come out as stated; one that was not
                 reproduced must have an entry
+    origin      notebook -> key -> whose it is that the claim was not reproduced, a word of
+                `rclib.study.origins.ORIGINS`; each stands beside a reason
     simplified  notebook -> what is smaller or simpler than in the paper, and why
     finding     what the replication found out about the paper as a whole: a paragraph
     shown       notebook -> figure -> keys of the claims that can be read off it; without it, a
@@ -38,6 +40,7 @@ from typing import Any
 from rclib import paths
 from rclib.files.strict import parse_yaml
 from rclib.study.findings import Finding, read_findings
+from rclib.study.origins import check_origins
 from rclib.study.results import load_results
 
 __all__ = [
@@ -96,6 +99,10 @@ class Paper:
     finding: str = ""
     shown: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     terms: Mapping[str, str] = field(default_factory=dict)
+    origin: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_origins(self.origin, self.reasons)
 
 
 @dataclass(frozen=True)
@@ -154,6 +161,14 @@ class Papers:
         """Why a claim did not come out as stated; "" if none is written down."""
         for paper in self.papers:
             found = paper.reasons.get(notebook, {}).get(key, "")
+            if found:
+                return found
+        return ""
+
+    def origin(self, notebook: str, key: str) -> str:
+        """Whose it is that a claim was not reproduced; "" if nobody has judged it."""
+        for paper in self.papers:
+            found = paper.origin.get(notebook, {}).get(key, "")
             if found:
                 return found
         return ""
@@ -221,7 +236,7 @@ def _paper(name: str, text: str) -> Paper:
                 settings[key] = tuple(settings.get(key, ()))
             items.append(Item(**settings))
         return Paper(**{**content, "items": tuple(items)})
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"rclib/study/papers/{name} is not valid: {error}") from None
 
 

@@ -109,15 +109,31 @@ def _check(record: dict[str, Any], path: Path) -> None:
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise ValueError(f"figures: name {name[:60]!r} is no plain file name")
         _line(figure, "figures: ", "caption")
-    for name, rows in _get(record, "", "tables", dict).items():
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise ValueError(f"tables: {name[:60]!r} must be a list of objects")
+    for name, table in _get(record, "", "tables", dict).items():
+        _check_table(name, table)
     seen: set[str] = set()
     for claim in _objects(record, "claims"):
         if _word(claim, "claims: ", "key") in seen:
             raise ValueError(f"claims: key {claim['key'][:60]!r} is there twice")
         _check_claim(claim, seen)
         seen.add(claim["key"])
+
+
+def _check_table(name: str, table: Any) -> None:
+    """Names of columns and rows of as many values. In older files a list of objects, one a row."""
+    if isinstance(table, list):
+        if not all(isinstance(row, dict) for row in table):
+            raise ValueError(f"tables: {name[:60]!r} must be a list of objects")
+        return
+    where = f"tables: {name[:60]!r}: "
+    if not isinstance(table, dict):
+        raise ValueError(f"{where}must have columns and rows")
+    columns = _get(table, where, "columns", list)
+    if not all(isinstance(column, str) for column in columns):
+        raise ValueError(f"{where}the names of columns must be texts")
+    for row in _get(table, where, "rows", list):
+        if not isinstance(row, list) or len(row) != len(columns):
+            raise ValueError(f"{where}every row must be a list of {len(columns)} values")
 
 
 def _check_claim(claim: dict[str, Any], earlier: set[str]) -> None:

@@ -76,7 +76,7 @@ class Study:
         self.claims = Claims(paper=paper)
         self.figures: list[dict[str, str]] = []
         self._drawn_by: dict[str, session.Run | None] = {}
-        self.tables: dict[str, list[dict[str, Any]]] = {}
+        self.tables: dict[str, dict[str, list[Any]]] = {}
         self._begin = time.monotonic()
         from rclib.plots import style
 
@@ -125,10 +125,11 @@ class Study:
     def table(self, name: str, frame: pd.DataFrame) -> pd.DataFrame:
         """Keep a table with the results and return it for display."""
         # Significant digits: pandas' JSON keeps decimal places, and small numbers become 0.
-        self.tables[name] = [
-            {str(k): _rounded(_plain(v)) for k, v in row.items()}
-            for row in frame.to_dict(orient="records")
-        ]
+        rows = frame.to_dict(orient="split", index=False)["data"]
+        self.tables[name] = {
+            "columns": [str(column) for column in frame.columns],
+            "rows": [[_rounded(_plain(value)) for value in row] for row in rows],
+        }
         return frame
 
     def save_figure(
@@ -230,10 +231,13 @@ def _text(record: dict[str, Any]) -> bytes:
     text = json.dumps(plain, indent=1, **options)
     if tables is not None:
         parts = [
-            f"  {json.dumps(name, **options)}: [\n   "
-            + ",\n   ".join(json.dumps(row, separators=(",", ":"), **options) for row in rows)
-            + "\n  ]"
-            for name, rows in tables.items()
+            f'  {json.dumps(name, **options)}: {{"columns": '
+            f'{json.dumps(table["columns"], **options)}, "rows": [\n   '
+            + ",\n   ".join(
+                json.dumps(row, separators=(",", ":"), **options) for row in table["rows"]
+            )
+            + "\n  ]}"
+            for name, table in tables.items()
         ]
         inner = " {\n" + ",\n".join(parts) + "\n }" if parts else " {}"
         text = f'{text.removesuffix(chr(10) + "}")},\n "tables":{inner}\n}}'

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from rclib.nets.triplane import AXES, Fields, bilinear, encode, mixed, start_fields
+from rclib.nets.triplane import AXES, Fields, bilinear, encode, mixed, renamed, start_fields
 
 
 def fields(n: int = 3, *, channels: int = 4, shared: bool = False, seed: int = 0) -> Fields:
@@ -91,6 +91,25 @@ def test_mixing_the_channels_leaves_the_function(kind: str) -> None:
     torch.testing.assert_close(moved(p), own(p), atol=2e-3, rtol=1e-3)
     # Planes alone, without the network's columns, are another function.
     assert (replace(own, planes=moved.planes)(p) - own(p)).abs().max() > 0.05
+
+
+def test_renaming_the_neurons_leaves_the_function() -> None:
+    own, p = fields(), points()
+    g = torch.Generator().manual_seed(5)
+    orders = [torch.rand(3, n, generator=g).argsort(1) for n in (8, 6)]
+    moved = renamed(own, orders)
+    torch.testing.assert_close(moved(p), own(p), atol=1e-4, rtol=1e-4)
+    assert torch.equal(moved.weights[0][1, 3], own.weights[0][1, orders[0][1, 3]])
+    assert torch.equal(moved.flat().sort(1).values, own.flat().sort(1).values)
+    assert not torch.equal(moved.flat(), own.flat())
+    # One layer alone is another function.
+    assert (
+        replace(own, weights=(moved.weights[0], *own.weights[1:]))(p) - own(p)
+    ).abs().max() > 0.05
+    with pytest.raises(ValueError, match="orders must"):
+        renamed(own, orders[:1])
+    with pytest.raises(ValueError, match="orders must"):
+        renamed(own, orders[::-1])
 
 
 def test_a_sum_of_planes_has_no_mixed_third_difference() -> None:

@@ -107,8 +107,9 @@ def chosen(
                 found.add(path)
             elif path.suffix == ".py" and path.parts[1] == "support":
                 return set(tests)
-            else:  # what the tests of a folder share
-                found |= {test for test in tests if test.parent == path.parent}
+            else:  # what the tests of a folder share; a folder without tests is the project's
+                beside = {test for test in tests if test.parent == path.parent}
+                found |= beside or {test for test in tests if test.parent == Path("tests/project")}
         else:
             for reader in READERS.get(top, ("tests/project",)):
                 found |= {t for t in tests if Path(reader) in (t, *t.parents)}

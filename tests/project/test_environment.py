@@ -30,6 +30,7 @@ MODULES = {"beautifulsoup4": "bs4", "pillow": "PIL", "pyyaml": "yaml", "scikit-l
 # What is used without an import of its own: the file and the text that show it.
 EVIDENCE = {
     "build": ("Makefile", "-m build"),
+    "codespell": ("Makefile", "-m codespell_lib"),
     "coverage": ("Makefile", "-m coverage"),
     "import-linter": ("Makefile", "lint-imports"),
     "ipykernel": ("rclib/execution/runner.py", 'KERNEL = "python3"'),

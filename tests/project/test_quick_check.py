@@ -36,6 +36,13 @@ def test_a_module_that_nothing_imports_takes_little() -> None:
     assert all("site" in name or "terminal" in name for name in found)
 
 
+def test_a_folder_without_tests_takes_those_of_the_project() -> None:
+    assert "tests/project/test_recomputed.py" in chosen("tests/recomputed/recompute.py")
+    assert chosen("tests/stats/helper.py") == {
+        name for name in chosen("rclib/stats/slopes.py") if name.startswith("tests/stats/")
+    }
+
+
 def test_the_lowest_modules_take_nearly_all() -> None:
     assert len(chosen("rclib/checks/arguments.py")) > len(TESTS) / 2
 

@@ -107,6 +107,20 @@ def test_what_was_not_reproduced_has_a_reason_and_every_reason_a_claim() -> None
 
 
 @pytest.mark.usefixtures("here")
+def test_whose_it_is_is_said_of_every_claim_of_series_1_to_8_that_was_not_reproduced() -> None:
+    papers, runs = load_papers(), committed_runs()
+    for name, run in runs.items():
+        failed = {c["key"] for c in run.record["claims"] if c["verdict"] == "not reproduced"}
+        said = {c["key"] for c in run.record["claims"] if papers.origin(name, c["key"])}
+        assert said <= failed, name
+        if name[0] in "12345678":
+            assert said == failed, f"{name}: write `origin` into the paper's yaml"
+    for paper in papers.papers:
+        for name, by_key in paper.origin.items():
+            assert set(by_key) <= {c["key"] for c in runs[name].record["claims"]}, name
+
+
+@pytest.mark.usefixtures("here")
 def test_a_restatement_in_another_notebook_is_named_beside_what_it_restates() -> None:
     papers, runs = load_papers(), committed_runs()
     rows = [{**c, "notebook": n} for n, run in runs.items() for c in run.record["claims"]]
@@ -168,9 +182,12 @@ def test_rows_say_what_was_run_and_measured() -> None:
         Item("B", "Law", "Code.", code="rclib/rowcolumn/axes.py", tests=("tests/t.py::test_it",)),
     )
     reasons = {"11_x": {"bad_claim": "Because."}}
-    papers = Papers((paper_of("A", *items[:2], reasons=reasons), paper_of("B", *items[2:])))
+    first = dataclasses.replace(
+        paper_of("A", *items[:2], reasons=reasons), origin={"11_x": {"bad_claim": "scale"}}
+    )
+    papers = Papers((first, paper_of("B", *items[2:])))
     text = replication.replication(papers, {"11_x": made("11_x", "paper")})
-    assert {len(cells) for cells in rows(text)} == {4, 6, 8}
+    assert {len(cells) for cells in rows(text)} == {4, 5, 6, 8}
     claims = [cells for cells in rows(text) if cells[-1] == "[11](notebooks/11_x.ipynb)"]
     assert len(claims) == 4
     assert claims[0] == [
@@ -199,6 +216,9 @@ def test_rows_say_what_was_run_and_measured() -> None:
     assert given["the open statement of 11_x"] == "Its interval straddles the criterion."
     assert given["the untested statement of 11_x"] == "needs a machine that is not here"
     assert "the good statement of 11_x" not in given
+    whose = {cells[1]: cells[3] for cells in rows(deviations)}
+    assert whose["the bad statement of 11_x"] == "scale"
+    assert whose["the open statement of 11_x"] == ""
 
 
 def test_papers_of_one_letter_are_named_by_it_others_by_their_short_name() -> None:
@@ -213,7 +233,7 @@ def test_errors_of_the_system_are_told_in_words() -> None:
     run = made("11_x", "paper")
     run.record["claims"][3]["note"] = "OSError: [Errno 2] No such file or directory: '/x'"
     text = replication.replication(Papers((paper_of("A"),)), {"11_x": run})
-    assert "| not testable here | the file is not there |" in text
+    assert "| not testable here |  | the file is not there |" in text
     assert "Errno" not in text
 
 

@@ -132,6 +132,26 @@ def test_a_file_that_contradicts_itself_is_refused_with_the_claim(
         read(tmp_path, content)
 
 
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ([{"a": 1}, 2], "'t' must be a list of objects"),
+        ("x", "'t': must have columns and rows"),
+        ({"columns": ["a"]}, "it has no 'rows'"),
+        ({"columns": [1], "rows": []}, "'t': the names of columns must be texts"),
+        ({"columns": ["a"], "rows": [[1], [1, 2]]}, "'t': every row must be a list of 1 values"),
+        ({"columns": ["a"], "rows": [{"a": 1}]}, "'t': every row must be a list of 1 values"),
+    ],
+)
+def test_tables_are_columns_and_rows(tmp_path: Path, table: Any, message: str) -> None:
+    content = record((above(0.5), [0.9, 1.0, 1.1]))
+    old, new = [{"a": 1, "b": None}], {"columns": ["a", "b"], "rows": [[1, None]]}
+    assert read(tmp_path, content | {"tables": {"t": old}})["tables"]["t"] == old
+    assert read(tmp_path, content | {"tables": {"t": new}})["tables"]["t"] == new
+    with pytest.raises(ValueError, match=rf"10_a\.json is not valid: .*{message}"):
+        read(tmp_path, content | {"tables": {"t": table}})
+
+
 def test_an_older_criterion_has_six_digits_and_decides_nothing_beyond_them(tmp_path: Path) -> None:
     content = record((above(10**2.5), 316.22781))
     for key in NEW:

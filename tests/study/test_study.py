@@ -124,7 +124,9 @@ def test_numbers_of_tables_keep_their_significant_digits(out: Path) -> None:
     made.table("t", frame)
     made.table("single", pd.DataFrame({0: np.array([0.1], "f4")}))
     record = json.loads(made.close().read_text(encoding="utf-8"))
-    first, second = record["tables"]["t"]
+    table = record["tables"]["t"]
+    assert table["columns"] == list(frame.columns)
+    first, second = (dict(zip(table["columns"], row, strict=True)) for row in table["rows"])
     assert first["small"] == 1.23456789e-15
     assert second["small"] == -2e-300
     assert (first["large"], second["large"]) == (1.5e20, pytest.approx(0.3, rel=1e-9))
@@ -133,7 +135,8 @@ def test_numbers_of_tables_keep_their_significant_digits(out: Path) -> None:
     assert isinstance(first["whole"], int)
     assert (first["flag"], second["flag"]) == (True, False)
     assert (first["text"], second["text"]) == ("μP", None)
-    assert record["tables"]["single"][0]["0"] == pytest.approx(0.1, rel=1e-7)
+    assert record["tables"]["single"]["columns"] == ["0"]
+    assert record["tables"]["single"]["rows"][0][0] == pytest.approx(0.1, rel=1e-7)
 
 
 def test_close_needs_every_claim_and_writes_nothing_before(out: Path) -> None:

@@ -25,35 +25,44 @@ __all__ = [
     "bilevel_values",
     "by_seed",
     "image_arrays",
+    "natural_values",
     "path_frame",
     "values",
 ]
 
-NAMES = [*ARMS, *(f"real, {name}" for name in BASELINES)]
+NATURAL = ("plain", "clip", "penalty", "half rate", "shuffled", "means, plain", "means, clip")
 STATISTICS = ("W1-W2", "W1-b1", "W2-b1", "row-column share", "leading share", "span")
 EDGE = 20  # iterations over which losses are averaged, at both ends
 
 
-def _runs(data: Dataset, seeds: Sequence[int], settings: Mapping[str, Any]) -> list[Any]:
-    configs = [{**settings, "seed": seed, "arms": list(ARMS)} for seed in seeds]
+def _runs(
+    data: Dataset, seeds: Sequence[int], settings: Mapping[str, Any], arms: Sequence[str] = ()
+) -> list[Any]:
+    configs = [{**settings, "seed": seed, "arms": list(arms or ARMS)} for seed in seeds]
     return list(sweep.run(distilled, configs, data=data, description="distilled"))
 
 
-def accuracy_frame(data: Dataset, seeds: Sequence[int], **settings: Any) -> pd.DataFrame:
-    """seed, arm, accuracy, alpha, first and last loss (not of real images), the statistics of
-    networks trained on the images, and with "expert " before them those of the experts.
+def accuracy_frame(
+    data: Dataset, seeds: Sequence[int], arms: Sequence[str] = (), **settings: Any
+) -> pd.DataFrame:
+    """seed, arm, accuracy, alpha, first and last loss, expert end (last accuracy of the arm's own
+    experts; none of these for real images), the statistics of networks trained on the images, and
+    with "expert " before them those of the plain experts.
 
-    settings : of `distilled`, without seed and arms.
+    arms : of ARMS, all if none are given. settings : of `distilled`, without seed and arms.
     """
-    frames = []
-    for seed, run in zip(seeds, _runs(data, seeds, settings), strict=True):
+    frames, names = [], [*(arms or ARMS), *(f"real, {name}" for name in BASELINES)]
+    for seed, run in zip(seeds, _runs(data, seeds, settings, arms), strict=True):
         none = np.full(len(BASELINES), np.nan)
         few = min(EDGE, run["losses"].shape[1] // 2)
+        kinds = [ARMS[arm][0] for arm in names[: -len(BASELINES)]]
+        ends = dict(zip(dict.fromkeys(kinds), run["experts"], strict=True))
         own = {
-            "seed": seed, "arm": NAMES, "accuracy": run["accuracy"],
+            "seed": seed, "arm": names, "accuracy": run["accuracy"],
             "alpha": np.concatenate([run["alpha"], none]),
             "first loss": np.concatenate([run["losses"][:, :few].mean(1), none]),
             "last loss": np.concatenate([run["losses"][:, -few:].mean(1), none]),
+            "expert end": np.concatenate([[ends[kind] for kind in kinds], none]),
         }  # fmt: skip
         for place, name in enumerate(STATISTICS):
             own[name] = run["statistics"][:, place]
@@ -114,9 +123,27 @@ def by_seed(frame: pd.DataFrame, column: str, **where: Any) -> pd.Series[float]:
     return found
 
 
+def _accuracies(frame: pd.DataFrame) -> dict[str, pd.Series[float]]:
+    return {arm: by_seed(frame, "accuracy", arm=arm) for arm in frame.arm.unique()}
+
+
+def natural_values(frame: pd.DataFrame) -> dict[str, pd.Series[float]]:
+    """Quantities of the claims on natural images, by seed, of `accuracy_frame` with NATURAL."""
+    acc = _accuracies(frame)
+    return {
+        "natural_random": acc["plain"] - acc["real, random"],
+        "natural_clip": acc["clip"] - acc["plain"],
+        "natural_penalty": acc["penalty"] - acc["plain"],
+        "natural_half_rate": acc["clip"] - acc["half rate"],
+        "natural_means_plain": acc["means, plain"] - acc["real, means"],
+        "natural_means_clip": acc["means, clip"] - acc["real, means"],
+        "natural_shuffled": acc["shuffled"] - acc["real, random"],
+    }
+
+
 def values(frame: pd.DataFrame, paths: pd.DataFrame) -> dict[str, pd.Series[float]]:
     """Quantities of the claims on matched images, by seed."""
-    acc = {arm: by_seed(frame, "accuracy", arm=arm) for arm in NAMES}
+    acc = _accuracies(frame)
     of = {name: by_seed(frame, name, arm="plain") for name in frame.columns[2:]}
     tricks = acc["means, clip"]
     share = paths[paths.expert == "plain"].dropna().pivot(index="seed", columns="epoch")["share"]
@@ -141,6 +168,10 @@ def values(frame: pd.DataFrame, paths: pd.DataFrame) -> dict[str, pd.Series[floa
         "middle": acc["middle"] - tricks,
         "balanced": acc["balanced"] - tricks,
         "all_tricks": acc["all tricks"] - tricks,
+        "first_of_all": acc["all tricks"] - acc["all, real first"],
+        "perturbed_of_all": acc["all tricks"] - acc["all, exact start"],
+        "middle_of_all": acc["all tricks"] - acc["all, no middle"],
+        "balanced_of_all": acc["all tricks"] - acc["all, unbalanced"],
         "window": acc["clip"] - acc["short window"],
         "early_share": early,
         "share_falls": early - late,

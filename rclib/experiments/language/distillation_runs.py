@@ -59,6 +59,10 @@ ARMS: dict[str, tuple[str, str, dict[str, float]]] = {
     "middle": ("clip", "means", {"middle": 0.5}),
     "balanced": ("clip", "means", {"balance": 1.0}),
     "all tricks": ("clip", "means", {"perturb": 0.5, "middle": 0.5, "balance": 1.0}),
+    "all, real first": ("clip", "real", {"perturb": 0.5, "middle": 0.5, "balance": 1.0}),
+    "all, exact start": ("clip", "means", {"middle": 0.5, "balance": 1.0}),
+    "all, no middle": ("clip", "means", {"perturb": 0.5, "balance": 1.0}),
+    "all, unbalanced": ("clip", "means", {"perturb": 0.5, "middle": 0.5}),
     "short window": ("clip", "real", {"starts": 2}),
 }
 BASELINES = ("random", "nearest", "means")

@@ -44,7 +44,10 @@ def affinity_panels(curves: pd.DataFrame, shares: np.ndarray, fresh: pd.DataFram
         panel.set_ylabel(name)
         panel.set_title(title)
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=7)
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=len(labels), fontsize=7,
+        title="rules of (a) and (b)", title_fontsize=7,
+    )  # fmt: skip
     panel = panels[1, 0]
     image = panel.imshow(np.where(shares > 0, 100 * shares, np.nan), cmap="flare")
     panel.grid(False)

@@ -14,9 +14,13 @@ from rclib.plots import parts
 from rclib.plots.drawing import redrawable
 from rclib.plots.style import GREY, MARKERS, WIDTH, colour, looks
 
-__all__ = ["accuracy_panels", "image_panels"]
+__all__ = ["accuracy_panels", "image_panels", "natural_panels"]
 
 SHOWN = ("plain", "clip", "half rate", "penalty")
+LABELS = {
+    "real, random": "random real", "real, nearest": "nearest to mean", "real, means": "class means",
+}  # fmt: skip
+CROWDED = 0.8  # above this span and accuracy most arms lie
 
 
 @redrawable
@@ -66,28 +70,41 @@ def _accuracies(panel: Panel, frame: pd.DataFrame, expert: float) -> None:
         )  # fmt: skip
     panel.axvline(float(middle["real, means"]), color=GREY, lw=0.8, ls=":")
     panel.axvline(expert, color=GREY, lw=0.8, ls="--")
-    panel.set_yticks(range(len(middle)), [str(arm) for arm in middle.index], fontsize=6)
+    names = [LABELS.get(str(arm), str(arm)) for arm in middle.index]
+    panel.set_yticks(range(len(middle)), names, fontsize=6)
     panel.invert_yaxis()
     panel.set_xlabel("test accuracy (dotted: class means,\ndashed: experts)")
     panel.set_title("one image a class")
 
 
 def _spans(panel: Panel, frame: pd.DataFrame) -> None:
-    means = frame.groupby("arm", sort=False)[["expert span", "accuracy"]].mean()
-    for real in (False, True):
-        own = means[[str(arm).startswith("real") == real for arm in means.index]]
-        panel.plot(
-            own["expert span"], own.accuracy, MARKERS[int(real)], ms=4, ls="",
-            color=colour(int(real)), label="real images" if real else "distilled",
+    over = frame.groupby("arm", sort=False)
+    means, halves = over[["expert span", "accuracy"]].mean(), parts.half_widths(over.accuracy)
+    crowded = (means > CROWDED).all(axis=1)
+    inner = panel.inset_axes((0.24, 0.17, 0.62, 0.32))
+    inner.tick_params(labelsize=5.5)
+    inner.set_title("upper right corner", fontsize=6)
+    for place in (panel, inner):
+        for real in (False, True):
+            here = np.array([str(arm).startswith("real") == real for arm in means.index])
+            own = means[here & crowded if place is inner else here]
+            half = halves[own.index] if place is inner else None
+            place.errorbar(
+                own["expert span"], own.accuracy, half, fmt=MARKERS[int(real)], ms=3.5, ls="",
+                lw=0.7, color=colour(int(real)), label="not distilled" if real else "distilled",
+            )  # fmt: skip
+    for arm, at in means[~crowded].iterrows():
+        if arm not in ("shuffled", *LABELS):
+            continue
+        panel.annotate(
+            LABELS.get(str(arm), str(arm)), at.to_list(), xytext=(-4, 4), ha="right",
+            textcoords="offset points", fontsize=6, color=GREY,
         )  # fmt: skip
-    panel.annotate(
-        "shuffled", means.loc["shuffled"].to_list(), xytext=(4, 2), textcoords="offset points",
-        fontsize=6, color=GREY,
-    )  # fmt: skip
+    panel.set_xlim(0.1, 0.95)
     panel.set_xlabel("share of the experts' ‖ΔW₁‖²\nin the span of the images")
     panel.set_ylabel("test accuracy")
     panel.set_title("what the images span")
-    panel.legend(fontsize=6, loc="lower right")
+    panel.legend(fontsize=6, loc="upper left")
 
 
 def _shares(panel: Panel, paths: pd.DataFrame) -> None:
@@ -110,11 +127,36 @@ def accuracy_panels(paths: pd.DataFrame, frame: pd.DataFrame, *, expert: float) 
 
     paths : expert, epoch, norm, share. frame : seed, arm, accuracy, expert span. expert : accuracy.
     """
-    figure = plt.figure(figsize=(WIDTH, 5.0), layout="constrained")
+    figure = plt.figure(figsize=(WIDTH, 5.4), layout="constrained")
     grid = figure.add_gridspec(2, 3)
     _norms(figure.add_subplot(grid[0, 0]), paths)
     _shares(figure.add_subplot(grid[1, 0]), paths)
     _accuracies(figure.add_subplot(grid[:, 1]), frame, expert)
     _spans(figure.add_subplot(grid[:, 2]), frame)
+    parts.letters(figure)
+    return figure
+
+
+@redrawable
+def natural_panels(frame: pd.DataFrame) -> Figure:
+    """Accuracy of every arm on natural images, and its last matching loss.
+
+    frame : seed, arm, accuracy, expert end, last loss (missing for images that are not distilled).
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 2.6), layout="constrained")
+    plain = frame[frame.arm == "plain"]
+    _accuracies(panels[0], frame, float(plain["expert end"].mean()))
+    learned = frame.dropna(subset=["last loss"])
+    over = learned.groupby("arm", sort=False)["last loss"]
+    middle = over.mean()
+    panels[1].errorbar(
+        middle, range(len(middle)), xerr=parts.half_widths(over)[middle.index], ls="", lw=1.2,
+        marker=MARKERS[0], ms=4, color=colour(0),
+    )  # fmt: skip
+    panels[1].axvline(1, color=GREY, lw=0.8, ls=":")
+    panels[1].set_yticks(range(len(middle)), [str(arm) for arm in middle.index], fontsize=6)
+    panels[1].invert_yaxis()
+    panels[1].set_xlabel("matching loss at the end\n(dotted: no progress)")
+    panels[1].set_title("how well paths are followed")
     parts.letters(figure)
     return figure

@@ -145,6 +145,7 @@ def values(
         "planes_beat_weights": channels - arms["own", "network"],
         "neurons_as_set": channels - arms["own", "neurons"],
         "same_start": arms["shared", "set"] - arms["shared", "network"],
+        "neuron_order": arms["shared", "network"] - arms["shared", "network, shuffled"],
         "equal_quality": _by(quality, "own", "network") - _by(quality, "own", "hybrid"),
         "set_own": channels - arms["own", "flat"],
         "set_shared": arms["shared", "set"] - arms["shared", "flat"],

@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from rclib.checks.arguments import choice
 from rclib.data.shapes import KINDS, Shapes, draw_shapes
 from rclib.experiments.language.triplane_readers import Reader, accuracy, moved
-from rclib.nets.triplane import Fields, mixed, start_fields
+from rclib.nets.triplane import Fields, mixed, renamed, start_fields
 from rclib.rowcolumn.measure import chance_level, correlations, largest_correlation
 from rclib.runs.store import Arrays
 
@@ -23,11 +23,13 @@ __all__ = ["ARMS", "TARGETS", "TINY", "field_run", "fit", "iou", "rc_over_chance
 ARMS = {
     "set": "set", "transformer": "transformer", "flat": "flat", "spatial": "set",
     "decoder": "flat", "network": "flat", "neurons": "set", "flat, shuffled": "flat",
+    "network, shuffled": "flat",
     "set, mixed": "set", "set, no signs": "set", "set, unfitted": "set", "set, other labels": "set",
 }  # fmt: skip
 TARGETS = ("occupancy", "distance")
 _EDGE = 0.95  # points are drawn from [-_EDGE, _EDGE]³, where all shapes lie
 _BAND = 0.1  # distances are cut there
+_NAMES = 7_000_003  # added to a seed for the orders of neurons
 TINY: dict[str, dict[str, Any]] = {
     "field_run": {
         "seed": 0, "shared": False, "target": "occupancy", "n_each": 2, "n_folds": 2,
@@ -154,7 +156,12 @@ def _inputs(
     }  # fmt: skip
     if network is not None:
         first = torch.cat([network.weights[0], network.biases[0]], 2)
-        found |= {"network": _standard(network.flat()), "neurons": first / first.std()}
+        other = torch.Generator().manual_seed(g.initial_seed() + _NAMES)
+        named = [torch.rand(b.shape[:2], generator=other).argsort(1) for b in network.biases[:-1]]
+        found |= {
+            "network": _standard(network.flat()), "neurons": first / first.std(),
+            "network, shuffled": _standard(renamed(network, named).flat()),
+        }  # fmt: skip
     return {name: x for name, x in found.items() if name in (*arms, "shuffled")}
 
 
@@ -190,7 +197,7 @@ def field_run(
     assert pictures is not None
     start, *every = (_first(f, len(shapes)) for f in (start, *every))
     hybrid, alone = every[-1], None
-    if {"network", "neurons"} & set(arms):
+    if any(arm.startswith(("network", "neurons")) for arm in arms):
         begun, known = _start(network, len(shapes), shared, g)
         alone = fit(begun, shapes, **known, target=target, generator=g)[-1]
     assert hybrid.planes is not None

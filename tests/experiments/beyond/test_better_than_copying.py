@@ -19,7 +19,7 @@ from rclib.training.classifier import train
 
 
 @pytest.fixture(autouse=True)
-def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RCLIB_CACHE", str(tmp_path_factory.getbasetemp() / "runs"))
     monkeypatch.setenv("TQDM_DISABLE", "1")
 

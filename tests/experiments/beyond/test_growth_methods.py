@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -23,12 +22,6 @@ from rclib.resizing.growing import GROWTH, SHRINKING, Given
 from rclib.training.classifier import train
 from rclib.training.lm_loop import flops_per_token
 from rclib.training.lm_recipe import Recipe, make_optimizer
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
 
 
 def words() -> TextData:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,6 @@ from rclib.nets.mlp import MLP
 from rclib.training.classifier import train
 
 OPTIONS: dict[str, Any] = {"lr": 0.1, "batch_size": 50, "epochs": 2, "snapshots": [0, 2]}
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
 
 
 @pytest.fixture(scope="module")

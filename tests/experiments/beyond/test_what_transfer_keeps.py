@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -20,12 +18,6 @@ from rclib.spectral.spectra import esd
 
 OPTIONS = {"epochs": 1, "batch_size": 64, "products": 4, "leading": 2}
 ARMS = {name: {"parametrization": name, "start": "zero mean", "lr": 0.5} for name in ("MF", "muP")}
-
-
-@pytest.fixture(autouse=True)
-def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
 
 
 def test_parts_find_the_outer_products_and_the_noise() -> None:

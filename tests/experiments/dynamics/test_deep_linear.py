@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,14 +22,6 @@ COURSE: dict[str, Any] = {
     "seed": 3, "size": 1e-2, "task": [2.0, 1.0], "width": 6, "common": False, "rate": 0.01,
     "steps": 600, "every": 6,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 def integrated(s: float, a0: float, b0: float, end: float) -> float:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -23,14 +20,6 @@ from rclib.experiments.dynamics import plots_generalization as plots
 
 LINEAR: dict[str, Any] = {"n": 30, "snr": 3.0, "inr": 0.5, "noise": 1.0, "permuted": False}
 STUDENT: dict[str, Any] = {"n": 5, "samples": 12, "teacher": 4, "rate": 0.01, "steps": 20}
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 2.5])

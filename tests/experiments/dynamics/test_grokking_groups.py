@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,14 +16,6 @@ from rclib.experiments.dynamics import grokking_theory as theory
 from rclib.experiments.dynamics import plots_grokking_groups as plots
 
 SMALL: dict[str, Any] = {"width": 24, "share": 0.7, "rate": 5e-3, "steps": 40, "every": 20}
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,14 +17,6 @@ from rclib.experiments.dynamics import grokking_theory as theory
 from rclib.experiments.dynamics import plots_grokking as plots
 
 GROUPS = ["Z5", "Z6", "S3", "D4", "D5", "Q8", "S3xZ3", "Z2xZ4"]
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 def sphere(units: int, m: int, seed: int = 0) -> np.ndarray:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -31,14 +28,6 @@ from rclib.experiments.dynamics.inductive_bias_theory import (
 )
 
 SMALL: dict[str, Any] = {"n": 12, "m": 10, "jitter": 1e-6}
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 @pytest.mark.parametrize("at", [90.0, 60.0, 45.0, 25.0, 15.0])

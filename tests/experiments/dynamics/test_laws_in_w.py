@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,14 +15,6 @@ from rclib.experiments.dynamics import laws_in_w as experiment
 from rclib.experiments.dynamics import laws_in_w_measures as measures
 from rclib.experiments.dynamics import laws_in_w_runs as runs
 from rclib.experiments.dynamics import plots_laws_in_w as plots
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 def spiked(size: float) -> np.ndarray:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,14 +23,6 @@ from rclib.training.stacked import epoch_orders
 DIGITS = load("digits")
 SHARED: dict[str, Any] = {"sizes": [12, 11], "n_train": 64, "n_test": 50, "pool": 1}
 SMALL = Regime.of_epochs(batch=8, rate=0.05, epochs=2, n=64)
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 def reference(seed: int, regime: Regime) -> tuple[nn.Sequential, dict[str, float]]:

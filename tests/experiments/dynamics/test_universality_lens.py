@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,14 +18,6 @@ from rclib.runs import store
 
 PRIOR: dict[str, Any] = {"hidden": 3, "nets": 2000, "scaled": True}
 SHARED: dict[str, Any] = {"sizes": [1, 6], "sets": 3, "delta": 0.1}
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 def test_functions_are_packed_values() -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,14 +19,6 @@ from rclib.experiments.features import plots_bandlimited as plots
 from rclib.stats.ridge import ridge_path
 
 SMALL: dict[str, Any] = {"widths": [100], "penalties": [1e-6], "n": 400, "n_test": 800}
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 def test_a_narrow_band_is_a_straight_line() -> None:

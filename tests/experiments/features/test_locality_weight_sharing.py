@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +14,7 @@ from scipy.stats import norm, special_ortho_group
 from torch import Tensor
 from torch.nn.functional import conv1d, softplus, softshrink
 
-from rclib.data.images import Dataset, load
+from rclib.data.images import Dataset
 from rclib.experiments.features import locality_nets as nets
 from rclib.experiments.features import locality_runs as runs
 from rclib.experiments.features import locality_tasks as tasks
@@ -31,14 +28,6 @@ SETTINGS: dict[str, Any] = {
     "sigma": 0.3, "rates": {"CNN": [0.3], "LCN": [0.3, 1.0], "FCN": [0.1]}, "bias": [0.1, 0.3],
     "steps": 3, "at": [1, 3], "n_valid": 20, "n_test": 30,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -270,11 +259,6 @@ def test_no_linear_rule_is_better(k: int) -> None:
         found = minimize(wrong, first)
         assert -found.fun <= tasks.linear_accuracy(k, 0.3) + 1e-9
     assert -wrong(np.ones(k)) == pytest.approx(tasks.linear_accuracy(k, 0.3))
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits")
 
 
 def test_images_have_norm_one_and_stand_in_one_patch(digits: Dataset) -> None:

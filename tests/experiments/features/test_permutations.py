@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,14 +21,6 @@ NET: dict[str, Any] = {
     "k": 4, "width": 64, "n_networks": 6, "scaling": "NTK", "activation": "relu",
     "layers": "last layer", "zero_start": False, "rate": 2.0, "steps": 60,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 # --- theory --------------------------------------------------------------------------------

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,14 +25,6 @@ SETTINGS: dict[str, Any] = {
     "n_test": 40, "hidden": 5, "decay": 1e-3, "rate": 5e-3, "head_rate": 1e-2, "at": [0, 2],
     "steps": {"ERM": 2, "discovery": 3, "synthesis": 3, "whole": 3, "head": 4},
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:

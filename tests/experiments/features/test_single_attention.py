@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,14 +20,6 @@ SMALL: dict[str, Any] = {
     "d": 4, "keys": 3, "sizes": [60, 120], "n_test": 80, "heads": 30,
     "targets": ["T1_2", "T2_1", "T3_1", "T4"],
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 def test_targets_are_those_of_a_loop() -> None:

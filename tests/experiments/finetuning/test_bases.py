@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from rclib.adapters.low_rank import LoRA
-from rclib.data.images import Dataset, load
+from rclib.data.images import Dataset
 from rclib.data.text import TextData
 from rclib.experiments.finetuning import bases, tuned_runs
 from rclib.nets.stack import Stack
@@ -24,17 +23,6 @@ BASE: dict[str, Any] = {
 }  # fmt: skip
 TASK: dict[str, Any] = {"n_train": 60, "n_validation": 30, "n_test": 40, "head_rate": 0.002}
 TEXT_BASE = {"context": 4, "embedding": 3, "width": 8, "batch_size": 16, "steps": 5, "rate": 0.01}
-
-
-@pytest.fixture(autouse=True)
-def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rclib.adapters.blocks import Bone, blocks
 from rclib.adapters.low_rank import LoRA
-from rclib.data.images import Dataset, load
+from rclib.data.images import Dataset
 from rclib.data.text import TextData
 from rclib.experiments.finetuning import bases, bone, bone_changes, loldu, plots_bone, tuned_runs
 from rclib.nets.stack import Stack
@@ -33,11 +33,6 @@ KEPT = [*bone_changes.KEPT, "two blocks", "columns"]
 def drawn(*shape: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from rclib.data.images import Dataset, load
+from rclib.data.images import Dataset
 from rclib.experiments.finetuning import (
     denseshift,
     denseshift_nets,
@@ -34,17 +34,12 @@ MOVE: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits")
-
-
-@pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
 @pytest.fixture(autouse=True)
-def _own_store(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_store(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RCLIB_CACHE", str(store))
     monkeypatch.setenv("TQDM_DISABLE", "1")
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rclib.adapters.activations import EVA, decomposed
-from rclib.data.images import Dataset, load
+from rclib.data.images import Dataset
 from rclib.experiments.finetuning import (
     bases,
     eva,
@@ -31,11 +31,6 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 KEPT = ["EVA", "LoRA, unit rows", "full"]
 SEEDS = [3, 8]
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits")
 
 
 @pytest.fixture(scope="module")

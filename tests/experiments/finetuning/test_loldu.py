@@ -24,11 +24,6 @@ RANKS = [3, 6, 12]
 
 
 @pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits")
-
-
-@pytest.fixture(scope="module")
 def system(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> loldu.Studied:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RCLIB_CACHE", str(tmp_path_factory.mktemp("runs")))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from rclib.data.images import Dataset, load
+from rclib.data.images import Dataset
 from rclib.experiments.finetuning import (
     bases,
     loldu,
@@ -32,11 +32,6 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 RANKS = [3, 6, 12]
 KEPT = ["top 12", "full"]
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits")
 
 
 @pytest.fixture(scope="module")

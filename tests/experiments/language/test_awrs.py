@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,14 +29,6 @@ LINE = (
     b"the cat and the dog met a bear\nand the bear (not the cat) sat\n"
     b"the dog ran and the bear can (see [it])\nbut not the cat\n"
 )
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,14 +19,6 @@ from rclib.experiments.language import distillation_runs as runs
 from rclib.experiments.language.distillation_nets import Shape
 
 SHAPE = Shape(5, 4, 3)
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +233,7 @@ def frames(
             "paths": distillation.path_frame(digits, seeds, **few),
             "bilevel": distillation.bilevel_frame(digits, seeds, **own),
             "images": distillation.image_arrays(digits, 5, ["clip"], **few),
+            "natural": distillation.accuracy_frame(digits, seeds, distillation.NATURAL, **few),
         }
 
 
@@ -251,8 +241,9 @@ def test_values_and_figures(frames: dict[str, Any]) -> None:
     found = {
         **distillation.values(frames["arms"], frames["paths"]),
         **distillation.bilevel_values(frames["bilevel"]),
+        **distillation.natural_values(frames["natural"]),
     }
-    assert len(found) == 23
+    assert len(found) == 34
     for key, own in found.items():
         assert list(own.index) == [5, 6], key
         assert np.isfinite(own).all(), key
@@ -260,6 +251,19 @@ def test_values_and_figures(frames: dict[str, Any]) -> None:
         distillation.by_seed(frames["arms"], "accuracy")
     figure = plots_distillation.accuracy_panels(frames["paths"], frames["arms"], expert=0.9)
     assert [panel.get_title()[:3] for panel in figure.axes] == ["(a)", "(b)", "(c)", "(d)"]
+    # The arms that both have are the same on the same images.
+    both = [frames[name].set_index(["seed", "arm"]) for name in ("arms", "natural")]
+    shared = both[1].index
+    np.testing.assert_allclose(
+        both[0].loc[shared, "last loss"], both[1]["last loss"], rtol=1e-3, equal_nan=True
+    )
+    assert both[0].loc[(5, "penalty"), "expert end"] != both[0].loc[(5, "plain"), "expert end"]
+    assert both[0].loc[(5, "clip"), "expert end"] == both[0].loc[(5, "all tricks"), "expert end"]
+    assert found["natural_clip"][6] == pytest.approx(
+        both[1].accuracy[6, "clip"] - both[1].accuracy[6, "plain"]
+    )
+    figure = plots_distillation.natural_panels(frames["natural"])
+    assert len(figure.axes) == 2
     images = frames["images"]
     assert list(images) == ["first", "clip"]
     figure = plots_distillation.image_panels(images, side=8, limit=3.0)

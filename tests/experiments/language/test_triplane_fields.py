@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,16 +19,11 @@ from rclib.nets.triplane import start_fields
 from rclib.rowcolumn.measure import leading_share
 
 TINY = runs.TINY["field_run"]
-ARMS = {"own": list(runs.ARMS), "shared": ["set", "flat", "flat, shuffled", "decoder", "network"]}
+ARMS = {
+    "own": list(runs.ARMS),
+    "shared": ["set", "flat", "flat, shuffled", "decoder", "network", "network, shuffled"],
+}
 SETTINGS = {k: v for k, v in TINY.items() if k not in ("seed", "shared", "target", "arms", "stops")}
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 # --- readers -------------------------------------------------------------------------------
@@ -212,7 +204,7 @@ def test_frames_hold_what_the_runs_say() -> None:
     far = frames.field_runs(seeds, {"own": ["set", "flat"]}, [], SETTINGS, target="distance")
     distance = frames.read_frame(far, {"own": ["set", "flat"]})
     found_values = frames.values(read, quality, share, stopped, distance)
-    assert len(found_values) == 24
+    assert len(found_values) == 25
     for key, by_seed in found_values.items():
         assert by_seed.index.tolist() == seeds, key
         assert by_seed.index.name == "seed"

@@ -28,7 +28,7 @@ NETWORK: dict[str, Any] = {"lr": 0.01, "context": 8, "batch_size": 2, "eval_batc
 
 
 @pytest.fixture(autouse=True)
-def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RCLIB_CACHE", str(tmp_path_factory.getbasetemp() / "runs asked again"))
 
 

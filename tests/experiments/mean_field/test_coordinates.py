@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from rclib.data.images import Dataset, load
+from rclib.data.images import Dataset
 from rclib.experiments.mean_field.coordinates import coordinate_check
 from rclib.experiments.mean_field.mlp_runs import build_mlp
 from rclib.nets.parametrization import first_step_exponents, parametrization
@@ -20,11 +20,6 @@ from rclib.stats.slopes import slope
 from rclib.training.backprop import gradients
 
 OPTIONS: dict[str, Any] = {"optimizer": "sgd", "lr": 0.1, "steps": [1, 3], "batch_size": 16}
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits")
 
 
 def test_slope_of_a_power() -> None:

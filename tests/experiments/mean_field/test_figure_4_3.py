@@ -25,7 +25,7 @@ def few() -> Dataset:
 
 
 @pytest.fixture(autouse=True)
-def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     # One for this file: what one test has trained, the others find.
     monkeypatch.setenv("RCLIB_CACHE", str(tmp_path_factory.getbasetemp() / "runs of figure 4.3"))
 

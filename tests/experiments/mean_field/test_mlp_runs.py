@@ -40,7 +40,7 @@ def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_store(store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_store(store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Shared within this file, so that the source network is trained once.
     monkeypatch.setenv("RCLIB_CACHE", str(store_folder))
 

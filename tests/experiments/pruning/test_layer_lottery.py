@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -23,12 +22,6 @@ NET: dict[str, Any] = {
     "pool": 1, "width": 8, "inner": 6, "blocks": 3, "norm": False, "conv": False, "n_score": 30,
     "batch_size": 20, "steps": 6, "rate": 1e-2,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
 
 
 @pytest.fixture(scope="module")

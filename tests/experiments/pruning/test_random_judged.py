@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,6 @@ CONFIG: dict[str, Any] = {
     "pool": 1, "n": 200, "network": {"widths": [20, 20]}, "rate": 1e-2, "batch_size": 50,
     "steps": 12,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
 
 
 @pytest.fixture(scope="module")

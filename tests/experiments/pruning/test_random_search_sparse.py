@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -23,12 +22,6 @@ from rclib.experiments.pruning.data_diet_runs import networks
 
 TINY = runs.TINY["searched"] | {"task": "labels", "rescaled": False}
 SHARED = {k: TINY[k] for k in ("pool", "width", "n_score", "steps", "rate", "batch_size")}
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
 
 
 @pytest.fixture(scope="module")

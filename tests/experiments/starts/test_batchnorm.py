@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -21,14 +18,6 @@ from rclib.nets.stack import stack
 NET: dict[str, Any] = {
     "pool": 1, "n": 120, "batch_size": 40, "rate": 0.1, "decay": 1e-4, "steps": 6,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")

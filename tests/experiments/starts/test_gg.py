@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,14 +28,6 @@ NET: dict[str, Any] = {
     "width": 12, "pool": 1, "n": 200, "batch_size": 50, "optimizer": "momentum", "rate": 0.05,
     "decay": 0.0, "steps": 12, "moments": [0, 6], "tune": 3, "compress": True,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def own_store(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RCLIB_CACHE", str(tmp_path_factory.mktemp("runs")))
         patch.setenv("TQDM_DISABLE", "1")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,14 +20,6 @@ FIT: dict[str, Any] = {
     "n": 64, "width": 16, "layers": 3, "rate": 1e-3, "steps": 60, "moments": [0, 30, 60],
 }  # fmt: skip
 ARMS = {"high": ["SIREN", "WINNER", "s0 = 5", "s0 = 80"], "low": ["SIREN", "WINNER"]}
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RCLIB_CACHE", str(tmp_path / "runs"))
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    yield
-    plt.close("all")
 
 
 @pytest.fixture
