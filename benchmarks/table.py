@@ -131,10 +131,13 @@ def overhead(files: dict[str, dict[str, Any]]) -> float:
 
 
 def whole(targets: list[dict[str, Any]]) -> str:
-    """The page from the kept files and the committed results."""
+    """The page from the kept files and, where sweeps were measured, the committed results."""
     files = measured()
+    text = page(files, targets)
+    if "sweep" not in files:
+        return text
     works = scale.works(HERE.parent / "results" / "paper")
-    return page(files, targets) + "\n" + scale.lines(works, overhead(files))
+    return text + "\n" + scale.lines(works, overhead(files))
 
 
 def main() -> None:
