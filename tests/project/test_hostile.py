@@ -812,7 +812,7 @@ def changed(path: str, value: Any) -> bytes:
         (changed("environment.system", "a\tb"), r"system holds the character '\\t'"),
         (changed("environment", {}), "environment: it has no 'python'"),
         (changed("tables", []), "tables must be an object"),
-        (changed("tables.t", {}), "'t' must be a list of objects"),
+        (changed("tables.t", {}), "'t': it has no 'columns'"),
         (changed("tables.t", [1]), "'t' must be a list of objects"),
         (changed("claims", {}), "claims must be a list, got an object"),
         (changed("claims.0", None), "None is not an object"),
