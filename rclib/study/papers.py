@@ -31,7 +31,7 @@ a paper:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -159,19 +159,17 @@ class Papers:
 
     def reason(self, notebook: str, key: str) -> str:
         """Why a claim did not come out as stated; "" if none is written down."""
-        for paper in self.papers:
-            found = paper.reasons.get(notebook, {}).get(key, "")
-            if found:
-                return found
-        return ""
+        return _told((paper.reasons for paper in self.papers), notebook, key)
 
     def origin(self, notebook: str, key: str) -> str:
         """Whose it is that a claim was not reproduced; "" if nobody has judged it."""
-        for paper in self.papers:
-            found = paper.origin.get(notebook, {}).get(key, "")
-            if found:
-                return found
-        return ""
+        return _told((paper.origin for paper in self.papers), notebook, key)
+
+
+def _told(texts: Iterable[Mapping[str, Mapping[str, str]]], notebook: str, key: str) -> str:
+    """What the first paper that says something says of a claim; "" if none does."""
+    found = (text.get(notebook, {}).get(key, "") for text in texts)
+    return next(filter(None, found), "")
 
 
 @dataclass(frozen=True)
