@@ -116,8 +116,6 @@ def test_committed_figures_are_those_of_the_results(
         for figure in record["figures"]:
             for kind in ("png", "pdf", "csv", SUFFIX):
                 path = folder / record["notebook"] / f"{figure['name']}.{kind}"
-                if kind == SUFFIX and figure["name"] in NOT_KEPT.get(profile, ()):
-                    continue
                 named.add(path)
                 assert path.is_file(), path
     found = {path for path in folder.rglob("*") if path.is_file()}
@@ -128,16 +126,12 @@ def test_committed_figures_are_those_of_the_results(
         assert size < ALLOWED.get((profile, notebook.name), 500_000), f"{notebook.name}: {size}"
 
 
-# Drawn before the limit of 500 kB was set, with the figure below; it goes with its next run.
 ALLOWED = {
-    ("laptop", "16_figure_4_5_row_means"): 560_000,
     # Ten to forty seeds, since the rule asked for them: all are in tables and figures.
     ("paper", "21_spikes_learning_rate_sweep"): 660_000,
     ("paper", "22_spikes_schedule_and_overlaps"): 550_000,
     ("paper", "24_spikes_width_scaling"): 650_000,
 }
-# Drawn by a function that is not there any more, before the data of a figure were kept with it.
-NOT_KEPT = {"laptop": ["figure_4_5_row_means"]}
 
 
 def claim_record(notebook: str, *verdicts: str) -> dict[str, Any]:
