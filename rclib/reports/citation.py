@@ -10,10 +10,8 @@ import json
 import re
 import sys
 
-from rclib import paths
-from rclib.files.atomic import write_atomically
 from rclib.files.command import command
-from rclib.files.terminal import note, report
+from rclib.reports.sections import rewrite
 from rclib.study.papers import Paper, Papers, load_papers
 
 __all__ = ["main", "references", "with_references"]
@@ -55,17 +53,7 @@ def with_references(text: str, papers: Papers) -> str:
 @command()
 def main() -> int:
     """Rewrite the references of CITATION.cff."""
-    path = paths.project_root() / "CITATION.cff"
-    text = path.read_text(encoding="utf-8")
-    try:
-        new = with_references(text, load_papers())
-    except ValueError as error:
-        note(f"error: {error}")
-        return 2
-    if new != text:
-        write_atomically(path, new.encode())
-    report("CITATION.cff is current" if new == text else "CITATION.cff updated")
-    return 0
+    return rewrite("CITATION.cff", lambda text: with_references(text, load_papers()))
 
 
 if __name__ == "__main__":

@@ -12,16 +12,15 @@ import sys
 from collections.abc import Mapping
 
 from rclib import paths
-from rclib.files.atomic import write_atomically
 from rclib.files.command import command
 from rclib.files.origin import owner_and_name, repository_address
-from rclib.files.terminal import note, report
 from rclib.reports.findings import finding_lines
 from rclib.reports.replication import table_row
+from rclib.reports.sections import rewrite, with_section
 from rclib.reports.series import verdict_counts
 from rclib.study.papers import Papers, Run, committed_runs, load_papers
 
-__all__ = ["NOWHERE", "current", "main", "open_links", "series_table", "with_section"]
+__all__ = ["NOWHERE", "current", "main", "open_links", "series_table"]
 
 NOWHERE = "OWNER/NAME"
 FIRST = "11_figure_4_1_heat_maps"  # the notebook that Colab opens with
@@ -52,16 +51,6 @@ def open_links(place: str) -> str:
     return f"Without an installation: [Binder]({binder}) or [Colab]({colab})."
 
 
-def with_section(text: str, name: str, content: str) -> str:
-    """`text` with what stands between the markers of `name` replaced; ValueError if a marker is
-    missing."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise ValueError(f"text must hold {begin!r} and {end!r} once each, in this order")
-    before, _, rest = text.partition(begin)
-    return f"{before}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
-
-
 def current(text: str, papers: Papers, runs: Mapping[str, Run], *, address: str = "") -> str:
     """The README as it should be.
 
@@ -77,18 +66,9 @@ def current(text: str, papers: Papers, runs: Mapping[str, Run], *, address: str 
 @command()
 def main() -> int:
     """Rewrite the README's sections from the committed results and git's remote."""
-    root = paths.project_root()
-    path = root / "README.md"
-    text = path.read_text(encoding="utf-8")
-    try:
-        new = current(text, load_papers(), committed_runs(), address=repository_address(root))
-    except ValueError as error:
-        note(f"error: {error}")
-        return 2
-    if new != text:
-        write_atomically(path, new.encode())
-    report("README.md is current" if new == text else "README.md updated")
-    return 0
+    address = repository_address(paths.project_root())
+    papers, runs = load_papers(), committed_runs()
+    return rewrite("README.md", lambda text: current(text, papers, runs, address=address))
 
 
 if __name__ == "__main__":

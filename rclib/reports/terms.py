@@ -11,12 +11,9 @@ import re
 import sys
 from collections.abc import Iterable
 
-from rclib import paths
-from rclib.files.atomic import write_atomically
 from rclib.files.command import command
-from rclib.files.terminal import note, report
-from rclib.reports.readme import with_section
 from rclib.reports.replication import table_row
+from rclib.reports.sections import rewrite, with_section
 from rclib.study.papers import Papers, Record, load_papers
 
 __all__ = ["abbreviations", "explained", "main", "terms_table", "with_terms"]
@@ -62,17 +59,7 @@ def abbreviations(records: Iterable[Record]) -> dict[str, str]:
 @command()
 def main() -> int:
     """Rewrite the section of docs/glossary.md."""
-    path = paths.project_root() / "docs" / "glossary.md"
-    text = path.read_text(encoding="utf-8")
-    try:
-        new = with_terms(text, load_papers())
-    except ValueError as error:
-        note(f"error: {error}")
-        return 2
-    if new != text:
-        write_atomically(path, new.encode())
-    report("docs/glossary.md is current" if new == text else "docs/glossary.md updated")
-    return 0
+    return rewrite("docs/glossary.md", lambda text: with_terms(text, load_papers()))
 
 
 if __name__ == "__main__":

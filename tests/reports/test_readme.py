@@ -13,7 +13,7 @@ import torch
 
 import rclib
 from rclib.plots.drawing import SUFFIX
-from rclib.reports import readme, series
+from rclib.reports import readme, sections, series
 from rclib.study import results
 from rclib.study.papers import Papers, Run, Series, committed_runs, load_papers
 
@@ -189,12 +189,12 @@ SECTIONS = f"a\n{SECTIONS}\n<!-- figures: begin -->\nold\n<!-- figures: end -->\
 @pytest.mark.parametrize("text", ["", BEGIN, END + BEGIN, BEGIN * 2 + END])
 def test_a_section_needs_both_markers(text: str) -> None:
     with pytest.raises(ValueError, match="must hold"):
-        readme.with_section(text, "x", "t")
+        sections.with_section(text, "x", "t")
 
 
 def test_a_section_is_replaced_between_the_markers() -> None:
     text = f"a\n{BEGIN}\nold\n{END}\nz\n"
-    assert readme.with_section(text, "x", "new") == f"a\n{BEGIN}\nnew\n{END}\nz\n"
+    assert sections.with_section(text, "x", "new") == f"a\n{BEGIN}\nnew\n{END}\nz\n"
 
 
 def test_links_take_the_remotes_address_and_keep_it_without_one() -> None:
