@@ -79,7 +79,7 @@ def _rates(panel: Panel, curves: pd.DataFrame, before: Mapping[str, Sequence[flo
     for name, style in looks(names).items():
         over = curves[curves.arch == name].groupby("rate").test
         middle, half = over.mean(), parts.half_widths(over)
-        panel.plot(middle.index, middle, label=str(name), lw=1.2, ms=4, **{**style, "mfc": "white"})
+        panel.plot(middle.index, middle, label=str(name), lw=1.2, ms=4, mfc="white", **style)
         old = middle[middle.index.isin(list(before[str(name)]))]
         panel.plot(old.index, old, ls="", ms=4, marker=style["marker"], color=style["color"])
         panel.fill_between(
