@@ -48,9 +48,9 @@ Pairs = Mapping[str, tuple[str, str]]  # question -> arms, of which one is subtr
 
 
 def arms_of(half: int, k: int, size: int, lora: int) -> dict[str, Any]:
-    """The arms of five questions as their notebooks have them, and a head alone: LDU factors, random
-    frames with their lengths and singular values at r = `half` (80); all k values and random
-    orthonormal frames (82); blocks of a size, their product alone and LoRA of a rank (83)."""
+    """The arms of five questions as their notebooks have them, and a head alone: LDU factors,
+    random frames with their lengths and singular values at r = `half` (80); all k values and
+    random orthonormal frames (82); blocks of a size, their product alone, LoRA of a rank (83)."""
     first = loldu.image_arms([half, k], [], full=False)
     second = svfit.image_arms([half, k], [])
     third = bone.arms_of(size, lora, alone=HEAD, full=False)

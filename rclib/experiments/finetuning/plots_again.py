@@ -48,7 +48,7 @@ def _rates(panel: Panel, curves: pd.DataFrame, title: str) -> None:
 def _forest(panel: Panel, differences: pd.DataFrame, questions: Mapping[str, Any]) -> None:
     """Differences by question: a small marker a seed, the mean with its 95 percent t-interval, one
     row a choice of rates; a dotted line where the criterion lies."""
-    for row, (question, (name, criterion)) in enumerate(questions.items()):
+    for row, (question, (_, criterion)) in enumerate(questions.items()):
         for number, choice in enumerate(NAMES):
             rows = (differences.question == question) & (differences.choice == choice)
             values = differences[rows].groupby("choice").value
