@@ -17,9 +17,9 @@ from rclib.plots.style import GREY, MARKERS, WIDTH, colour, looks
 __all__ = ["asked_again"]
 
 NAMES = {
-    "training": "rates of least training loss",
-    "validation": "rates of least validation loss, as in the old notebook",
-    "common": "one rate for both, of least training loss",
+    "training": "least training loss",
+    "validation": "least validation loss (old rule)",
+    "common": "one rate for both",
 }
 
 
@@ -42,7 +42,7 @@ def _rates(panel: Panel, curves: pd.DataFrame, title: str) -> None:
     panel.set_xlabel("rate of the adapted numbers")
     panel.set_ylabel("training loss")
     panel.set_title(title, fontsize=7.5)
-    panel.legend(fontsize=6, loc="best")
+    panel.legend(fontsize=6, loc="lower left")
 
 
 def _forest(panel: Panel, differences: pd.DataFrame, questions: Mapping[str, Any]) -> None:
@@ -65,7 +65,7 @@ def _forest(panel: Panel, differences: pd.DataFrame, questions: Mapping[str, Any
     panel.set_ylim(len(questions) - 0.1, -0.5)  # room for the names
     panel.grid(axis="y", visible=False)
     panel.set_xlabel("difference of training losses in nats")
-    panel.set_title("three ways to choose the two rates", fontsize=7.5)
+    panel.set_title("differences by how the two rates are chosen", fontsize=7.5)
     panel.legend(fontsize=6, loc="lower center", ncols=3)
 
 
