@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rclib.plots import parts
 from rclib.plots.drawing import redrawable
@@ -38,6 +39,8 @@ def _rates(panel: Panel, curves: pd.DataFrame, title: str) -> None:
                 best.rate, best.train, marker=look["marker"], ms=size, ls="", color=look["color"],
                 mfc=look["color"] if choice == "training" else "none",
             )  # fmt: skip
+    low, high = panel.get_ylim()
+    panel.set_ylim(low - 0.4 * (high - low), high)  # room for the names
     parts.log_axis(panel, "x")
     panel.set_xlabel("rate of the adapted numbers")
     panel.set_ylabel("training loss")
@@ -45,7 +48,9 @@ def _rates(panel: Panel, curves: pd.DataFrame, title: str) -> None:
     panel.legend(fontsize=6, loc="lower left")
 
 
-def _forest(panel: Panel, differences: pd.DataFrame, questions: Mapping[str, Any]) -> None:
+def _forest(
+    panel: Panel, differences: pd.DataFrame, questions: Mapping[str, Any], title: str
+) -> None:
     """Differences by question: a small marker a seed, the mean with its 95 percent t-interval, one
     row a choice of rates; a dotted line where the criterion lies."""
     for row, (question, (_, criterion)) in enumerate(questions.items()):
@@ -62,30 +67,37 @@ def _forest(panel: Panel, differences: pd.DataFrame, questions: Mapping[str, Any
             )  # fmt: skip
         panel.plot([criterion] * 2, [row - 0.4, row + 0.4], color=GREY, ls=":", lw=1.1)
     panel.set_yticks(range(len(questions)), [name for name, _ in questions.values()], fontsize=6.5)
-    panel.set_ylim(len(questions) - 0.1, -0.5)  # room for the names
+    panel.set_ylim(len(questions) - 0.5, -0.5)
     panel.grid(axis="y", visible=False)
+    panel.xaxis.set_major_locator(MaxNLocator(5))
     panel.set_xlabel("difference of training losses in nats")
-    panel.set_title("differences by how the two rates are chosen", fontsize=7.5)
-    panel.legend(fontsize=6, loc="lower center", ncols=3)
+    panel.set_title(title, fontsize=7.5)
 
 
 @redrawable
 def asked_again(
     curves: pd.DataFrame, differences: pd.DataFrame, systems: Mapping[str, Sequence[str]],
-    questions: Mapping[str, Any],
+    questions: Mapping[str, Mapping[str, Any]],
 ) -> Figure:  # fmt: skip
-    """Training loss against the rate, one panel a group of arms; differences by choice of rates.
+    """Training loss against the rate, one panel a group of arms; differences by choice of rates,
+    one panel a group of questions.
 
     curves : arm, rate, train, training, validation. differences : question, choice, seed, value.
-    systems : title -> arms. questions : question -> (label, criterion), the value that the
+    systems : title -> arms. questions : title -> question -> (label, criterion), the value that the
     difference has to be below.
     """
     figure, panels = plt.subplot_mosaic(
-        [list(range(len(systems))), ["all"] * len(systems)], figsize=(WIDTH, 5.4),
-        height_ratios=[1, 1.35], layout="constrained",
+        [[("rates", title) for title in systems for _ in questions],
+         [("forest", title) for title in questions for _ in systems]],
+        figsize=(WIDTH, 5.2), height_ratios=[1, 1.1], layout="constrained",
     )  # fmt: skip
-    for place, (title, arms) in enumerate(systems.items()):
-        _rates(panels[place], curves[curves.arm.isin(arms)], title)
-    _forest(panels["all"], differences, questions)
+    for title, arms in systems.items():
+        _rates(panels["rates", title], curves[curves.arm.isin(arms)], title)
+    for title, asked in questions.items():
+        _forest(panels["forest", title], differences, asked, title)
+    last = panels["forest", list(questions)[-1]]
+    bottom, top = last.get_ylim()
+    last.set_ylim(bottom + 0.22 * (bottom - top), top)  # room for the names
+    last.legend(fontsize=6, loc="lower center")
     parts.letters(figure)
     return figure
