@@ -87,15 +87,15 @@ def asked_again(
     difference has to be below.
     """
     figure, panels = plt.subplot_mosaic(
-        [[("rates", title) for title in systems for _ in questions],
-         [("forest", title) for title in questions for _ in systems]],
+        [[f"rates, {title}" for title in systems for _ in questions],
+         [f"forest, {title}" for title in questions for _ in systems]],
         figsize=(WIDTH, 5.2), height_ratios=[1, 1.1], layout="constrained",
     )  # fmt: skip
     for title, arms in systems.items():
-        _rates(panels["rates", title], curves[curves.arm.isin(arms)], title)
+        _rates(panels[f"rates, {title}"], curves[curves.arm.isin(arms)], title)
     for title, asked in questions.items():
-        _forest(panels["forest", title], differences, asked, title)
-    last = panels["forest", list(questions)[-1]]
+        _forest(panels[f"forest, {title}"], differences, asked, title)
+    last = panels[f"forest, {list(questions)[-1]}"]
     bottom, top = last.get_ylim()
     last.set_ylim(bottom + 0.22 * (bottom - top), top)  # room for the names
     last.legend(fontsize=6, loc="lower center")

@@ -128,10 +128,9 @@ def test_figure_shows_every_choice(found: asked_again.Asked, tmp_path: Path) -> 
 
     curves, differences = asked_again.rate_curves(found), asked_again.difference_frame(found)
     groups = {"one": ["LDU 8", "random 8"], "two": ["Bone", "product", "LoRA"]}
-    figure = plots_again.asked_again(
-        curves, differences, groups,
-        {"80": {"svd_half": ["a", 0.0], "sum_hurts": ["b", -0.2]}, "82": {"frames_all": ["c", 0.0]}},
-    )  # fmt: skip
+    first_two = {"svd_half": ["a", 0.0], "sum_hurts": ["b", -0.2]}
+    questions = {"80": first_two, "82": {"frames_all": ["c", 0.0]}}
+    figure = plots_again.asked_again(curves, differences, groups, questions)
     first, second, forest, last = figure.axes
     assert [text.get_text() for text in forest.get_yticklabels()] == ["a", "b"]
     assert [text.get_text() for text in last.get_yticklabels()] == ["c"]
