@@ -333,6 +333,7 @@ MANY = {
     "84_denseshift": 42,
     "85_one_byte": 38,
     "86_where_updates_write": 12,
+    "87_asked_again": 9,  # five asked again, two at one rate, two controls
     "90_never_from_scratch": 34,
     "91_decision_making": 30,
     "92_awrs": 36,

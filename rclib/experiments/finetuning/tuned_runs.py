@@ -2,7 +2,8 @@
 
 An arm is a method with its options, {"kind": "LoRA", "rank": 8}, for both hidden layers. Its rate
 is chosen by one rule for all arms (`chosen_rates`): of one grid, the rate of least mean validation
-loss over seeds that are used for nothing else. The reported seeds are run at that rate alone.
+loss over seeds that are used for nothing else (notebook 87: of least training loss as well). The
+reported seeds are run at that rate alone.
 """
 
 from __future__ import annotations
@@ -242,14 +243,13 @@ def arm_frame(runs: Mapping[tuple[str, float, int], Arrays]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def chosen_rates(tuning: pd.DataFrame) -> dict[str, float]:
-    """arm -> rate of least mean validation loss; a rate at which a run diverged is not chosen.
+def chosen_rates(tuning: pd.DataFrame, by: str = "validation") -> dict[str, float]:
+    """arm -> rate of least mean validation loss, or of another loss of `arm_frame`; a rate at which
+    a run diverged is not chosen.
 
     Raises ValueError if all rates of an arm diverged.
     """
-    mean = tuning.groupby(["arm", "rate"], sort=False).validation.agg(
-        lambda v: v.mean(skipna=False)
-    )
+    mean = tuning.groupby(["arm", "rate"], sort=False)[by].agg(lambda v: v.mean(skipna=False))
     table = mean.unstack("rate").fillna(np.inf)
     if bool(np.isinf(table.min(axis=1)).any()):
         raise ValueError(f"rates must hold one at which no run diverges, got {list(table)}")

@@ -131,6 +131,9 @@ def test_rates_are_chosen_by_the_mean_validation_loss() -> None:
     ]  # fmt: skip
     frame = pd.DataFrame(rows, columns=["arm", "rate", "seed", "validation"])
     assert tuned_runs.chosen_rates(frame) == {"a": 1.0, "b": 0.1}
+    other = frame.assign(train=frame.validation, validation=-frame.validation)
+    assert tuned_runs.chosen_rates(other) == {"a": 0.1, "b": 0.1}
+    assert tuned_runs.chosen_rates(other, "train") == {"a": 1.0, "b": 0.1}
     with pytest.raises(ValueError, match="no run diverges"):
         tuned_runs.chosen_rates(frame[(frame.arm == "b") & (frame.rate == 1.0)])
 
