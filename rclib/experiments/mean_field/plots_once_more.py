@@ -37,7 +37,7 @@ def slopes_and_distances(
     parts.moment(left, asked, "asked here")
     left.set_xlabel("steps of SGD")
     left.set_ylabel("slope of the change against N")
-    left.legend(loc="lower right")
+    left.legend(loc="lower center")
     shown = squares[~squares.kind.isin(list(floors))]
     for kind, style in looks(list(dict.fromkeys(shown.kind))).items():
         rows = shown[shown.kind == kind].groupby("width").square
@@ -51,11 +51,14 @@ def slopes_and_distances(
     for kind, text in floors.items():
         level = float(np.sqrt(squares[squares.kind == kind].square.mean()))
         parts.level(right, level, text, ls="--")
+    right.set_ylim(
+        bottom=0.5 * float(np.sqrt(squares[squares.kind.isin(list(floors))].square.min()))
+    )
+    right.legend(loc="lower left")
     first = shown[shown.width == shown.width.min()].square.mean()
     parts.guide(right, sorted(set(shown.width)), 1.25 * float(np.sqrt(first)), -0.5)
     right.set_xlabel("source width N")
     right.set_ylabel("rms difference of the logits")
-    right.legend(loc="lower left")
     for letter, panel in zip("ab", (left, right), strict=True):
         panel.set_title(f"({letter})", loc="left")
     return figure
