@@ -128,7 +128,7 @@ def test_a_restatement_in_another_notebook_is_named_beside_what_it_restates() ->
         notebook, key = restated_place(row)
         (claim,) = (c for c in runs[str(notebook)].record["claims"] if c["key"] == key)
         assert claim["criterion"] == row["criterion"]
-        assert not set(claim["declared_seeds"] or []) & set(row["declared_seeds"])
+        assert not set(claim["declared_seeds"] or []) & set(row["declared_seeds"] or [])
         if claim["verdict"] != "reproduced":
             found = replication.deviations(runs[str(notebook)], papers, runs)
             (reason,) = (text for other, text in found if other["key"] == key)
