@@ -40,6 +40,7 @@ __all__ = [
     "spectrum_frame",
     "starts_frame",
     "tuning_frame",
+    "with_rates",
 ]
 
 BY_HALVES = ("orthogonal", "one half, equal compute")  # arms that the halves' rate can change
@@ -107,6 +108,15 @@ def growth_frame(
         curves = curve_frame(data, runs, seeds, rates, plan)
         frames.append(curves[curves.arm.isin(own)])
     return pd.concat(frames, ignore_index=True)
+
+
+def with_rates(ends: pd.DataFrame, pairs: Pairs) -> pd.DataFrame:
+    """A frame by arm with columns halves (NaN for arms that do not see them) and after in front."""
+    found = ends.copy()
+    own = [float("nan") if arm in ALONE else pairs[arm][0] for arm in ends.index]
+    found.insert(0, "halves", own)
+    found.insert(1, "after", [pairs[arm][1] for arm in ends.index])
+    return found.rename_axis("arm").reset_index()
 
 
 def gains_frame(curves: pd.DataFrame, over: Mapping[str, tuple[str, str]]) -> pd.DataFrame:

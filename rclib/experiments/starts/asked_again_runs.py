@@ -73,7 +73,8 @@ def deepshape_runs(
     the second matrix' leading right singular vector with that of the dense one; bits, accuracy
     before and tuned_bits, tuned_accuracy after `tune` further updates of the two DeepShapes
     (entropy of both matrices into hidden layers). mean () : of the second matrix' entries, over
-    their standard deviation. flat () : |cos| of its leading right singular vector and the vector of equal entries.
+    their standard deviation. flat () : |cos| of its leading right singular vector and the vector of
+    equal entries.
     """
     x, x_test = pooled_inputs(data, pool)
     seeds = [int(member["seed"]) for member in group]

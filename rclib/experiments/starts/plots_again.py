@@ -18,7 +18,11 @@ __all__ = ["again_panels"]
 
 ARMS = {"orthogonal": "two halves", "one half, equal compute": "one half"}
 SCRATCH = "scratch, equal compute"
-FORMS = {"around zero": "around\nzero", "with the mean": "with the\nmean", "ranks at random": "ranks at\nrandom"}  # fmt: skip
+FORMS = {
+    "around zero": "around\nzero",
+    "with the mean": "with the\nmean",
+    "ranks at random": "ranks at\nrandom",
+}
 LINES = {"none": ":", "Hann": "-"}
 
 
