@@ -81,12 +81,14 @@ def _rates(panel: Axes, tuned: pd.DataFrame) -> None:
     panel.legend(fontsize=6)
 
 
-def _dots(panel: Axes, values: Sequence[pd.Series], names: Sequence[str]) -> None:
-    """One column of dots a name, a bar at its mean."""
+def _dots(
+    panel: Axes, values: Sequence[pd.Series], names: Sequence[str], *, middle: str = "mean"
+) -> None:
+    """One column of dots a name, a bar at its mean or median."""
     for place, found in enumerate(values):
         at = place + np.linspace(-0.18, 0.18, len(found))
         panel.plot(at, found, "o", ms=3.2, color=colour(0), alpha=0.6, mec="none")
-        panel.hlines(found.mean(), place - 0.3, place + 0.3, color="0.1", lw=1.6)
+        panel.hlines(found.agg(middle), place - 0.3, place + 0.3, color="0.1", lw=1.6)
     panel.set_xticks(range(len(names)), names, fontsize=7)
     panel.set_xlim(-0.6, len(names) - 0.4)
 
@@ -104,7 +106,7 @@ def _spectra(panel: Axes, spectra: pd.DataFrame, band: Sequence[float]) -> None:
     panel.set_xlabel("frequency / Nyquist")
     panel.set_ylabel("share of energy")
     panel.set_title("last layer, start")
-    panel.legend(fontsize=5.5, loc="upper right")
+    panel.legend(fontsize=6, loc="lower left")
 
 
 def _centroids(panel: Axes, starts: pd.DataFrame) -> None:
@@ -134,10 +136,11 @@ def _shares(panel: Axes, starts: pd.DataFrame) -> None:
     for window in LINES:
         for arm in ("SIREN", "WINNER"):
             rows = starts[(starts.arm == arm) & (starts.window == window)]
-            names.append(f"{arm}\n{'no window' if window == 'none' else window}")
+            names.append(f"{arm}\n{window}")
             values.append(rows.high.clip(lower=1e-16))
-    _dots(panel, values, names)
-    panel.tick_params(axis="x", labelsize=5.5)
+    _dots(panel, values, names, middle="median")
+    panel.tick_params(axis="x", labelsize=6)
+    panel.set_xlabel("start and window")
     parts.log_axis(panel, "y")
     panel.set_ylabel("share on the band")
     panel.set_title("tangent kernel")
