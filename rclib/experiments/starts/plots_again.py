@@ -98,7 +98,7 @@ def _spectra(panel: Axes, spectra: pd.DataFrame, band: Sequence[float]) -> None:
     for place, arm in enumerate(dict.fromkeys(spectra.arm)):
         for window, dash in LINES.items():
             rows = spectra[(spectra.arm == arm) & (spectra.window == window)]
-            label = f"{arm}, {window}" if window != "none" else f"{arm}, no window"
+            label = f"{arm}, {window}" if window != "none" else arm
             panel.plot(
                 rows.frequency, rows.energy, ls=dash, lw=1.2, color=colour(place), label=label
             )
@@ -106,7 +106,7 @@ def _spectra(panel: Axes, spectra: pd.DataFrame, band: Sequence[float]) -> None:
     panel.set_xlabel("frequency / Nyquist")
     panel.set_ylabel("share of energy")
     panel.set_title("last layer, start")
-    panel.legend(fontsize=6, loc="lower left")
+    panel.legend(fontsize=6, loc="center right", bbox_to_anchor=(1.0, 0.47))
 
 
 def _centroids(panel: Axes, starts: pd.DataFrame) -> None:
@@ -121,7 +121,7 @@ def _centroids(panel: Axes, starts: pd.DataFrame) -> None:
         panel.fill_between(
             range(len(scales)), found["min"], found["max"], color=tone, alpha=0.15, lw=0
         )
-    panel.set_xticks(range(len(scales)), [f"{scale:g}" for scale in scales], fontsize=6.5)
+    panel.set_xticks(range(len(scales)), [f"{scale:g}" for scale in scales], fontsize=6)
     parts.log_axis(panel, "y")
     panel.set_xlabel("s0 (rad per unit)")
     panel.set_ylabel("centroid / Nyquist")
