@@ -111,8 +111,8 @@ def deepshape_runs(
         }.items():
             columns.setdefault(key, []).append(value.numpy())
     out = {key: np.stack(found, 1) for key, found in columns.items()}
-    out["mean"] = (before.mean((1, 2)) / before.std((1, 2), correction=0)).numpy()
-    out["flat"] = (leading.sum(1).abs() / width**0.5).numpy()
+    out["mean"] = np.array([float(w.mean() / w.std(correction=0)) for w in before])
+    out["flat"] = np.array([float(v.sum().abs()) / width**0.5 for v in leading])
     return out
 
 
