@@ -6,7 +6,7 @@ spectra of sine starts under a Hann window.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from rclib.experiments.starts.siren import band_signal, centroid
 from rclib.experiments.starts.spectral_bottleneck import arm_scales
 from rclib.runs import sweep
 from rclib.runs.stacked import sweep_stacked
+from rclib.stats.sequential import interval
 
 __all__ = [
     "BY_HALVES",
@@ -33,6 +34,7 @@ __all__ = [
     "deepshape_frame",
     "gains_frame",
     "gains_of",
+    "geometric",
     "growth_frame",
     "nyquist",
     "rises",
@@ -237,3 +239,19 @@ def share_ratio(starts: pd.DataFrame, band: str, window: str) -> pd.Series:
     rows = starts[starts.window == window]
     table = rows.pivot_table(index="seed", columns="arm", values=band).clip(lower=FLOOR)
     return np.log10(table["WINNER"] / table["SIREN"]).rename("decades")
+
+
+def geometric(decades: pd.Series) -> Callable[[int, float], tuple[float, float, float]]:
+    """The geometric mean of ratios for a claim under the sequential rule, from their log10 by seed.
+
+    Returns (n, level) -> value, low and high of the first n seeds: powers of ten of the mean of the
+    logarithms and of the ends of its t-interval. Raises ValueError for more seeds than there are.
+    """
+
+    def estimate(n: int, level: float) -> tuple[float, float, float]:
+        if n > len(decades):
+            raise ValueError(f"decades must have {n} seeds, got {len(decades)}")
+        mean, low, high = interval(decades.iloc[:n].tolist(), level)
+        return 10.0**mean, 10.0**low, 10.0**high
+
+    return estimate

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
 from scipy.stats import gennorm, spearmanr
 from stored_runs import tiny
@@ -172,7 +173,13 @@ def test_rises_and_ratios_are_of_a_seed() -> None:
     with pytest.raises(ValueError, match="most must leave an arm with noise, got 5"):
         asked_again.rises(starts, "Hann", most=5)
     # A share of 1e-15 counts as 1e-12.
-    np.testing.assert_allclose(asked_again.share_ratio(starts, "high", "Hann"), [8, 9])
+    decades = asked_again.share_ratio(starts, "high", "Hann")
+    np.testing.assert_allclose(decades, [8, 9])
+    value, low, high = asked_again.geometric(decades)(2, 0.1)
+    half = scipy.stats.t.ppf(0.95, 1) * np.std([8, 9], ddof=1) / 2**0.5
+    assert np.log10([value, low, high]) == pytest.approx([8.5, 8.5 - half, 8.5 + half])
+    with pytest.raises(ValueError, match="decades must have 3 seeds, got 2"):
+        asked_again.geometric(decades)(3, 0.1)
 
 
 def test_starts_have_the_scales_of_their_arms() -> None:
