@@ -313,6 +313,7 @@ MANY = {
     "55_spectral_bottleneck": 18,
     "56_batchnorm_only": 20,
     "57_what_survives": 18,
+    "58_asked_again": 11,  # claims of three notebooks, a control each, DeepShape's bits and cost
     "60_deep_linear": 20,
     "61_generalization_dynamics": 15,
     "62_grokking_li2": 20,
