@@ -151,7 +151,8 @@ def test_another_network_is_that_of_the_last_shape_of_the_kind() -> None:
         other = (place - 6) % 12
         assert kinds[other] == kinds[place]
         one = replace(
-            fields, planes=fields.planes[[place]], weights=tuple(W[[other]] for W in fields.weights),
+            fields, planes=fields.planes[[place]],
+            weights=tuple(W[[other]] for W in fields.weights),
             biases=tuple(b[[other]] for b in fields.biases),
         )  # fmt: skip
         torch.testing.assert_close(found[place], one(points)[0])
