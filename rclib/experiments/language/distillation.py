@@ -91,10 +91,16 @@ def path_frame(data: Dataset, seeds: Sequence[int], **settings: Any) -> pd.DataF
 def image_arrays(
     data: Dataset, seed: int, arms: Sequence[str], **settings: Any
 ) -> dict[str, np.ndarray]:
-    """ "first" (real) and the images (K, d) of some arms, of one seed."""
+    """ "first" (real) and the images (K, d) of some arms, of one seed; "class means" before the
+    first arm that begins at them."""
     (run,) = _runs(data, [seed], settings)
-    places = {arm: list(ARMS).index(arm) for arm in arms}
-    return {"first": run["before"][0], **{arm: run["after"][k] for arm, k in places.items()}}
+    found = {"first": run["before"][0]}
+    for arm in arms:
+        place = list(ARMS).index(arm)
+        if ARMS[arm][1] == "means":
+            found.setdefault("class means", run["before"][place])
+        found[arm] = run["after"][place]
+    return found
 
 
 def bilevel_frame(data: Dataset, seeds: Sequence[int], **settings: Any) -> pd.DataFrame:

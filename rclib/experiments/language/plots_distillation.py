@@ -21,6 +21,7 @@ LABELS = {
     "real, random": "random real", "real, nearest": "nearest to mean", "real, means": "class means",
 }  # fmt: skip
 CROWDED = 0.8  # above this span and accuracy most arms lie
+LOW = 0.75  # left end of the accuracies, where more than half of the arms lie above it
 
 
 @redrawable
@@ -60,8 +61,16 @@ def _norms(panel: Panel, paths: pd.DataFrame) -> None:
 def _accuracies(panel: Panel, frame: pd.DataFrame, expert: float) -> None:
     over = frame.groupby("arm", sort=False).accuracy
     middle, half = over.mean(), parts.half_widths(over)
+    low = LOW if float((middle > LOW).mean()) > 0.5 else 0.0
     for place, arm in enumerate(middle.index):
         real = str(arm).startswith("real")
+        if middle[arm] < low:  # left of the panel: its mean is written there
+            panel.annotate(
+                f"{middle[arm]:.2f}", (0, place), (16, 0), xycoords=("axes fraction", "data"),
+                textcoords="offset points", va="center", fontsize=6.5, color=colour(int(real)),
+                arrowprops={"arrowstyle": "->", "color": colour(int(real)), "lw": 0.9},
+            )  # fmt: skip
+            continue
         own = frame[frame.arm == arm].accuracy
         panel.plot(own, np.full(len(own), place), ".", ms=2, color="0.7", zorder=1)
         panel.errorbar(
@@ -73,6 +82,8 @@ def _accuracies(panel: Panel, frame: pd.DataFrame, expert: float) -> None:
     names = [LABELS.get(str(arm), str(arm)) for arm in middle.index]
     panel.set_yticks(range(len(middle)), names, fontsize=6)
     panel.invert_yaxis()
+    if low:
+        panel.set_xlim(low, max(expert + 0.012, float(frame.accuracy.max()) + 0.005))
     panel.set_xlabel("test accuracy (dotted: class means,\ndashed: experts)")
     panel.set_title("one image a class")
 

@@ -20,7 +20,7 @@ __all__ = ["channel_panels", "reader_panels"]
 NAMES = {
     "set": "channels, set", "transformer": "channels,\nTransformer", "flat": "planes, flat",
     "spatial": "pixels, set", "decoder": "hybrid's\nnetwork", "network": "network\nalone",
-    "neurons": "its neurons,\nset",
+    "network, shuffled": "neurons\nrenamed", "neurons": "its neurons,\nset",
 }  # fmt: skip
 
 
@@ -96,16 +96,16 @@ def channel_panels(
         yerr=parts.half_widths(over.accuracy), marker=MARKERS[0], ms=3.5, color=colour(0),
         capsize=1.5, elinewidth=0.7,
     )  # fmt: skip
-    for place, (step, iou) in enumerate(over.iou.mean().items()):
-        up = place % 2 == 0
+    for step, iou in over.iou.mean().items():
+        last = step == over.iou.mean().index[-1]
         panel.annotate(
-            f"{step} steps", (iou, over.accuracy.mean()[step]), xytext=(-5, 5) if up else (8, -17),
-            size=6, textcoords="offset points", ha="right" if up else "center", color=GREY,
+            str(step), (iou, over.accuracy.mean()[step]), xytext=(1, -12) if last else (-3, 5),
+            size=6.5, textcoords="offset points", ha="center" if last else "right", color=GREY,
         )  # fmt: skip
     parts.level(panel, 1 / len(KINDS), "chance")
     panel.set_xlim(0, 1.05)
     panel.set_ylim(0, 1)
-    panel.set_xlabel("intersection over union")
+    panel.set_xlabel("intersection over union\n(at each point: steps of the fit)")
     panel.set_ylabel("accuracy, channels as a set")
     panel.set_title("better fields")
     panel = panels[1]

@@ -63,11 +63,11 @@ def read_frame(runs: Runs, arms: Mapping[str, Sequence[str]]) -> pd.DataFrame:
 
 
 def quality_frame(runs: Runs) -> pd.DataFrame:
-    """start, seed, hybrid, no planes, other planes, network (intersections over union), moved set,
+    """start, seed, hybrid, no planes, other network, network (intersections over union), moved set,
     moved flat, share, share at start, hidden and channels (correlations over chance)."""
     rows = []
     for (start, seed), run in runs.items():
-        names = ("hybrid", "no planes", "other planes", "network")
+        names = ("hybrid", "no planes", "other network", "network")
         rows.append({
             "start": start, "seed": seed, **dict(zip(names, map(float, run["iou"]), strict=True)),
             "moved set": run["moved"][0], "moved flat": run["moved"][1],
@@ -161,7 +161,7 @@ def values(
         "other_labels": arms["own", "set, other labels"],
         "decoder_own": arms["own", "decoder"],
         "decoder_shared": arms["shared", "decoder"],
-        "not_exchanged": _by(quality, "own", "hybrid") - _by(quality, "own", "other planes"),
+        "not_exchanged": _by(quality, "own", "hybrid") - _by(quality, "own", "other network"),
         "few_pictures": _by(quality, "own", "share"),
         "noise_at_start": _by(quality, "own", "share at start"),
         "sphere_torus": kinds["sphere"] - kinds["torus"],

@@ -177,7 +177,8 @@ def field_run(
     reader : width, epochs, lr. arms : of ARMS. stops : steps after which the set is read too.
     n_points : for the intersection over union.
     Returns accuracy (arms,), over test folds; stop_accuracy, stop_iou (stops and the end); iou (4,)
-    of the hybrid, with planes set to 0, with the next shape's, of the network (nan if none);
+    of the hybrid, with planes set to 0, with the network of another shape of its kind, of the
+    network alone (nan if none);
     moved (2,): change of logits of set and flat when channels are shuffled; share, share_start,
     kind (B,); rc, rc_start (2,); numbers (2,): of one shape's planes, of one network; pictures
     (2, 3, C, R, R): planes of the first torus in two fits.
@@ -203,7 +204,7 @@ def field_run(
     assert hybrid.planes is not None
     assert start.planes is not None
     zero = replace(hybrid, planes=torch.zeros_like(hybrid.planes))
-    other = replace(hybrid, planes=hybrid.planes.roll(1, 0))
+    other = _other_network(hybrid)
     inputs = _inputs(arms, start, hybrid, alone, g)
     folds = torch.randperm(n_each, generator=g).repeat_interleave(len(KINDS)) % n_folds
     wrong = shapes.kind[torch.randperm(len(shapes), generator=g)]
@@ -242,6 +243,15 @@ def _start(
     return start_fields(n, **built, shared=shared, generator=g), {
         k: options[k] for k in ("points", "steps", "lr")
     }
+
+
+def _other_network(fields: Fields) -> Fields:
+    """Planes as they are, each with the network of the last shape of its kind (kinds in turn)."""
+    turn = len(KINDS)
+    return replace(
+        fields, weights=tuple(W.roll(turn, 0) for W in fields.weights),
+        biases=tuple(b.roll(turn, 0) for b in fields.biases),
+    )  # fmt: skip
 
 
 def _first(fields: Fields, n: int) -> Fields:

@@ -232,12 +232,12 @@ def frames(
             "arms": distillation.accuracy_frame(digits, seeds, **few),
             "paths": distillation.path_frame(digits, seeds, **few),
             "bilevel": distillation.bilevel_frame(digits, seeds, **own),
-            "images": distillation.image_arrays(digits, 5, ["clip"], **few),
+            "images": distillation.image_arrays(digits, 5, ["clip", "means, clip"], **few),
             "natural": distillation.accuracy_frame(digits, seeds, distillation.NATURAL, **few),
         }
 
 
-def test_values_and_figures(frames: dict[str, Any]) -> None:
+def test_values_and_figures(frames: dict[str, Any], digits: Dataset) -> None:
     found = {
         **distillation.values(frames["arms"], frames["paths"]),
         **distillation.bilevel_values(frames["bilevel"]),
@@ -265,6 +265,8 @@ def test_values_and_figures(frames: dict[str, Any]) -> None:
     figure = plots_distillation.natural_panels(frames["natural"])
     assert len(figure.axes) == 2
     images = frames["images"]
-    assert list(images) == ["first", "clip"]
+    assert list(images) == ["first", "clip", "class means", "means, clip"]
+    means = [digits.x_train[digits.y_train == k].mean(0) for k in range(10)]
+    np.testing.assert_allclose(images["class means"], np.stack(means), atol=1e-6)
     figure = plots_distillation.image_panels(images, side=8, limit=3.0)
-    assert len(figure.axes) == 20
+    assert len(figure.axes) == 40

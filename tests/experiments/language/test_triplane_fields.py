@@ -139,6 +139,28 @@ def test_union_of_what_is_known() -> None:
     torch.testing.assert_close(runs.iou(full, shapes, points), expected)
 
 
+def test_another_network_is_that_of_the_last_shape_of_the_kind() -> None:
+    """Each field by itself: its planes, and the network of the shape one turn of kinds before."""
+    g = torch.Generator().manual_seed(0)
+    fields = start_fields(12, hidden=[4], channels=2, R=4, plane_sd=1.0, generator=g)
+    points = 2 * torch.rand(30, 3, generator=g) - 1
+    found = runs._other_network(fields)(points)
+    assert fields.planes is not None
+    kinds = draw_shapes(2, g).kind
+    for place in range(12):
+        other = (place - 6) % 12
+        assert kinds[other] == kinds[place]
+        one = replace(
+            fields, planes=fields.planes[[place]],
+            weights=tuple(W[[other]] for W in fields.weights),
+            biases=tuple(b[[other]] for b in fields.biases),
+        )  # fmt: skip
+        torch.testing.assert_close(found[place], one(points)[0])
+    # Networks that are one at the start are no others.
+    shared = start_fields(12, hidden=[4], channels=2, R=4, shared=True, generator=g)
+    torch.testing.assert_close(runs._other_network(shared)(points), shared(points))
+
+
 # --- spectra and correlations --------------------------------------------------------------
 
 
