@@ -6,6 +6,8 @@ Compared with
     DataLoader of ready tensors;
 (b) the machine's limit: the five matrix products of each step (two forward, three backward;
     the output layer's are left out), same shapes, same number of threads.
+(b+) the same products with the memory that training cannot spare: batches gathered from all images,
+    updates added to the matrices in place.
 Each way trains on the same number of batches in turn, round after round, and the medians over
 the rounds are scaled to an epoch. Run it on an otherwise idle machine.
 """
@@ -85,6 +87,22 @@ def bare_products(width: int, size: int, steps: int) -> float:
     return time.perf_counter() - begin
 
 
+def products_in_place(width: int, size: int, x: Tensor, order: Tensor) -> float:
+    """Seconds of the same products with the memory that training cannot spare: each batch is
+    gathered from all images, and what a product says of a matrix is added to it."""
+    w1, w2 = torch.randn(width, D), torch.randn(width, width)
+    h = torch.randn(size, width)
+    begin = time.perf_counter()
+    for batch in order.split(size):
+        of_batch = x.index_select(0, batch)
+        torch.mm(of_batch, w1.t())
+        torch.mm(h, w2.t())
+        torch.mm(h, w2)
+        w2.addmm_(h.t(), h, alpha=-1e-6)
+        w1.addmm_(h.t(), of_batch, alpha=-1e-6)
+    return time.perf_counter() - begin
+
+
 def measure(width: int, size: int, steps: int, rounds: int, kept: Kept) -> None:
     """Print and keep one table for a width and batch size."""
     pixels = torch.randint(0, 256, (N_TRAIN, 32, 32, 3), dtype=torch.uint8)
@@ -105,6 +123,7 @@ def measure(width: int, size: int, steps: int, rounds: int, kept: Kept) -> None:
     ways: dict[str, Callable[[], float]] = {
         "rclib": lambda: our_loop(MLP(D, width, CLASSES), x, y, order, size),
         "bare matrix products (b)": lambda: bare_products(width, size, steps),
+        "... and memory (b+)": lambda: products_in_place(width, size, x, order),
         "DataLoader of images (a)": over(images),
         "DataLoader of tensors": over(tensors),
     }
