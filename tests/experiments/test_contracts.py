@@ -336,7 +336,7 @@ MANY = {
     "85_one_byte": 38,
     "86_where_updates_write": 12,
     "87_asked_again": 9,  # five asked again, two at one rate, two controls
-    "90_never_from_scratch": 34,
+    "90_never_from_scratch": 36,
     "91_decision_making": 30,
     "92_awrs": 36,
     "93_alf_lb": 27,

@@ -38,9 +38,8 @@ SEQUENCE_CELLS: dict[str, tuple[tuple[str, str, bool], ...]] = {  # kind, arm, p
         *((*cell, False) for cell in BOTH), (T, "scratch", True), (S, "scratch", True),
         (S, "denoised", True),
     ),
-    **dict.fromkeys(
-        ("counting", "retrieval", "lists"), ((T, "scratch", False), (T, "denoised", False))
-    ),
+    "counting": tuple((*cell, False) for cell in BOTH[:2]),
+    **dict.fromkeys(("retrieval", "lists"), tuple((*cell, False) for cell in BOTH)),
 }  # fmt: skip
 NUMBERS = ("train", "test", "denoising", "label_loss")
 MEASURES = ("near", "table", "scores", "rc")  # a number at each moment

@@ -162,4 +162,5 @@ def sequence_values(frame: pd.DataFrame, best_loss: float) -> Values:
     for task in ("retrieval", "lists"):
         if task in own:
             found[f"{task}_gain"] = _gain(own[task], T)
+            found[f"{task}_gain_ssm"] = _gain(own[task], S)
     return found

@@ -194,7 +194,7 @@ def test_values_of_the_sequences_and_their_figure() -> None:
     settings = {**SIZES, "length": 8, "n_train": 16, "n_test": 16}
     sequences = frames.sequence_frame([0, 1, 2, 3], {task: {} for task in runs.TASKS}, **settings)
     values = claimed.sequence_values(sequences, 0.5)
-    assert {"texture_gap", "permuted", "counting", "lists_gain"} <= set(values)
+    assert {"texture_gap", "permuted", "counting", "lists_gain", "lists_gain_ssm"} <= set(values)
     texture = sequences[(sequences.task == "texture") & (sequences.kind == "ssm")]
     by = texture.set_index(["permuted", "arm", "seed"]).test.sort_index()
     pd.testing.assert_series_equal(values["permuted"], by[False, "scratch"] - by[True, "scratch"])
