@@ -67,8 +67,10 @@ def current(text: str, papers: Papers, runs: Mapping[str, Run], *, address: str 
 def main() -> int:
     """Rewrite the README's sections from the committed results and git's remote."""
     address = repository_address(paths.project_root())
-    papers, runs = load_papers(), committed_runs()
-    return rewrite("README.md", lambda text: current(text, papers, runs, address=address))
+    return rewrite(
+        "README.md",
+        lambda text: current(text, load_papers(), committed_runs(), address=address),
+    )
 
 
 if __name__ == "__main__":
