@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
 
 from rclib.plots import parts
 from rclib.plots.drawing import redrawable
+from rclib.plots.strips import strips
 from rclib.plots.style import GREY, WIDTH, colour, looks
 
 __all__ = ["again_panels"]
@@ -48,29 +48,19 @@ def again_panels(
     one.set_ylabel("its coefficient |c| after training")
     one.set_title("one trained network")
     one.legend(fontsize=7)
-    _strips(two, {label: tied[name] for name, label in KINDS.items()})
+    strips(two, {label: tied[name] for name, label in KINDS.items()})
     parts.level(two, 1.0, "chance, 95 percent")
     two.set_ylim(bottom=0)
     two.set_ylabel("|correlation| over chance level")
     two.set_title("who is tied to whom")
     _rates(three, curves, before)
-    _strips(four, {str(name): own.difference for name, own in gaps.groupby("question", sort=False)})
+    strips(four, {str(name): own.difference for name, own in gaps.groupby("question", sort=False)})
     four.axhspan(-within, within, color=GREY, alpha=0.12, lw=0, zorder=0)
     four.axhline(0, color=GREY, lw=0.8, ls=":", zorder=1)
     four.set_ylabel("test accuracy, LCN minus FCN")
     four.set_title(f"shaded: within {within:g}")
     parts.letters(figure)
     return figure
-
-
-def _strips(panel: Panel, groups: Mapping[str, pd.Series]) -> None:
-    """One column a group: a point a seed, and the mean as a bar."""
-    for place, values in enumerate(groups.values()):
-        spread = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1)
-        panel.plot(place + spread, values, "o", ms=3.5, color=colour(place), alpha=0.75, mec="none")
-        panel.hlines(values.mean(), place - 0.3, place + 0.3, color="0.1", lw=1.6)
-    panel.set_xlim(-0.6, len(groups) - 0.4)
-    panel.set_xticks(range(len(groups)), labels=list(groups), fontsize=7)
 
 
 def _rates(panel: Panel, curves: pd.DataFrame, before: Mapping[str, Sequence[float]]) -> None:

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from rclib.plots import parts
 from rclib.plots.drawing import redrawable
-from rclib.plots.style import GREY, WIDTH, colour, looks
+from rclib.plots.strips import strips
+from rclib.plots.style import GREY, WIDTH, looks
 
 __all__ = ["asked_again"]
 
@@ -45,12 +46,9 @@ def asked_again(gaps: pd.DataFrame, values: pd.DataFrame) -> Figure:
     first.legend(fontsize=6, loc="lower left")
     for panel, question in zip(panels[1:], questions, strict=True):
         rows = values[values.question == question]
-        spread = np.linspace(-0.25, 0.25, len(rows)) if len(rows) > 1 else np.zeros(1)
-        panel.plot(spread, rows.value, "o", ms=3.5, color=colour(0), alpha=0.75, mec="none")
-        panel.hlines(rows.value.mean(), -0.35, 0.35, color="0.1", lw=1.6)
+        strips(panel, {str(question): rows.value})
         criterion = str(rows.criterion.iloc[0])
         panel.axhline(float(criterion.split()[-1]), ls=":", lw=0.9, color=GREY)
-        panel.set_xlim(-0.6, 0.6)
         panel.set_xticks([])
         panel.set_xlabel(question, fontsize=7)
         panel.set_title(criterion, fontsize=7, loc="right")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rclib.plots import parts
 from rclib.plots.drawing import redrawable
+from rclib.plots.strips import strips
 from rclib.plots.style import GREY, WIDTH, colour
 
 __all__ = ["again_panels"]
@@ -48,13 +48,13 @@ def again_panels(
     (first, second, third), (fourth, fifth, sixth) = panels
     _rates(first, tuned)
     names = list(dict.fromkeys(gains.question))
-    _dots(second, [gains[gains.question == name].gain for name in names], names)
+    strips(second, {name: gains[gains.question == name].gain for name in names}, alike=True)
     for place, name in enumerate(names):
         second.hlines(criteria[name], place - 0.4, place + 0.4, color=GREY, ls=":", lw=0.9)
     second.set_ylabel("accuracy, two halves minus")
     second.set_title("at equal compute")
-    own = [shaped[shaped.form == form].overlap for form in FORMS]
-    _dots(third, own, list(FORMS.values()))
+    own = {label: shaped[shaped.form == form].overlap for form, label in FORMS.items()}
+    strips(third, own, alike=True)
     parts.level(third, criteria["overlap"], "")
     third.set_ylim(0, 1.05)
     third.set_ylabel("|cos| with the dense one")
@@ -79,18 +79,6 @@ def _rates(panel: Axes, tuned: pd.DataFrame) -> None:
     panel.set_ylabel("validation accuracy")
     panel.set_title("rates, tuning seeds")
     panel.legend(fontsize=6)
-
-
-def _dots(
-    panel: Axes, values: Sequence[pd.Series], names: Sequence[str], *, middle: str = "mean"
-) -> None:
-    """One column of dots a name, a bar at its mean or median."""
-    for place, found in enumerate(values):
-        at = place + np.linspace(-0.18, 0.18, len(found))
-        panel.plot(at, found, "o", ms=3.2, color=colour(0), alpha=0.6, mec="none")
-        panel.hlines(found.agg(middle), place - 0.3, place + 0.3, color="0.1", lw=1.6)
-    panel.set_xticks(range(len(names)), names, fontsize=7)
-    panel.set_xlim(-0.6, len(names) - 0.4)
 
 
 def _spectra(panel: Axes, spectra: pd.DataFrame, band: Sequence[float]) -> None:
@@ -131,14 +119,12 @@ def _centroids(panel: Axes, starts: pd.DataFrame) -> None:
 
 def _shares(panel: Axes, starts: pd.DataFrame) -> None:
     """The kernel's share on the high band."""
-    names = []
-    values = []
+    values = {}
     for window in LINES:
         for arm in ("SIREN", "WINNER"):
             rows = starts[(starts.arm == arm) & (starts.window == window)]
-            names.append(f"{arm}\n{window}")
-            values.append(rows.high.clip(lower=1e-16))
-    _dots(panel, values, names, middle="median")
+            values[f"{arm}\n{window}"] = rows.high.clip(lower=1e-16)
+    strips(panel, values, middle="median", alike=True)
     panel.tick_params(axis="x", labelsize=6)
     panel.set_xlabel("start and window")
     parts.log_axis(panel, "y")
