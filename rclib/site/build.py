@@ -7,8 +7,11 @@ error leaves the one that was there.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from rclib import paths
@@ -17,6 +20,7 @@ from rclib.files.new_folder import new_folder
 from rclib.files.terminal import Parser, note, report
 from rclib.site.loading import load_gallery
 from rclib.site.pages import Site
+from rclib.site.search import Entry
 
 __all__ = ["Built", "build", "main"]
 
@@ -37,18 +41,15 @@ def build(target: Path, *, api: bool = True) -> Built:
 
     A results file, figure or notebook that is not valid is left out and named in the answer.
 
-    api : whether to make the pages on `rclib`, which takes most of the time.
+    api : whether to make the pages on `rclib`, which a second process does beside the others.
     Raises ValueError for a target that holds something else than a site; it then is as it was.
     """
     _check_target(target)
     gallery = load_gallery()
-    with new_folder(target, replace=True) as folder:
+    with new_folder(target, replace=True) as folder, _api(folder / "api", wanted=api) as entries:
         site = Site(folder, gallery, has_api=api)
         site.write()
-        if api:
-            from rclib.site.api import write_api
-
-            site.index(write_api(folder / "api"))
+        site.index(entries())
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return Built(
         figures=len(site.gallery.figures),
@@ -57,6 +58,48 @@ def build(target: Path, *, api: bool = True) -> Built:
         bytes=total,
         problems=(*gallery.problems, *site.problems),
     )
+
+
+@contextmanager
+def _api(folder: Path, *, wanted: bool) -> Iterator[Callable[[], Sequence[Entry]]]:
+    """The pages on `rclib`, made in a process of their own meanwhile: it imports every module and
+    takes half as long as all others. Gives what waits for them and returns their entries."""
+    if not wanted:
+        yield lambda: ()
+        return
+    context = get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_write_api, args=(folder, there), daemon=True)
+    process.start()
+    there.close()  # so that a process that is killed is noticed: nobody else can write
+
+    def entries() -> Sequence[Entry]:
+        try:
+            made = here.recv()
+        except EOFError:
+            process.join()
+            raise OSError(
+                f"the process that makes the pages on rclib ended with status {process.exitcode}"
+            ) from None
+        if isinstance(made, Exception):
+            raise made
+        return tuple(made)
+
+    try:
+        yield entries
+    finally:
+        process.terminate()  # of no effect on one that is done
+        process.join()
+        here.close()
+
+
+def _write_api(folder: Path, out: Connection) -> None:
+    from rclib.site.api import write_api
+
+    try:
+        out.send(write_api(folder))
+    except (ValueError, OSError) as error:
+        out.send(error)
 
 
 def _check_target(target: Path) -> None:

@@ -59,12 +59,24 @@ def levels(looks: Sequence[int] = LOOKS, alpha: float = ALPHA) -> tuple[float, .
 
 
 @cache
-def _levels(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
+def _rule() -> tuple[np.ndarray, np.ndarray]:
+    """Places and weights of the Gauss-Legendre rule: an eigenvalue problem, solved once."""
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    return nodes, weights
+
+
+@cache
+def _levels(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
+    return _first_levels(looks, alpha, len(looks))
+
+
+def _first_levels(looks: tuple[int, ...], alpha: float, number: int) -> tuple[float, ...]:
+    """Levels of the first `number` looks alone: no level depends on later ones."""
+    nodes, weights = _rule()
     found: list[float] = []
     # Places of B at the last look, between its bounds, and their mass (density times weight).
     places, mass, before, paid = np.zeros(1), np.ones(1), 0.0, 0.0
-    for n in looks:
+    for n in looks[:number]:
         t = n / looks[-1]
         due, step = spent(t, alpha) - paid, math.sqrt(t - before)
         ends = 0.0, 12.0 * math.sqrt(t)
@@ -209,14 +221,24 @@ def repeated_p(p: float, look: int, *, looks: Sequence[int] = LOOKS) -> float:
         raise ValueError(f"p must lie in [0, 1], got {p}")
     if not 1 <= look <= len(looks):
         raise ValueError(f"look must lie in 1 to {len(looks)}, got {look}")
+    levels(looks)  # refuses looks that are none
+    return _repeated_p(float(p), look, tuple(int(n) for n in looks))
+
+
+@cache
+def _repeated_p(p: float, look: int, looks: tuple[int, ...]) -> float:
     smallest, largest = 1e-12, 1 - 1e-9
-    if p <= levels(looks, smallest)[look - 1]:
+
+    def level(alpha: float) -> float:
+        return _first_levels(looks, alpha, look)[-1]
+
+    if p <= level(smallest):
         return smallest
-    if p >= levels(looks, largest)[look - 1]:
+    if p >= level(largest):
         return 1.0
 
     def over(log_alpha: float) -> float:
-        return math.log(levels(looks, math.exp(log_alpha))[look - 1]) - math.log(p)
+        return math.log(level(math.exp(log_alpha))) - math.log(p)
 
     ends = math.log(smallest), math.log(largest)
     return math.exp(float(optimize.brentq(over, *ends, xtol=1e-6)))

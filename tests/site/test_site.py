@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import re
 from collections import Counter
 from pathlib import Path
@@ -741,3 +742,25 @@ def test_series_of_notebooks() -> None:
 def test_leading_profiles_and_durations() -> None:
     assert content.leading_first(("quick", "laptop", "paper")) == ("paper", "laptop", "quick")
     assert [duration(s) for s in (0.4, 26, 90, 7200)] == ["0 s", "26 s", "1.5 min", "2.0 h"]
+
+
+def test_the_api_is_made_by_a_process_that_ends_with_the_block(tmp_path: Path) -> None:
+    with builder._api(tmp_path / "api", wanted=True):  # nobody waits for it
+        (child,) = multiprocessing.active_children()
+    assert child.exitcode is not None
+    with builder._api(tmp_path / "api", wanted=True) as entries:
+        (child,) = multiprocessing.active_children()
+        child.kill()  # as a system does that has no memory left
+        with pytest.raises(OSError, match=r"pages on rclib ended with status -9"):
+            entries()
+
+
+def test_an_error_of_the_api_is_that_of_the_build(tmp_path: Path) -> None:
+    (tmp_path / "api").write_text("a file where a folder should be")
+    here, there = multiprocessing.Pipe(duplex=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pdoc.pdoc", lambda *_, output_directory: output_directory.mkdir())
+        builder._write_api(tmp_path / "api", there)
+    assert isinstance(here.recv(), FileExistsError)
+    with builder._api(tmp_path / "none", wanted=False) as entries:
+        assert entries() == ()
