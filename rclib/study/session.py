@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ __all__ = [
     "cells_run",
     "notebook_file",
     "running_cell",
+    "show_saved",
 ]
 
 NOTEBOOK_VARIABLE = "RCLIB_NOTEBOOK"  # path of the notebook, for the kernels of our own runner
@@ -73,3 +75,26 @@ def notebook_file() -> Path | None:
         if isinstance(place, str) and place.endswith(".ipynb") and Path(place).is_file():
             return Path(place)
     return None
+
+
+def show_saved(figure: Any, png: bytes) -> bool:
+    """Show a saved picture below the running cell instead of drawing its figure once more; whether
+    this was done: only where the figure would have been shown there (the inline backend).
+
+    figure : a matplotlib figure, closed by this. png : the file, shown at the figure's own size.
+    What is seen then is what was saved, small print included.
+    """
+    if _shell() is None:
+        return False
+    import matplotlib.pyplot as plt
+    from IPython.display import Image, display
+
+    managed = plt.fignum_exists(getattr(figure, "number", -1))
+    if "inline" not in plt.get_backend() or not managed:
+        return False
+    dots = plt.rcParams["savefig.dpi"]
+    scale = 1.0 if dots == "figure" else figure.dpi / dots
+    (width,) = struct.unpack(">I", png[16:20])  # where every PNG has it
+    display(Image(data=png, format="png", width=round(width * scale)))
+    plt.close(figure)
+    return True

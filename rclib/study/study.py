@@ -139,7 +139,8 @@ class Study:
         and the call that drew it as `.json.xz`, from which `python -m rclib redraw` draws it again.
 
         The caption is completed with the data set and the profile, kept with the results and
-        returned, for the reader of the notebook. The data are in long form, one row a value.
+        returned, for the reader of the notebook, who is shown the saved picture. The data are in
+        long form, one row a value.
         data_note : what the picture says of its data, where that is not the data set's own line
         (one seed of five, sizes that vary). A figure that no `rclib.plots.drawing.redrawable`
         function drew is saved without its call, with a warning.
@@ -173,6 +174,7 @@ class Study:
         self.figures = [f for f in self.figures if f["name"] != name]  # a cell may run again
         self.figures.append({"name": name, "caption": whole})
         self._drawn_by[name] = session.running_cell()
+        session.show_saved(figure, files["png"])
         return whole
 
     def _claim_name(self, name: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +58,32 @@ def test_a_cell_that_runs_again_replaces_its_figure_and_another_does_not() -> No
         for cell in notebook.cells
     ]
     assert [printed[i].strip() for i in (2, 4, 6)] == ["First", "Second", "['Second']"]
+    # The reader is shown the file, once and at the figure's size on paper.
+    (shown,) = [o for o in notebook.cells[4].outputs if "image/png" in o.get("data", {})]
+    saved = next(Path(os.environ["RCLIB_OUT"]).rglob("a.png")).read_bytes()
+    assert base64.b64decode(shown.data["image/png"]) == saved
+    wide = struct.unpack(">I", saved[16:20])[0]
+    assert shown.metadata["image/png"]["width"] == round(wide * 100 / 160)
+
+
+SHOWN = """\
+import matplotlib.pyplot as plt
+from rclib.study import session
+png = bytes(16) + (320).to_bytes(4, "big")
+kept, alone = plt.figure(), plt.Figure()
+print(session.show_saved(alone, png), len(plt.get_fignums()))
+plt.switch_backend("agg")
+print(session.show_saved(plt.figure(), png), len(plt.get_fignums()))
+"""
+
+
+@pytest.mark.slow
+def test_a_figure_that_would_not_be_shown_is_left_alone() -> None:
+    notebook = new_notebook(cells=[new_code_cell(SHOWN)])
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    printed = "".join(o.text for o in notebook.cells[0].outputs if o.get("name") == "stdout")
+    assert printed.split() == ["False", "1", "False", "2"]
+    assert session.show_saved(None, b"") is False  # no kernel here
 
 
 class Shell:
