@@ -28,17 +28,21 @@ __all__ = [
     "OTHER_FLOOR",
     "SAME",
     "TINY",
+    "UNTRAINED",
     "change_slopes",
     "distances",
+    "end_losses",
     "exponents",
     "floor_ratio",
     "largest_slopes",
     "pooled",
     "trained_logits",
+    "untrained_distances",
 ]
 
 SAME, OTHER, FLOOR_OFF = "same batches", "other batches", "same batches, floor taken off"
 FLOOR, OTHER_FLOOR = "two wide, same batches", "two wide, other batches"
+UNTRAINED = "before training"
 
 # Tiny arguments of the stored function, for the tests.
 TINY: dict[str, dict[str, Any]] = {
@@ -154,27 +158,15 @@ def distances(
       and of one law, so what they add to `SAME` drops out of its mean; a value may be negative.
     - `FLOOR`: |a_s - b_s|², `OTHER_FLOOR`: |a_s - b_s'|², at the largest width.
 
+    Neighbouring seeds share a network in `OTHER` and `OTHER_FLOOR`, so that an interval over seeds
+    is slightly too narrow for these two.
     Raises ValueError for fewer than two seeds.
     """
     if len(seeds) < 2:
         raise ValueError(f"distances need at least two seeds, got {list(seeds)}")
-    members = [(widest, 0), (widest, 1), *((width, 2) for width in source_widths)]
-    keys = [(seed, width, place) for seed in seeds for width, place in members]
-    configs = [
-        {
-            "network": {"width": width, **network},
-            "start_seed": 10 * seed + place,
-            "batch_seed": 10 * seed,
-            "epochs": epochs,
-            "lr": lr,
-            "batch_size": batch_size,
-        }
-        for seed, width, place in keys
-    ]
-    runs = sweep.run(
-        trained_logits, configs, data=data, cost=_square_width, description="shared batches"
-    )
-    of = {key: run["logits"].astype(float) for key, run in zip(keys, runs, strict=True)}
+    settings = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
+    runs = _trained(data, source_widths, widest, seeds, settings, network)
+    of = {key: run["logits"].astype(float) for key, run in runs.items()}
     following = {s: seeds[(i + 1) % len(seeds)] for i, s in enumerate(seeds)}
     rows: list[tuple[str, int, int, float]] = []
     for seed, other in following.items():
@@ -187,6 +179,86 @@ def distances(
         rows.append((FLOOR, widest, seed, _mean_product(a - b, a - b)))
         apart = a - of[other, widest, 1]
         rows.append((OTHER_FLOOR, widest, seed, _mean_product(apart, apart)))
+    return pd.DataFrame(rows, columns=["kind", "width", "seed", "square"])
+
+
+def _members(source_widths: Sequence[int], widest: int) -> list[tuple[int, int]]:
+    """Width of each network of a seed s, and what is added to 10 s for the seed of its start."""
+    return [(widest, 0), (widest, 1), *((width, 2) for width in source_widths)]
+
+
+def _trained(
+    data: Dataset,
+    source_widths: Sequence[int],
+    widest: int,
+    seeds: Sequence[int],
+    settings: Mapping[str, Any],
+    network: Mapping[str, Any],
+) -> dict[tuple[int, int, int], Arrays]:
+    """(seed, width, place of its start) -> the run."""
+    keys = [
+        (seed, width, place) for seed in seeds for width, place in _members(source_widths, widest)
+    ]
+    configs = [
+        {
+            "network": {"width": width, **network},
+            "start_seed": 10 * seed + place,
+            "batch_seed": 10 * seed,
+            **settings,
+        }
+        for seed, width, place in keys
+    ]
+    runs = sweep.run(
+        trained_logits, configs, data=data, cost=_square_width, description="shared batches"
+    )
+    return dict(zip(keys, runs, strict=True))
+
+
+def end_losses(
+    data: Dataset,
+    *,
+    source_widths: Sequence[int],
+    widest: int,
+    seeds: Sequence[int],
+    epochs: int,
+    lr: float,
+    batch_size: int,
+    **network: Any,
+) -> pd.DataFrame:
+    """Test loss (cross-entropy, nats) before and after training of the networks of `distances`:
+    columns width, seed, start, end, a row a network."""
+    settings = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
+    runs = _trained(data, source_widths, widest, seeds, settings, network)
+    rows = [
+        (width, seed, float(run["test_loss"][0]), float(run["test_loss"][-1]))
+        for (seed, width, _), run in runs.items()
+    ]
+    return pd.DataFrame(rows, columns=["width", "seed", "start", "end"])
+
+
+def untrained_distances(
+    data: Dataset,
+    *,
+    source_widths: Sequence[int],
+    widest: int,
+    seeds: Sequence[int],
+    **network: Any,
+) -> pd.DataFrame:
+    """|f_s - a_s|² of `distances` before the first step: its columns, kind `UNTRAINED`.
+
+    What starts alone make: means over a zero-mean start differ like N^(-1/2), whatever is learned.
+    """
+    rows = []
+    for seed in seeds:
+        logits = {}
+        for width, place in _members(source_widths, widest):
+            model = build_mlp(data, {"width": width, **network}, seed=10 * seed + place)
+            with torch.no_grad():
+                logits[width, place] = model(data.x_test).double().numpy()
+        a = logits[widest, 0]
+        for width in source_widths:
+            f = logits[width, 2]
+            rows.append((UNTRAINED, width, seed, _mean_product(f - a, f - a)))
     return pd.DataFrame(rows, columns=["kind", "width", "seed", "square"])
 
 

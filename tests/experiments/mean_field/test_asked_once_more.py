@@ -106,6 +106,27 @@ def test_distances_by_kind() -> None:
     ratio = again.floor_ratio(frame)
     assert list(ratio.index) == [5, 7, 6]
     assert ratio[6] == pytest.approx(of[again.FLOOR, 12] / of[again.OTHER_FLOOR, 12])
+    losses = again.end_losses(
+        data, source_widths=[4, 8], widest=12, seeds=[5, 7, 6], **options, **UNIFORM
+    )
+    assert list(losses.columns) == ["width", "seed", "start", "end"]
+    assert len(losses) == 3 * 4
+    model = MLP(64, 8, 10, parametrization="MF", init=Init("uniform"), seed=62)
+    with torch.no_grad():
+        start = model(data.x_test)
+    row = losses[(losses.seed == 6) & (losses.width == 8)].iloc[0]
+    entropy = torch.nn.functional.cross_entropy
+    assert row.start == pytest.approx(float(entropy(start, data.y_test)), rel=1e-5)
+    assert row.end == pytest.approx(float(entropy(torch.from_numpy(f), data.y_test)), rel=1e-5)
+    first = again.untrained_distances(
+        data, source_widths=[4, 8], widest=12, seeds=[5, 7, 6], **UNIFORM
+    )
+    wide = MLP(64, 12, 10, parametrization="MF", init=Init("uniform"), seed=60)
+    with torch.no_grad():
+        apart = (start - wide(data.x_test)).double().square().mean()
+    row = first[(first.seed == 6) & (first.width == 8)].iloc[0]
+    assert row["kind"] == again.UNTRAINED
+    assert row.square == pytest.approx(float(apart), rel=1e-6)
     with pytest.raises(ValueError, match="at least two seeds"):
         again.distances(data, source_widths=[4], widest=8, seeds=[1], **options)
 
