@@ -29,15 +29,16 @@ def _rates(panel: Panel, curves: pd.DataFrame, title: str) -> None:
     at validation's. What is above the losses at the smallest rate is cut off."""
     top = 1.03 * float(curves[curves.rate == curves.rate.min()].train.max())
     arms = list(dict.fromkeys(curves.arm))
-    for arm, look in looks(arms).items():
+    for place, (arm, look) in enumerate(looks(arms).items()):
+        below = 2.5 * (len(arms) - 1 - place)  # larger, so that a later one does not hide it
         own = curves[curves.arm == arm].sort_values("rate")
         shown: Any = {**look, "marker": ""}
         panel.plot(own.rate, own.train.where(own.train < top), lw=1.1, label=arm, **shown)
         for choice, size in (("training", 5.5), ("validation", 9.0)):
             best = own[own[choice]]
             panel.plot(
-                best.rate, best.train, marker=look["marker"], ms=size, ls="", color=look["color"],
-                mfc=look["color"] if choice == "training" else "none",
+                best.rate, best.train, marker=look["marker"], ms=size + below, ls="",
+                color=look["color"], mfc=look["color"] if choice == "training" else "none",
             )  # fmt: skip
     low, high = panel.get_ylim()
     panel.set_ylim(low - 0.4 * (high - low), high)  # room for the names

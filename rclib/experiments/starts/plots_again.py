@@ -36,13 +36,14 @@ def again_panels(
     *,
     band: Sequence[float],
     criteria: Mapping[str, float],
+    floor: float = 1e-12,
 ) -> Figure:
     """Growth (validation accuracy by the halves' rate, gains), DeepShape's overlaps, sine starts.
 
     tuned : arm, rate, after, valid, means over the tuning seeds. gains : question, seed, gain.
     shaped : seed, form, overlap. spectra : arm, window, frequency, energy. starts : arm, seed, s0,
     window, centroid, high. band : low and high over Nyquist. criteria : question -> level, and
-    "overlap".
+    "overlap". floor : a share that counts as rounding.
     """
     figure, panels = plt.subplots(2, 3, figsize=(WIDTH, 4.7), layout="constrained")
     (first, second, third), (fourth, fifth, sixth) = panels
@@ -61,7 +62,7 @@ def again_panels(
     third.set_title("leading direction")
     _spectra(fourth, spectra, band)
     _centroids(fifth, starts)
-    _shares(sixth, starts)
+    _shares(sixth, starts, floor)
     parts.letters(figure)
     return figure
 
@@ -104,7 +105,7 @@ def _centroids(panel: Axes, starts: pd.DataFrame) -> None:
     for place, (window, dash) in enumerate(LINES.items()):
         found = line[line.window == window].groupby("s0").centroid.agg(["mean", "min", "max"])
         label = "Hann window" if window == "Hann" else "no window"
-        tone = colour(place)
+        tone = colour(3 + place)  # those of (d) are the starts'
         panel.plot(range(len(scales)), found["mean"], ls=dash, lw=1.3, color=tone, label=label)
         panel.fill_between(
             range(len(scales)), found["min"], found["max"], color=tone, alpha=0.15, lw=0
@@ -117,7 +118,7 @@ def _centroids(panel: Axes, starts: pd.DataFrame) -> None:
     panel.legend(fontsize=6)
 
 
-def _shares(panel: Axes, starts: pd.DataFrame) -> None:
+def _shares(panel: Axes, starts: pd.DataFrame, floor: float) -> None:
     """The kernel's share on the high band."""
     values = {}
     for window in LINES:
@@ -128,5 +129,6 @@ def _shares(panel: Axes, starts: pd.DataFrame) -> None:
     panel.tick_params(axis="x", labelsize=6)
     panel.set_xlabel("start and window")
     parts.log_axis(panel, "y")
+    parts.level(panel, floor, "rounding")
     panel.set_ylabel("share on the band")
     panel.set_title("tangent kernel")
