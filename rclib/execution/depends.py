@@ -14,6 +14,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from rclib import paths
@@ -79,14 +80,20 @@ def closure(names: Iterable[str], root: Path) -> set[Path]:
             continue  # a name inside of a module
         if path in files:
             continue
-        text = path.read_text(encoding="utf-8")
-        files.add(path)
-        files.update(_data(path, text))
+        imports, data = _read(path, path.stat().st_mtime_ns)
+        files |= {path, *data}
         # The face of `rclib` imports all for the type checker alone.
-        found = set() if name == "rclib" else set(_imports(ast.parse(text)))
+        found = frozenset() if name == "rclib" else imports
         parents = {name.rpartition(".")[0]} - {""}
         todo |= (found | parents) - done
     return files
+
+
+@cache  # a module is read once, and most notebooks need most of them
+def _read(module: Path, _changed: int) -> tuple[frozenset[str], frozenset[Path]]:
+    """What a module imports of the library, and the data files that it names."""
+    text = module.read_text(encoding="utf-8")
+    return frozenset(_imports(ast.parse(text))), frozenset(_data(module, text))
 
 
 def _data(module: Path, text: str) -> Iterator[Path]:
