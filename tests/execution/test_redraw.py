@@ -148,7 +148,7 @@ def test_what_a_notebook_has_drawn_comes_out_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All figures of a notebook at its quick profile, to the byte."""
-    name = "23_spikes_n_ridge_noise_decay"
+    name = "86_where_updates_write"  # two figures, few seconds
     monkeypatch.setenv("RCLIB_OUT", str(tmp_path))
     monkeypatch.chdir(ROOT)
     subprocess.run(
