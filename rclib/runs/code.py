@@ -24,10 +24,10 @@ from __future__ import annotations
 
 import ast
 import builtins
+import copy
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from rclib.runs.code_modules import (
     Module,
@@ -113,7 +113,7 @@ class _Walk:
         texts: list[str] = []
         while len(texts) < len(self.todo):  # grows on the way
             at, place, _ = self.todo[len(texts)]
-            statement = _copied(self.modules[at].statements[place])
+            statement = copy.deepcopy(self.modules[at].statements[place])
             if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 statement.name = ""
             texts.append(ast.dump(_Rewrite(self, self.modules[at]).visit(statement)))
@@ -168,17 +168,6 @@ class _Walk:
             for ref in found.refers.values():
                 self.reach(ref, name)
         return f"module@{','.join(map(str, numbers))}"
-
-
-def _copied(node: Any) -> Any:
-    """A syntax tree of one's own, without places in the file: those are not hashed."""
-    if isinstance(node, list):
-        return [_copied(one) for one in node]
-    if not isinstance(node, ast.AST):
-        return node
-    made = node.__class__.__new__(node.__class__)
-    made.__dict__.update({name: _copied(value) for name, value in ast.iter_fields(node)})
-    return made
 
 
 class _Rewrite(ast.NodeTransformer):
