@@ -122,7 +122,7 @@ def train_stack(
     each = torch.vmap(lambda tensors, x, y: loss(start.one(tensors, x), y))
     inputs = {**tensors, **leaves}  # the leaves share the memory of what is trained
     columns, sources = list(trained.values()), list(leaves.values())
-    written = stacked_backprop.network_of(start.one, loss)
+    written = stacked_backprop.layers_of(start.one, loss)
     masked = [(list(trained).index(n), where) for n, where in outside.items() if n in trained]
 
     for t in range(steps + 1):

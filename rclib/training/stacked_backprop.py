@@ -12,7 +12,8 @@ are the same and a member's do not depend on the others (`rclib.nets.stack`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch.nn.functional import cross_entropy
 
 from rclib.nets.mlp import MLP
 
-__all__ = ["gradients", "network_of"]
+__all__ = ["Layers", "gradients", "layers_of"]
 
 # Gradient in z from that in h = σ(z), of (gradient, h).
 _BACK: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -38,47 +39,59 @@ _FORTH: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def network_of(one: Callable[..., Any], loss: Callable[..., Any]) -> MLP | None:
+@dataclass(frozen=True)
+class Layers:
+    """A fully connected network: names of weight and bias (None: there is none) and multiplier of
+    every layer, and the function between them, "relu", "tanh" or "identity"."""
+
+    names: Sequence[tuple[str, str | None]]
+    scales: Sequence[float]
+    activation: str = "relu"
+
+
+def layers_of(one: Callable[..., Any], loss: Callable[..., Any]) -> Layers | None:
     """The network whose function `one` of a stack is, if it and the loss are written out here."""
     if loss is not cross_entropy or not isinstance(one, partial) or one.func is not functional_call:
         return None
     model = one.args[0]
-    return model if type(model) is MLP and model.activation in _BACK else None
+    if type(model) is not MLP or model.activation not in _BACK:
+        return None
+    places = range(1, model.depth + 1)
+    names = [(f"W{k}", f"B{k}" if model.bias != "none" else None) for k in places]
+    return Layers(names, [model.multiplier(k) for k in places], model.activation)
 
 
 @torch.no_grad()
 def gradients(
-    model: MLP, tensors: Mapping[str, Tensor], x: Tensor, y: Tensor
+    layers: Layers, tensors: Mapping[str, Tensor], x: Tensor, y: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean cross-entropy of every member, (S,), and its gradient by name, (S, *shape).
 
-    model : of `network_of`; tensors : name -> (S, *shape); x (S, n, d), y (S, n) whole numbers.
+    tensors : name -> (S, *shape); x (S, n, d), y (S, n) whole numbers.
     """
-    depth, forth, back = model.depth, _FORTH[model.activation], _BACK[model.activation]
-    h = [x]
-    z = x
-    for layer in range(1, depth + 1):
-        bias, scale = tensors.get(f"B{layer}"), model.multiplier(layer)
-        z = torch.bmm(h[-1], tensors[f"W{layer}"].transpose(1, 2))
+    forth, back = _FORTH[layers.activation], _BACK[layers.activation]
+    parts = list(zip(layers.names, layers.scales, strict=True))
+    h, z = [], x
+    for (weight, bias), scale in parts:
+        h.append(forth(z) if h else x)
+        z = torch.bmm(h[-1], tensors[weight].transpose(1, 2))
         if scale != 1:
             z.mul_(scale)
         if bias is not None:
-            z.add_(bias[:, None])
-        if layer < depth:
-            h.append(forth(z))
+            z.add_(tensors[bias][:, None])
     log_p = torch.log_softmax(z, 2)
     column = y[:, :, None]
     loss = -log_p.gather(2, column)[..., 0].mean(1)
     slope = torch.zeros_like(log_p).scatter_(2, column, -1.0 / y.shape[1])
     delta = torch.ops.aten._log_softmax_backward_data(slope, log_p, 2, log_p.dtype)
     found: dict[str, Tensor] = {}
-    for layer in range(depth, 0, -1):
-        if f"B{layer}" in tensors:
-            found[f"B{layer}"] = delta.sum(1)
-        scale = model.multiplier(layer)
+    for place in range(len(parts) - 1, -1, -1):
+        (weight, bias), scale = parts[place]
+        if bias is not None:
+            found[bias] = delta.sum(1)
         if scale != 1:
             delta = delta * scale
-        found[f"W{layer}"] = torch.bmm(delta.transpose(1, 2), h[layer - 1])
-        if layer > 1:
-            delta = back(torch.bmm(delta, tensors[f"W{layer}"]), h[layer - 1])
+        found[weight] = torch.bmm(delta.transpose(1, 2), h[place])
+        if place:
+            delta = back(torch.bmm(delta, tensors[weight]), h[place])
     return loss, found

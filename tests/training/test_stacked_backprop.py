@@ -30,10 +30,10 @@ def test_gradients_are_those_of_autograd(
     x = torch.randn(3, 11, 6, generator=generator, dtype=torch.double)
     y = torch.randint(4, (3, 11), generator=generator)
     start = stack(models)
-    model = written.network_of(start.one, cross_entropy)
-    assert model is not None
-    losses, found = written.gradients(model, start.tensors, x, y)
-    assert found.keys() == start.tensors.keys()
+    layers = written.layers_of(start.one, cross_entropy)
+    assert layers is not None
+    losses, found = written.gradients(layers, start.tensors, x, y)
+    assert set(found) == set(start.tensors)
     for place, one in enumerate(models):
         loss = cross_entropy(one(x[place]), y[place])
         loss.backward()  # type: ignore[no-untyped-call]
@@ -45,15 +45,15 @@ def test_gradients_are_those_of_autograd(
 
 def test_other_losses_and_networks_are_left_to_autograd() -> None:
     plain = stack([MLP(6, 5, 4, depth=2)])
-    assert written.network_of(plain.one, cross_entropy) is not None
-    assert written.network_of(plain.one, mse_loss) is None
+    assert written.layers_of(plain.one, cross_entropy) is not None
+    assert written.layers_of(plain.one, mse_loss) is None
     assert (
-        written.network_of(stack([MLP(6, 5, 4, depth=2, activation="softplus")]).one, cross_entropy)
+        written.layers_of(stack([MLP(6, 5, 4, depth=2, activation="softplus")]).one, cross_entropy)
         is None
     )
     conv = stack([ConvNet(side=8, channels=[4, 4], widths=[5], classes=3)])
-    assert written.network_of(conv.one, cross_entropy) is None
-    assert written.network_of(lambda tensors, x: x, cross_entropy) is None
+    assert written.layers_of(conv.one, cross_entropy) is None
+    assert written.layers_of(lambda tensors, x: x, cross_entropy) is None
 
 
 def test_training_is_that_of_a_loss_that_is_not_known() -> None:
