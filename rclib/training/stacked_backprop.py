@@ -71,7 +71,8 @@ def gradients(
     """
     forth, back = _FORTH[layers.activation], _BACK[layers.activation]
     parts = list(zip(layers.names, layers.scales, strict=True))
-    h, z = [], x
+    h: list[Tensor] = []
+    z = x
     for (weight, bias), scale in parts:
         h.append(forth(z) if h else x)
         z = torch.bmm(h[-1], tensors[weight].transpose(1, 2))
