@@ -232,6 +232,7 @@ def bound_names(
     """Names that statements bind in their own scope, and those of them that are imports."""
     names: set[str] = set()
     imports: dict[str, Ref] = {}
+    outer: set[str] = set()
     for node in _own(body):
         match node:
             case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
@@ -248,9 +249,10 @@ def bound_names(
                 names.add(name)
             case ast.Import() | ast.ImportFrom():
                 imports |= imported(node, where, follow)
+            case ast.Global():
+                outer.update(node.names)
             case _:
                 pass
-    outer = {n for node in _own(body) if isinstance(node, ast.Global) for n in node.names}
     return frozenset(names - outer) | imports.keys(), imports
 
 

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from rclib.checks.arguments import brief, count, seed_of
 from rclib.nets.stack import Stack, has_members
+from rclib.training import stacked_backprop
 from rclib.training.recorder import Losses, Recorder, chosen_steps
 from rclib.training.stacked_optimizers import Schedule, Settings, Updates, by_member
 
@@ -121,6 +122,7 @@ def train_stack(
     each = torch.vmap(lambda tensors, x, y: loss(start.one(tensors, x), y))
     inputs = {**tensors, **leaves}  # the leaves share the memory of what is trained
     columns, sources = list(trained.values()), list(leaves.values())
+    written = stacked_backprop.layers_of(start.one, loss)
     masked = [(list(trained).index(n), where) for n, where in outside.items() if n in trained]
 
     for t in range(steps + 1):
@@ -128,13 +130,17 @@ def train_stack(
         if t == steps or (stopping is not None and stopping.all_stopped):
             continue  # what is due later is measured on what does not move any more
         x, y = places(*batch(t))
-        found = each(inputs, x, y)
-        if t == 0 and found.shape != (members,):
-            raise ValueError(f"loss must give one number, got shape {tuple(found.shape[1:])}")
-        if t == 0:
-            _check_used(found, leaves)
-        # The members' losses share nothing, so the gradient of their sum holds each one's own.
-        gradients = torch.autograd.grad(found.sum(), sources)
+        if written is not None and t > 0 and y.ndim == 2:  # the first step checks what it gets
+            found, by_name = stacked_backprop.gradients(written, tensors, x, y)
+            gradients: Sequence[Tensor] = [by_name[name] for name in trained]
+        else:
+            found = each(inputs, x, y)
+            if t == 0 and found.shape != (members,):
+                raise ValueError(f"loss must give one number, got shape {tuple(found.shape[1:])}")
+            if t == 0:
+                _check_used(found, leaves)
+            # The members' losses share nothing, so the gradient of their sum holds each one's own.
+            gradients = torch.autograd.grad(found.sum(), sources)
         losses.values[t] = found.detach()
         if stopping is not None:
             stopping.look(t, losses, kept)

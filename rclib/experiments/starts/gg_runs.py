@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from rclib.data.images import Dataset
 from rclib.data.pooling import pooled_inputs
@@ -20,12 +19,14 @@ from rclib.spectral.random_matrix import outliers
 from rclib.spectral.spectra import esd
 from rclib.stats.generalized_gaussian import GeneralizedGaussian, draw, fit, shape_by_moments
 from rclib.training.stacked import epoch_batches
+from rclib.training.stacked_backprop import Layers, gradients
 from rclib.training.stacked_optimizers import Settings, Updates
 from rclib.training.validation import accuracy as accuracy_of
 
 __all__ = ["ARMS", "MATRICES", "TINY", "Relu", "backslash_step", "gg_network", "gg_runs"]
 
 MATRICES = ("layers.0.weight", "layers.1.weight")  # those into hidden layers
+LAYERS = Layers([(f"layers.{k}.weight", f"layers.{k}.bias") for k in range(3)], [1.0] * 3)
 # What is done to all matrices at the end: factors of ν and β, or a format.
 SHAPES = {"deepshape": (0.8, 0.6), "scale only": (1.0, 0.6)}
 ARMS = ("dense", *SHAPES, "shape only", "RF8", "e4m3", "int8")
@@ -108,22 +109,19 @@ def _trained(
 ) -> tuple[Stack, Tensor, list[dict[str, Tensor]]]:
     """The end, the losses (steps, S) and the tensors after each number of updates in `moments`.
 
-    `train_stack` without its options and with `backslash_step` after every update.
+    `train_stack` of the cross-entropy without its options, `backslash_step` after every update.
     """
     tensors = {name: t.clone() for name, t in start.tensors.items()}
-    leaves = {name: t.detach().requires_grad_() for name, t in tensors.items()}
     updates = Updates(settings, tensors, steps)
-    each = torch.vmap(lambda t, x, y: cross_entropy(start.one(t, x), y))
     losses, kept = [], []
     for step in range(steps + 1):
         if step in moments:
             kept.append({name: t.clone() for name, t in tensors.items()})
         if step == steps:
             break
-        loss = each(leaves, *batch(step))
-        gradients = torch.autograd.grad(loss.sum(), list(leaves.values()))
-        losses.append(loss.detach())
-        amounts = updates.step(step, gradients)
+        loss, slopes = gradients(LAYERS, tensors, *batch(step))
+        losses.append(loss)
+        amounts = updates.step(step, [slopes[name] for name in tensors])
         torch._foreach_sub_(list(tensors.values()), amounts)
         if bool((strength > 0).any()):
             backslash_step(tensors, strength)

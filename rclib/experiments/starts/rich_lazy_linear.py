@@ -74,7 +74,10 @@ def linear_flow(
     def motion(_: float, state: Floats) -> Floats:
         a, w = state[:h], state[h:].reshape(h, d)
         g = beta - w.T @ a
-        return np.concatenate([w @ g, np.outer(a, g).ravel()])
+        out = np.empty_like(state)
+        np.matmul(w, g, out=out[:h])
+        np.multiply(a[:, None], g, out=out[h:].reshape(h, d))
+        return out
 
     def there(_: float, state: Floats) -> float:
         return float(np.linalg.norm(beta - state[h:].reshape(h, d).T @ state[:h]) - left)

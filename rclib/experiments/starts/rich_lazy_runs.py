@@ -30,6 +30,7 @@ __all__ = [
     "Recurrent",
     "image_rows",
     "kernel_factors",
+    "kernel_of",
     "rank_start",
     "recurrent_runs",
 ]
@@ -107,6 +108,35 @@ def kernel_factors(tensors: Mapping[str, Tensor], x: Tensor, *, every: bool) -> 
             total += torch.einsum("nci,nj->ncij", delta, h[t - 1])
         rows.append(total.flatten(2))
     return torch.stack(rows, 1).flatten(0, 2)
+
+
+def kernel_of(tensors: Mapping[str, Tensor], x: Tensor, *, every: bool) -> Tensor:
+    """K = J Jᵀ of `kernel_factors`, without J: with a row's δ_t and units h_{t-1} the entries are
+    Σ_{t, t'} (δ_t · δ'_t') (h_{t-1} · h'_{t'-1})."""
+    w, out = tensors["within.weight"], tensors["out.weight"]
+    h = _units(tensors, x)
+    last, n, c = len(h) - 1, len(x), len(out)
+    ends = range(1, last + 1) if every else (last,)
+    back: dict[int, list[Tensor]] = {}  # t -> δ_t (n, c, N) of the ends from t on
+    for end in ends:
+        delta = out[None] * (h[end] > 0)[:, None]
+        for t in range(end, 1, -1):  # the first step has no h before it
+            back.setdefault(t, []).append(delta)
+            delta = (delta @ w) * (h[t - 1] > 0)[:, None]
+    rows = {t: torch.stack(parts).flatten(0, 2) for t, parts in back.items()}
+    total = x.new_zeros(len(ends), n, c, len(ends), n, c)
+    for t, mine in rows.items():
+        for s, theirs in rows.items():
+            if s > t:
+                continue
+            units = (h[t - 1] @ h[s - 1].T)[:, None, None, :, None]
+            i, j = len(mine) // (n * c), len(theirs) // (n * c)
+            part = (mine @ theirs.T).view(i, n, c, j, n, c).mul_(units)
+            total[-i:, :, :, -j:] += part
+            if s < t:
+                total[-j:, :, :, -i:] += part.permute(3, 4, 5, 0, 1, 2)
+    size = len(ends) * n * c
+    return total.permute(1, 0, 2, 4, 3, 5).reshape(size, size)
 
 
 def _units(tensors: Mapping[str, Tensor], x: Tensor) -> list[Tensor]:
@@ -193,12 +223,17 @@ def recurrent_runs(
         accuracy = (end.argmax(-1) == labels).float().mean(1)
         return torch.stack([losses, accuracy], 1)
 
+    first: list[Tensor] = []  # each member's kernel before training
+
     def kernels(now: Stack) -> Tensor:
+        """Alignment with the first kernel, (S,)."""
         found = []
         for s in range(len(now)):
             tensors = {name: tensor[s].double() for name, tensor in now.tensors.items()}
-            j = kernel_factors(tensors, x_probe[s].double(), every=every)
-            found.append(j @ j.T)
+            k = kernel_of(tensors, x_probe[s].double(), every=every)
+            if len(first) == s:
+                first.append(k)
+            found.append((k * first[s]).sum() / (k.norm() * first[s].norm()))
         return torch.stack(found)
 
     def gram(now: Stack) -> Tensor:
@@ -229,7 +264,7 @@ def recurrent_runs(
         "at": torch.tensor(at).expand(len(group), -1),
         "loss": kept["looked"][..., 0].T,
         "accuracy": kept["looked"][..., 1].T,
-        "kernel": _alignment(kept["kernel"]).T,
+        "kernel": kept["kernel"].T,
         "representation": _alignment(kept["gram"]).T,
         "weights": moved.T,
         "update_rank": entropy.exp(),

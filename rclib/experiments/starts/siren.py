@@ -30,6 +30,7 @@ __all__ = [
     "band_share",
     "band_signal",
     "centroid",
+    "gradients",
     "grid",
     "hidden",
     "kernel",
@@ -160,6 +161,45 @@ def band_signal(n: int, low: float, high: float, *, seed: int) -> tuple[Tensor, 
     between = torch.fft.irfft(coefficients * torch.exp(1j * math.pi * k / n), n=n)
     scale = y.abs().max()
     return (y / scale).float(), (between / scale).float()
+
+
+def gradients(tensors: Mapping[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Gradients of each member's mean square of f(x) - y, for a stack of `Siren`: (S, *shape).
+
+    tensors : name -> (S, *shape); x (n, D), shared; y (S, n). By hand, with the bits that autograd
+    gives one network: sums over points are taken member by member, since those of several at once
+    round otherwise.
+    """
+    layers = len(tensors) // 2
+    w, b = ([tensors[f"layers.{i}.{kind}"] for i in range(layers)] for kind in ("weight", "bias"))
+    h, inside = [x.expand(len(y), *x.shape)], []
+    for place in range(layers - 1):
+        a = torch.bmm(h[-1], w[place].transpose(1, 2)).add_(b[place][:, None]).mul_(OMEGA)
+        inside.append(a)
+        h.append(torch.sin(a))
+    wrong = (h[-1] * w[-1]).sum(-1).add_(b[-1]).sub_(y)
+    slope = wrong.mul_(1 / y.shape[1]).mul_(2)
+    found = {
+        f"layers.{layers - 1}.bias": _over_points(slope)[:, None],
+        f"layers.{layers - 1}.weight": _over_points(slope[:, :, None] * h[-1])[:, None],
+    }
+    back = slope[:, :, None] * w[-1]
+    for place in range(layers - 2, -1, -1):
+        back.mul_(inside[place].cos_()).mul_(OMEGA)
+        found[f"layers.{place}.bias"] = _over_points(back)
+        turned = back.transpose(1, 2)
+        if place:
+            found[f"layers.{place}.weight"] = torch.bmm(turned, h[place])
+            back = torch.bmm(back, w[place])
+        else:  # one by one too: several products with a single column at once round otherwise
+            parts = zip(turned.split(1), h[0].split(1), strict=True)
+            found["layers.0.weight"] = torch.cat([torch.bmm(one, points) for one, points in parts])
+    return {name: found[name] for name in tensors}
+
+
+def _over_points(values: Tensor) -> Tensor:
+    """Sums over the second axis, (S, n, ...) to (S, ...), of each member as of one alone."""
+    return torch.stack([one.sum(0) for one in values.unbind(0)])
 
 
 def hidden(tensors: Mapping[str, Tensor], x: Tensor) -> list[Tensor]:

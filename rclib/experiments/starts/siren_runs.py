@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from rclib.experiments.starts.siren import (
     Siren,
     band_share,
     band_signal,
+    gradients,
     grid,
     hidden,
     kernel,
@@ -25,12 +27,13 @@ from rclib.rowcolumn.measure import correlations, largest_correlation, mean_vect
 from rclib.runs.store import Arrays
 from rclib.spectral.random_matrix import outliers
 from rclib.spectral.spectra import esd
-from rclib.training.stacked import train_stack
+from rclib.training.stacked_optimizers import Settings, Updates
 
 __all__ = ["PICTURES", "TINY", "band_runs", "picture", "picture_runs", "pixel_grid"]
 
 PICTURES = ("image", "noise")
 WINDOW = 64  # points of the fit that are kept for the figure
+AT_ONCE = 2**16  # numbers of a layer of the networks that are trained at once
 RANKS = (5, 200)  # of the kernel's eigenvalues whose slope is taken
 DECAY, EVERY = 0.998, 20  # factor of the rate, and every how many updates
 TINY: dict[str, dict[str, Any]] = {
@@ -59,30 +62,57 @@ def _start(member: Mapping[str, Any], inputs: int, width: int, layers: int) -> S
     return winner_start(model, float(member["s0"]), float(member["s1"]), law=law, generator=noise)
 
 
-def _mse(output: Tensor, y: Tensor) -> Tensor:
-    return (output[:, 0] - y).square().mean()
-
-
 def _falling(steps: int) -> Tensor:
     """The rate's factor at each update, as in the authors' script."""
     return DECAY ** (torch.arange(steps) // EVERY).double()
 
 
-def _fitted(start: Stack, x: Tensor, off: Tensor, ys: Tensor, offs: Tensor, **options: Any) -> Any:
-    """Train on (x, ys) and record MSE over the signal's variance there and at other points."""
+def _fitted(
+    start: Stack, x: Tensor, off: Tensor, ys: Tensor, offs: Tensor, *, rate: float, steps: int,
+    moments: Sequence[int],
+) -> tuple[Stack, Tensor]:  # fmt: skip
+    """Train on (x, ys), full-batch Adam; the trained stack, and MSE over the signal's variance
+    there and at other points, (T, S, 2), after each of the moments."""
 
-    def looked(now: Stack) -> Tensor:
+    def looked(tensors: dict[str, Tensor]) -> Tensor:
         found = []
         for points, truth in ((x, ys), (off, offs)):
-            wrong = (now(points)[:, :, 0] - truth).double().square().mean(1)
-            found.append(wrong / truth.double().var(dim=1, correction=0))
+            # One by one: sums over points of several networks at once may round otherwise.
+            wrong = torch.cat([
+                (Stack(one, start.one)(points)[:, :, 0] - own).double().square().mean(1)
+                for one, own in zip(_alone(tensors), truth.split(1), strict=True)
+            ])  # fmt: skip
+            found.append(wrong / torch.cat([_variance(own) for own in truth.split(1)]))
         return torch.stack(found, 1)
 
-    steps = int(options["steps"])
-    return train_stack(
-        start, lambda _: (x, ys), _mse, steps=steps, lr=float(options["rate"]), optimizer="adam",
-        lr_schedule=_falling(steps), own="y", at=options["moments"], record={"looked": looked},
-    )  # fmt: skip
+    tensors = {name: tensor.detach().clone() for name, tensor in start.tensors.items()}
+    updates = Updates(Settings("adam", rate, schedule=_falling(steps)), tensors, steps)
+    rows = []
+    with torch.no_grad():
+        for t in range(steps + 1):
+            if t in moments:
+                rows.append(looked(tensors))
+            if t < steps:
+                slopes = gradients(tensors, x, ys)
+                torch._foreach_sub_(list(tensors.values()), updates.step(t, list(slopes.values())))
+    return replace(start, tensors=tensors), torch.stack(rows)
+
+
+def _variance(y: Tensor) -> Tensor:
+    return y.double().var(dim=1, correction=0)
+
+
+def _alone(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Each member as a stack of one."""
+    parts = {name: tensor.split(1) for name, tensor in tensors.items()}
+    members = len(next(iter(parts.values())))
+    return [{name: part[s] for name, part in parts.items()} for s in range(members)]
+
+
+def _in_cache(group: Sequence[Mapping[str, Any]], numbers: int) -> list[list[Mapping[str, Any]]]:
+    """The group in parts whose layers of so many numbers a member stay in a core's cache."""
+    size = max(1, AT_ONCE // numbers)
+    return [list(group[i : i + size]) for i in range(0, len(group), size)]
 
 
 def band_runs(
@@ -102,12 +132,11 @@ def band_runs(
     |correlation| of the mean vectors of one index, and the 95 percent level of that.
     moved (2,), kept (2,) : of W_1 and W_2, ‖W - W0‖ / ‖W0‖ and squared cosine of W and W0.
     """
-    # One by one: sums over points of several networks at once may round otherwise than of one.
     options: dict[str, Any] = {
         "n": n, "low": low, "high": high, "width": width, "layers": layers, "rate": rate,
         "steps": steps, "moments": moments,
     }  # fmt: skip
-    found = [_band_run([member], **options) for member in group]
+    found = [_band_run(part, **options) for part in _in_cache(group, n * width)]
     return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
 
@@ -115,23 +144,23 @@ def _band_run(
     group: Sequence[Mapping[str, Any]], *, n: int, low: float, high: float, width: int,
     layers: int, rate: float, steps: int, moments: Sequence[int],
 ) -> Arrays:  # fmt: skip
-    """`band_runs` of one member."""
+    """`band_runs` of a part of its group."""
     seeds = [int(member["seed"]) for member in group]
     pairs = [band_signal(n, low, high, seed=seed) for seed in seeds]
     ys, offs = torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])
     x, off = grid(n), grid(n, shift=0.5)
     start = stack([_start(member, 1, width, layers) for member in group])
     at = sorted({int(t) for t in moments})
-    end, found = _fitted(start, x, off, ys, offs, rate=rate, steps=steps, moments=at)
-    fitted = end(x)[:, :, 0]
+    end, looked = _fitted(start, x, off, ys, offs, rate=rate, steps=steps, moments=at)
+    fitted = torch.cat([Stack(one, end.one)(x)[:, :, 0] for one in _alone(end.tensors)])
     rows = []
     for s in range(len(group)):
         first = {name: tensor.double() for name, tensor in start.member(s).items()}
         last = {name: tensor.double() for name, tensor in end.member(s).items()}
         rows.append({
             "at": np.array(at),
-            "error": found["looked"][:, s, 0].numpy(),
-            "off": found["looked"][:, s, 1].numpy(),
+            "error": looked[:, s, 0].numpy(),
+            "off": looked[:, s, 1].numpy(),
             "fit": torch.stack([ys[s, :WINDOW], fitted[s, :WINDOW]]).numpy(),
             **_at_start(first, x.double(), low, high),
             **_matrices(first, last),
@@ -236,7 +265,7 @@ def picture_runs(
         "kind": kind, "side": side, "width": width, "layers": layers, "rate": rate,
         "steps": steps, "moments": moments,
     }  # fmt: skip
-    found = [_picture_run(data, [member], **options) for member in group]
+    found = [_picture_run(data, part, **options) for part in _in_cache(group, side**2 * width)]
     return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
 
@@ -244,15 +273,15 @@ def _picture_run(
     data: Dataset, group: Sequence[Mapping[str, Any]], *, kind: str, side: int, width: int,
     layers: int, rate: float, steps: int, moments: Sequence[int],
 ) -> Arrays:  # fmt: skip
-    """`picture_runs` of one member."""
+    """`picture_runs` of a part of its group."""
     seeds = [int(member["seed"]) for member in group]
     pictures = [picture(data, kind, side, seed=seed) for seed in seeds]
     ys = torch.stack([p.flatten() for p in pictures])
     x = pixel_grid(side)
     start = stack([_start(member, 2, width, layers) for member in group])
     at = sorted({int(t) for t in moments})
-    _, found = _fitted(start, x, x, ys, ys, rate=rate, steps=steps, moments=at)
-    mse = found["looked"][:, :, 0] * ys.double().var(dim=1, correction=0)
+    _, looked = _fitted(start, x, x, ys, ys, rate=rate, steps=steps, moments=at)
+    mse = looked[:, :, 0] * torch.cat([_variance(own) for own in ys.split(1)])
     spread = (ys.max(1).values - ys.min(1).values).double()
     error = (mse / spread.square()).T.contiguous()
     return {"at": np.tile(np.array(at), (len(group), 1)), "error": error.numpy()}

@@ -110,6 +110,16 @@ def test_kernel_factors_are_the_jacobian_of_torch(every: bool) -> None:
     assert torch.allclose(runs.kernel_factors(tensors, x, every=every), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("every", [True, False])
+def test_kernel_is_the_product_of_its_factors(every: bool) -> None:
+    torch.manual_seed(2)
+    model = runs.Recurrent(4, 6, 3, every=every).double()
+    x = torch.randn(5, 4, 4, dtype=torch.double)
+    tensors = {name: tensor.detach() for name, tensor in model.named_parameters()}
+    j = runs.kernel_factors(tensors, x, every=every)
+    assert torch.allclose(runs.kernel_of(tensors, x, every=every), j @ j.T, rtol=1e-12, atol=1e-12)
+
+
 def test_kernels_do_not_see_rotated_names_of_units() -> None:
     """Units in another order are the same network: K = J Jᵀ is."""
     torch.manual_seed(1)

@@ -14,6 +14,7 @@ from rclib.data.images import load
 from rclib.experiments.starts import plots_siren as plots
 from rclib.experiments.starts import siren, siren_runs
 from rclib.experiments.starts import spectral_bottleneck as experiment
+from rclib.nets.stack import stack
 
 BANDS = {"low": [0.0, 0.2], "high": [0.6, 0.9]}
 FIT: dict[str, Any] = {
@@ -81,6 +82,23 @@ def test_a_fit_is_that_of_torchs_adam() -> None:
     moved = float((model.weight(1) - start).norm() / start.norm())
     assert run["moved"][0][1] == pytest.approx(moved, rel=1e-3)
     assert run["fit"][0][0] == pytest.approx(y[:64].numpy())
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_gradients_are_those_of_autograd(inputs: int) -> None:
+    """Each member's own, by hand, against torch on the module alone."""
+    models = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        models.append(siren.Siren(inputs, 16, 3))
+    x = siren.grid(64) if inputs == 1 else siren_runs.pixel_grid(8)
+    y = torch.randn(3, 64, generator=torch.Generator().manual_seed(9))
+    found = siren.gradients(stack(models).tensors, x, y)
+    for place, model in enumerate(models):
+        (model(x)[:, 0] - y[place]).square().mean().backward()
+        for name, p in model.named_parameters():
+            assert p.grad is not None
+            assert torch.allclose(found[name][place], p.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_frames_hold_what_the_runs_hold(fits: experiment.Fits) -> None:

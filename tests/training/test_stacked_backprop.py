@@ -1,0 +1,72 @@
+"""training.stacked_backprop: the written-out gradient of a stack against autograd."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, mse_loss
+
+from rclib.nets.conv import ConvNet
+from rclib.nets.mlp import MLP
+from rclib.nets.stack import stack
+from rclib.training import stacked_backprop as written
+from rclib.training.stacked import epoch_batches, train_stack
+
+
+@pytest.mark.parametrize("parametrization", ["SP", "MF", "muP"])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "identity"])
+@pytest.mark.parametrize(("widths", "bias"), [([12, 7], "random"), ([9], "none"), ([], "constant")])
+def test_gradients_are_those_of_autograd(
+    parametrization: str, activation: str, widths: list[int], bias: str
+) -> None:
+    options: dict[str, Any] = {
+        "depth": len(widths) + 1, "parametrization": parametrization, "activation": activation,
+        "bias": bias,
+    }  # fmt: skip
+    models = [MLP(6, widths, 4, seed=s, **options).double() for s in range(3)]
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(3, 11, 6, generator=generator, dtype=torch.double)
+    y = torch.randint(4, (3, 11), generator=generator)
+    start = stack(models)
+    layers = written.layers_of(start.one, cross_entropy)
+    assert layers is not None
+    losses, found = written.gradients(layers, start.tensors, x, y)
+    assert set(found) == set(start.tensors)
+    for place, one in enumerate(models):
+        loss = cross_entropy(one(x[place]), y[place])
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert torch.allclose(losses[place], loss, rtol=1e-12)
+        for name, p in one.named_parameters():
+            assert p.grad is not None
+            assert torch.allclose(found[name][place], p.grad, rtol=1e-10, atol=1e-14)
+
+
+def test_other_losses_and_networks_are_left_to_autograd() -> None:
+    plain = stack([MLP(6, 5, 4, depth=2)])
+    assert written.layers_of(plain.one, cross_entropy) is not None
+    assert written.layers_of(plain.one, mse_loss) is None
+    assert (
+        written.layers_of(stack([MLP(6, 5, 4, depth=2, activation="softplus")]).one, cross_entropy)
+        is None
+    )
+    conv = stack([ConvNet(side=8, channels=[4, 4], widths=[5], classes=3)])
+    assert written.layers_of(conv.one, cross_entropy) is None
+    assert written.layers_of(lambda tensors, x: x, cross_entropy) is None
+
+
+def test_training_is_that_of_a_loss_that_is_not_known() -> None:
+    """The same loss under another name takes the way through autograd."""
+    generator = torch.Generator().manual_seed(2)
+    x, y = torch.randn(40, 6, generator=generator), torch.randint(4, (40,), generator=generator)
+    start = stack([MLP(6, [12, 7], 4, seed=s, activation="relu") for s in range(3)])
+    batch = epoch_batches(x, y, batch_size=12, seeds=range(3))
+    shared: dict[str, Any] = {"steps": 30, "lr": 0.05, "optimizer": "adam", "frozen": ["B2"]}
+    end, found = train_stack(start, batch, cross_entropy, **shared)
+    other, same = train_stack(
+        start, batch, lambda out, labels: cross_entropy(out, labels), **shared
+    )
+    assert torch.allclose(found["loss"], same["loss"], rtol=1e-4)
+    for name, tensor in end.tensors.items():
+        assert torch.allclose(tensor, other.tensors[name], rtol=1e-3, atol=1e-5)
