@@ -52,24 +52,38 @@ def levels(looks: Sequence[int] = LOOKS, alpha: float = ALPHA) -> tuple[float, .
 
     Raises ValueError for looks that do not, or begin below 2, and an alpha outside (0, 1).
     """
+    return _first_levels(looks, alpha, len(looks))
+
+
+def _first_levels(looks: Sequence[int], alpha: float, number: int) -> tuple[float, ...]:
+    """Levels of the first `number` of the looks."""
     ns = tuple(int(n) for n in looks)
     if not ns or ns[0] < 2 or any(b <= a for a, b in pairwise(ns)):
         raise ValueError(f"looks must be growing numbers of repeats from 2 on, got {list(looks)}")
-    return _levels(ns, float(alpha))
+    return _levels(ns, float(alpha), number)
 
 
 @cache
-def _levels(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
+def _rule() -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights; finding them takes longer than what they are used for."""
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    return nodes, weights
+
+
+@cache
+def _levels(looks: tuple[int, ...], alpha: float, number: int) -> tuple[float, ...]:
+    nodes, weights = _rule()
     found: list[float] = []
     # Places of B at the last look, between its bounds, and their mass (density times weight).
     places, mass, before, paid = np.zeros(1), np.ones(1), 0.0, 0.0
-    for n in looks:
+    for n in looks[:number]:
         t = n / looks[-1]
         due, step = spent(t, alpha) - paid, math.sqrt(t - before)
         ends = 0.0, 12.0 * math.sqrt(t)
         bound = float(optimize.brentq(_beyond, *ends, (places, mass, step, due), xtol=1e-13))
         found.append(2 * float(special.ndtr(-bound / math.sqrt(t))))
+        if len(found) == number:
+            break
         new = bound * nodes
         kernel = np.exp(-(((new[:, None] - places) / step) ** 2) / 2) / math.sqrt(2 * math.pi)
         places, mass = new, bound * weights * (kernel @ mass) / step
@@ -209,14 +223,18 @@ def repeated_p(p: float, look: int, *, looks: Sequence[int] = LOOKS) -> float:
         raise ValueError(f"p must lie in [0, 1], got {p}")
     if not 1 <= look <= len(looks):
         raise ValueError(f"look must lie in 1 to {len(looks)}, got {look}")
+
+    def level(alpha: float) -> float:
+        return _first_levels(looks, alpha, look)[-1]
+
     smallest, largest = 1e-12, 1 - 1e-9
-    if p <= levels(looks, smallest)[look - 1]:
+    if p <= level(smallest):
         return smallest
-    if p >= levels(looks, largest)[look - 1]:
+    if p >= level(largest):
         return 1.0
 
     def over(log_alpha: float) -> float:
-        return math.log(levels(looks, math.exp(log_alpha))[look - 1]) - math.log(p)
+        return math.log(level(math.exp(log_alpha))) - math.log(p)
 
     ends = math.log(smallest), math.log(largest)
     return math.exp(float(optimize.brentq(over, *ends, xtol=1e-6)))
