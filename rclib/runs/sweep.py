@@ -31,13 +31,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from rclib.runs import store
 from rclib.runs.arrivals import Arrivals
 from rclib.runs.given import unfolded
 from rclib.runs.source import Source
+from rclib.runs.threads import one_thread
 
 __all__ = [
     "Failure",
@@ -174,7 +174,7 @@ def _compute(
             "not that of the sweep (was the code edited meanwhile?)"
         )
     begin = time.monotonic()
-    with threadpool_limits(limits=1), store.handing(handed):
+    with one_thread(), store.handing(handed):
         found = jobs.call(function, data, configurations)
     results = [
         {name: np.asarray(value, order="C") for name, value in arrays.items()} for arrays in found

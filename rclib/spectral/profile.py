@@ -100,12 +100,13 @@ def _solved(
     x = top * np.geomspace(1e-6, 1.05, _POINTS)
     z = x * (1 + 1j)
     e = -v * float(rows.sum()) / z
-    for _ in range(500):  # far above the axis plain iteration settles
-        tilde = _next(b_values, b_counts, e, v / z)[0]
-        new = 0.5 * (e + _next(a_values, a_counts, tilde, v / z)[0])
-        settled = bool((np.abs(new - e) <= 1e-6 * np.abs(e)).all())
-        e = new
-        if settled:
+    moving = np.arange(x.size)
+    for _ in range(500):  # far above the axis plain iteration settles, point by point
+        last, factor = e[moving], v / z[moving]
+        tilde = _sum(b_values, b_counts, last, factor)
+        e[moving] = 0.5 * (last + _sum(a_values, a_counts, tilde, factor))
+        moving = moving[np.abs(e[moving] - last) > 1e-6 * np.abs(last)]
+        if moving.size == 0:
             break
     for above in np.geomspace(1.0, _ABOVE, _LEVELS):  # and is followed down by Newton's method
         z = x * (1 + 1j * above)
@@ -268,12 +269,17 @@ class _Real:
         return float(-1 / (1 + np.exp(-best.x)) / self.b[-1])
 
 
+def _sum(values: Floats, counts: Floats, other: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """-factor · Σ w / (1 + w · other) over the weights w."""
+    return np.asarray(-factor * ((values / (1 + values * other[:, None])) @ counts))
+
+
 def _next(
     values: Floats, counts: Floats, other: np.ndarray, factor: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """-factor · Σ w / (1 + w · other) over the weights w, and its derivative by `other`."""
+    """`_sum`, and its derivative by `other`."""
     terms = values / (1 + values * other[:, None])
-    return -factor * (counts * terms).sum(1), factor * (counts * terms**2).sum(1)
+    return -factor * (terms @ counts), factor * ((terms * terms) @ counts)
 
 
 def _counted(weights: Floats) -> tuple[Floats, Floats]:

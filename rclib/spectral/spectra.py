@@ -55,6 +55,7 @@ __all__ = [
     "spectrum",
     "spike",
     "stable_rank",
+    "top_direction",
     "vector_alignment",
     "vector_overlaps",
 ]
@@ -110,15 +111,27 @@ def spectrum(W: Any) -> Spectrum:
     Raises ValueError as `esd`, and for W = 0, which has no top direction.
     """
     given = W
-    W = _matrix("W", W)
-    if not W.any():
-        raise ValueError(f"W must not be zero, got shape {W.shape} of zeros")
+    W = _nonzero("W", _matrix("W", W))
     gram, tall = _gram(W)
-    values, top = _top_eigenvector(gram)
-    if not tall:  # top is the left vector u_1; v_1 = W^T u_1 / σ_1
-        top = W.T @ top
-        top /= np.linalg.norm(top)
-    return Spectrum(_clean(W, values, given), top)
+    reduced = _tridiagonal(gram)
+    values = reduced.diagonal
+    if values.size > 1:
+        values = eigh_tridiagonal(
+            values, reduced.beside, eigvals_only=True, check_finite=False, lapack_driver="sterf"
+        )
+    _, top = _top_pair(reduced)
+    return Spectrum(_clean(W, values, given), top if tall else _other_side(W, top))
+
+
+def top_direction(W: Any) -> tuple[float, Floats]:
+    """The largest eigenvalue of W^T W and the top right singular vector, without the others.
+
+    Raises ValueError as `spectrum`.
+    """
+    W = _nonzero("W", _matrix("W", W))
+    gram, tall = _gram(W)
+    value, top = _top_pair(_tridiagonal(gram))
+    return value, top if tall else _other_side(W, top)
 
 
 def alignment(W: Any, beta: Any) -> float:
@@ -127,7 +140,7 @@ def alignment(W: Any, beta: Any) -> float:
     Source: paper B, "Quantities". Raises ValueError for W = 0, β = 0, a β of another size,
     or values that are not finite.
     """
-    return vector_alignment(spectrum(W).v1, beta)
+    return vector_alignment(top_direction(W)[1], beta)
 
 
 def vector_alignment(v: Floats, beta: Any) -> float:
@@ -155,9 +168,7 @@ def overlaps(W: Any, M: Any, *, top: int | None = None) -> Overlaps:
     W, M = _matrix("W", W), _matrix("M", M)
     if W.shape != M.shape:
         raise ValueError(f"M must have the shape of W, {W.shape}, got {M.shape}")
-    for name, matrix in (("W", W), ("M", M)):
-        if not matrix.any():
-            raise ValueError(f"{name} must not be zero, got shape {matrix.shape} of zeros")
+    W, M = _nonzero("W", W), _nonzero("M", M)
     return vector_overlaps(singular_vectors(W, top=top), singular_vectors(M, top=top))
 
 
@@ -286,23 +297,53 @@ def _clean(W: Floats, values: NDArray[Any], given: Any) -> Floats:
     return np.concatenate([missing, values])
 
 
-def _top_eigenvector(gram: Floats) -> tuple[Floats, Floats]:
-    """Eigenvalues of a symmetric matrix, ascending, (k,), and the eigenvector of the largest.
+class _Tridiagonal(NamedTuple):
+    """S = Q T Q^T: T by its diagonal (k,) and what stands beside it (k - 1,), Q by reflectors."""
 
-    The reduction to tridiagonal form T = Q^T S Q is what eigenvalues alone cost; the top
-    vector of T follows by bisection and inverse iteration, and Q turns it back.
-    """
+    reflectors: Floats
+    diagonal: Floats
+    beside: Floats
+    tau: Floats
+
+
+def _tridiagonal(gram: Floats) -> _Tridiagonal:
+    """The reduction of a symmetric matrix, which is what eigenvalues alone cost."""
     k = gram.shape[0]
     if k == 1:
-        return gram[0].copy(), np.ones(1)
+        return _Tridiagonal(gram, gram[0].copy(), np.empty(0), np.empty(0))
     work, _ = lapack.dsytrd_lwork(k, lower=1)
     # gram.T is the same matrix in the memory order LAPACK wants.
     reduced, diagonal, beside, tau, _ = lapack.dsytrd(gram.T, lower=1, lwork=int(work))
-    values = eigh_tridiagonal(diagonal, beside, eigvals_only=True, lapack_driver="sterf")
-    _, top = eigh_tridiagonal(
-        diagonal, beside, select="i", select_range=(k - 1, k - 1), lapack_driver="stebz"
+    return _Tridiagonal(reduced, diagonal, beside, tau)
+
+
+def _top_pair(reduced: _Tridiagonal) -> tuple[float, Floats]:
+    """The largest eigenvalue and its vector (k,): of T by bisection and inverse iteration, and Q
+    turns it back."""
+    k = reduced.diagonal.size
+    if k == 1:
+        return float(reduced.diagonal[0]), np.ones(1)
+    value, top = eigh_tridiagonal(
+        reduced.diagonal,
+        reduced.beside,
+        select="i",
+        select_range=(k - 1, k - 1),
+        check_finite=False,
+        lapack_driver="stebz",
     )
     # Q leaves the first coordinate alone; its reflectors lie below the subdiagonal.
-    lower = np.asfortranarray(reduced[1:, :-1])
-    top[1:] = lapack.dormqr("L", "N", lower, tau, top[1:], 64 * k)[0]
-    return values, top[:, 0]
+    lower = np.asfortranarray(reduced.reflectors[1:, :-1])
+    top[1:] = lapack.dormqr("L", "N", lower, reduced.tau, top[1:], 64 * k)[0]
+    return float(value[0]), top[:, 0]
+
+
+def _other_side(W: Floats, top: Floats) -> Floats:
+    """v_1 = W^T u_1 / σ_1."""
+    top = W.T @ top
+    return np.asarray(top / np.linalg.norm(top))
+
+
+def _nonzero(name: str, W: Floats) -> Floats:
+    if not W.any():
+        raise ValueError(f"{name} must not be zero, got shape {W.shape} of zeros")
+    return W

@@ -47,14 +47,14 @@ def p_value(claim: Mapping[str, Any]) -> float | None:
     n = claim["repeats"]
     # An interval around the mean of the repeats is Student's; any other is taken as normal.
     symmetric = math.isclose(value - low, high - value, rel_tol=1e-6)
-    law = stats.t(n - 1) if n > 1 and symmetric else stats.norm()
+    law, shape = (stats.t, (n - 1,)) if n > 1 and symmetric else (stats.norm, ())
     level = claim.get("level")
-    error = (high - low) / 2 / float(law.ppf(0.975 if level is None else 1 - level / 2))
+    error = (high - low) / 2 / float(law.ppf(0.975 if level is None else 1 - level / 2, *shape))
     if claim["verdict"] == "reproduced":
         distance = min(value - first, last - value)
     else:
         distance = max(first - value, value - last)
-    p = float(law.sf(distance / error))
+    p = float(law.sf(distance / error, *shape))
     if level is None:
         return p
     return repeated_p(2 * p, claim["look"], looks=claim["looks"]) / 2

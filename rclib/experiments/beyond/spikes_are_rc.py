@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from threadpoolctl import threadpool_limits
 
 from rclib.checks.arrays import Floats
 from rclib.data.images import Dataset
@@ -32,6 +31,7 @@ from rclib.nets.mlp import MLP
 from rclib.nets.parametrization import parametrization as lookup
 from rclib.runs import sweep
 from rclib.runs.store import Arrays
+from rclib.runs.threads import one_thread
 from rclib.teacher.evaluation import EVALUATIONS, evaluate_both
 from rclib.teacher.problem import Problem, make_problem, student
 from rclib.teacher.record import train_student
@@ -114,7 +114,7 @@ def split_student(
 
     Raises `Divergence` for a rate at which it does not stay finite.
     """
-    with threadpool_limits(limits=1):
+    with one_thread():
         problem = make_problem(seed, d=d, h=h, n=n, n_test=n_test, noise=noise)
         record = train_student(
             problem, optimizer=optimizer, rate=rate, steps=steps, record_at=[steps],

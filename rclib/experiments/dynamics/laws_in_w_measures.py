@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 
-from rclib.rowcolumn.measure import row_column_share
 from rclib.runs.store import Arrays
 from rclib.spectral.power_law import power_law
 from rclib.spectral.random_matrix import outliers
-from rclib.spectral.spectra import esd, stable_rank
+from rclib.spectral.spectra import esd
 
 __all__ = ["LEAST_TAIL", "MEASURES", "NULL_DRAWS", "measured", "moments_of", "record"]
 
@@ -31,19 +29,30 @@ def measured(w: np.ndarray, *, variance: float) -> dict[str, float]:
     `LEAST_TAIL` positive eigenvalues. means, energies : share of the variance of W, and of its
     squares, that row and column means explain, less that of independent entries.
     """
-    values = esd(w)
-    beyond = outliers(values, rows=w.shape[0], variance=variance).values
-    spikes = outliers(values, rows=w.shape[0]).values
-    tail = np.count_nonzero(values > 0) >= LEAST_TAIL
-    plain, squares = (row_column_share(torch.from_numpy(a)) for a in (w, w * w))
-    return {
-        "spikes": float(spikes.sum() / values.sum()),
-        "outside": float(beyond.sum() / values.sum()),
-        "stable_rank": stable_rank(values),
-        "alpha": power_law(values).alpha if tail else np.nan,
-        "means": plain.value - plain.chance,
-        "energies": squares.value - squares.chance,
-    }
+    return {name: float(found[0]) for name, found in _each(w[None], variance=variance).items()}
+
+
+def _each(stack: np.ndarray, *, variance: float) -> dict[str, np.ndarray]:
+    """`measured` of every matrix of a stack (k, h, d): (k,) by name."""
+    h, d = stack.shape[1:]
+    out = {name: np.empty(len(stack)) for name in MEASURES}
+    for i, w in enumerate(stack):
+        values = esd(w)
+        found, total = outliers(values, rows=h), values.sum()
+        # The threshold is proportional to the variance.
+        beyond = values[values > found.threshold * (variance / found.variance)]
+        tail = np.count_nonzero(values > 0) >= LEAST_TAIL
+        out["spikes"][i] = found.values.sum() / total
+        out["outside"][i] = beyond.sum() / total
+        out["stable_rank"][i] = total / values.max()
+        out["alpha"][i] = power_law(values).alpha if tail else np.nan
+    for name, own in (("means", stack), ("energies", stack * stack)):
+        centred = own - own.mean((1, 2), keepdims=True)
+        rows, columns = centred.mean(2), centred.mean(1)
+        explained = d * (rows * rows).sum(1) + h * (columns * columns).sum(1)
+        # What `row_column_share` gives for one matrix, and its chance value.
+        out[name] = explained / (centred * centred).sum((1, 2)) - (h + d - 2) / (h * d - 1)
+    return out
 
 
 def moments_of(steps: int, moments: int) -> list[int]:
@@ -68,11 +77,11 @@ def record(
     draws = variance**0.5 * random.standard_normal((NULL_DRAWS, *each[0].shape[-2:]))
     out = {"times": np.array(times), "progress": np.array(progress, dtype=float)}
     for prefix, matrices in (("", each), ("shuffled_", mixed), ("null_", [draws])):
-        tables = [[measured(w, variance=variance) for w in some] for some in matrices]
+        tables = [_each(some, variance=variance) for some in matrices]
         for name in MEASURES:
-            at = np.array([np.mean([one[name] for one in table]) for table in tables])
+            at = np.array([table[name].mean() for table in tables])
             if prefix == "null_":
-                alone = np.array([one[name] for one in tables[0]])
+                alone = tables[0][name]
                 # The mean over several networks is as much steadier.
                 at = np.array([alone.mean(), alone.std(ddof=1) / len(each[0]) ** 0.5])
             out[prefix + name] = at

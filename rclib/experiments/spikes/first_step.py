@@ -15,21 +15,25 @@ The eigenvalue itself is not used in the prediction. Source: Benaych-Georges and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from rclib.experiments.spikes.teacher_runs import repeat
+from rclib.runs.threads import one_thread
 from rclib.spectral import spectra
 from rclib.spectral.random_matrix import outliers, spike
-from rclib.teacher.problem import Problem, make_problem
+from rclib.teacher.problem import Problem
 from rclib.training.descent import make_descent
 
 __all__ = ["critical_rate", "one_step"]
 
 Floats = NDArray[np.float64]
-LOWEST, HIGHEST, HALVINGS = -4.0, 6.0, 12  # decades searched for the critical rate
+# Decades searched for the critical rate, and the grid on which it is found.
+LOWEST, HIGHEST, CELLS = -4.0, 6.0, 4096
+BEYOND = 1.8  # where the search begins, over the transition of noise of variance one
+TURNS = 8
 
 
 def _first_update(problem: Problem, optimizer: str) -> Floats:
@@ -54,12 +58,12 @@ def one_step(
     detached: 1 where theory puts it outside the bulk. edge: of the bulk, of variance v.
     strength: s (0 where s² would be negative). variance: v. alignment: of W_1 with β.
     """
-    problem = make_problem(seed, d=d, h=h, n=n, n_test=1, noise=noise)
+    problem = repeat(seed, d, h, n, 1, noise)
     names = ("top", "predicted", "detached", "edge", "strength", "variance", "alignment")
     out = {name: np.zeros(len(rates)) for name in names}
-    with threadpool_limits(limits=1):
+    with one_thread():
         update = _first_update(problem, optimizer)
-        u = update @ spectra.spectrum(update).v1  # the top left singular vector, but for its length
+        u = update @ spectra.top_direction(update)[1]  # top left singular vector but for its length
         u /= np.linalg.norm(u)
         start = problem.W0.astype(np.float64)
         for i, rate in enumerate(rates):
@@ -68,15 +72,15 @@ def one_step(
             variance = float((np.sum(W * W) - along @ along) / ((h - 1) * d))
             strength = max(float(along @ along) - variance * d, 0.0) ** 0.5
             law = spike(strength, rows=h, columns=d, variance=variance)
-            found = spectra.spectrum(W)
+            top, v1 = spectra.top_direction(W)
             values = (
-                found.eigenvalues[-1],
+                top,
                 law.eigenvalue,
                 float(law.detached),
                 variance * (np.sqrt(h) + np.sqrt(d)) ** 2,
                 strength,
                 variance,
-                spectra.vector_alignment(found.v1, problem.beta),
+                spectra.vector_alignment(v1, problem.beta),
             )
             for name, value in zip(names, values, strict=True):
                 out[name][i] = value
@@ -88,32 +92,64 @@ def critical_rate(
 ) -> dict[str, Floats]:
     """Smallest rate at which one step puts an eigenvalue beyond the bulk.
 
-    rate (1,): by bisection of log10 η in [-4, 6], to 0.0025 decades; "beyond" as counted by
+    rate (1,): on a grid of log10 η in [-4, 6], of 0.0025 decades; "beyond" as counted by
         `rclib.spectral.random_matrix.outliers` (4 Tracy-Widom scales). NaN if the ends do not
         bracket it.
     predicted (1,): (h d)^(1/4) / σ_1(M), the transition for noise of variance one.
     alignment (1,): of W_1 with β at twice the critical rate.
     """
-    problem = make_problem(seed, d=d, h=h, n=n, n_test=1, noise=noise)
-    with threadpool_limits(limits=1):
+    problem = repeat(seed, d, h, n, 1, noise)
+    with one_thread():
         update, start = _first_update(problem, optimizer), problem.W0.astype(np.float64)
 
-        def detached(exponent: float) -> bool:
-            W = start + 10.0**exponent * update
-            return outliers(spectra.esd(W), rows=h).count > 0
+        def excess(cell: int) -> float:
+            eigenvalues = spectra.esd(start + 10.0 ** _exponent(cell) * update)
+            return float(np.log(eigenvalues[-1] / outliers(eigenvalues, rows=h).threshold))
 
-        low, high = LOWEST, HIGHEST
-        bracketed = not detached(low) and detached(high)
-        for _ in range(HALVINGS if bracketed else 0):
-            middle = 0.5 * (low + high)
-            low, high = (low, middle) if detached(middle) else (middle, high)
-        rate = 10.0**high if bracketed else np.nan
+        predicted = (h * d) ** 0.25 / np.sqrt(spectra.top_direction(update)[0])
+        guess = (np.log10(BEYOND * predicted) - LOWEST) * CELLS / (HIGHEST - LOWEST)
+        cell = _first_positive(excess, guess=int(np.clip(guess, 1, CELLS - 1)), last=CELLS)
+        rate = np.nan if cell is None else 10.0 ** _exponent(cell)
         alignment = (
-            spectra.alignment(start + 2 * rate * update, problem.beta) if bracketed else np.nan
+            np.nan if cell is None else spectra.alignment(start + 2 * rate * update, problem.beta)
         )
-        strongest = float(np.sqrt(spectra.esd(update)[-1]))
     return {
         "rate": np.array([rate]),
-        "predicted": np.array([(h * d) ** 0.25 / strongest]),
+        "predicted": np.array([predicted]),
         "alignment": np.array([alignment]),
     }
+
+
+def _exponent(cell: int) -> float:
+    return LOWEST + (HIGHEST - LOWEST) * cell / CELLS
+
+
+def _first_positive(function: Callable[[int], float], *, guess: int, last: int) -> int | None:
+    """The smallest i from 1 to `last` with function(i) > 0, for a function that changes its sign
+    once; None where it does not change it between 0 and `last`.
+
+    From the guess outwards until the change is between two places, and between them where the
+    straight line through the two smallest values is zero, after some turns halfway.
+    """
+    low, high, step = guess, guess, max(1, last // 128)
+    values = {guess: function(guess)}
+    while values[low] > 0:
+        if low == 0:
+            return None
+        high, low, step = low, max(0, low - step), 2 * step
+        values[low] = function(low)
+    while values[high] <= 0:
+        if high == last:
+            return None
+        low, high, step = high, min(last, high + step), 2 * step
+        values[high] = function(high)
+    turn = 0
+    while high - low > 1:
+        (x, f), (y, g) = sorted(values.items(), key=lambda item: abs(item[1]))[:2]
+        middle = (low + high) // 2
+        if turn < TURNS and f != g:
+            middle = int(np.clip(np.ceil(x - f * (y - x) / (g - f)), low + 1, high - 1))
+        values[middle] = function(middle)
+        low, high = (low, middle) if values[middle] > 0 else (middle, high)
+        turn += 1
+    return high

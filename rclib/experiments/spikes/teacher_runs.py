@@ -15,16 +15,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from rclib.runs.threads import one_thread
 from rclib.teacher.problem import Problem, make_problem
 from rclib.teacher.record import STANDARD, train_student
 
-__all__ = ["student_run"]
+__all__ = ["repeat", "student_run"]
 
 
 @lru_cache(maxsize=1)
-def _problem(seed: int, d: int, h: int, n: int, n_test: int, noise: float) -> Problem:
+def repeat(seed: int, d: int, h: int, n: int, n_test: int, noise: float) -> Problem:
+    """`make_problem`; the last one is kept."""
     return make_problem(seed, d=d, h=h, n=n, n_test=n_test, noise=noise)
 
 
@@ -61,9 +62,9 @@ def student_run(
     """
     if data is not None:
         raise ValueError(f"data must be None, the samples come from the seed; got {type(data)}")
-    with threadpool_limits(limits=1):
+    with one_thread():
         record = train_student(
-            _problem(seed, d, h, n, n_test, noise),
+            repeat(seed, d, h, n, n_test, noise),
             optimizer=optimizer,
             rate=rate,
             steps=steps,

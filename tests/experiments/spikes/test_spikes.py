@@ -24,6 +24,7 @@ from rclib.experiments.spikes import width as spikes_width
 from rclib.plots import spectra as plots_spectra
 from rclib.spectral.random_matrix import outliers
 from rclib.teacher.problem import make_problem
+from rclib.training.descent import make_descent
 
 SMALL: dict[str, Any] = {"d": 20, "h": 30, "n": 60, "n_test": 20, "steps": 3}
 
@@ -178,6 +179,43 @@ def test_one_step_by_autograd_and_svd(optimizer: str, rates: list[float]) -> Non
     s2, v = found["strength"][1] ** 2, found["variance"][1]
     assert found["predicted"][1] == pytest.approx((s2 + v * 40) * (s2 + v * 60) / s2)
     assert found["predicted"][1] == pytest.approx(found["top"][1], rel=0.1)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("optimizer", ["gd", "adam"])
+def test_critical_rate_is_that_of_halving(optimizer: str, seed: int) -> None:
+    d, h, n = 40, 60, 80
+    found = spikes_first_step.critical_rate(None, seed=seed, optimizer=optimizer, d=d, h=h, n=n)
+    p = make_problem(seed, d=d, h=h, n=n, n_test=1, noise=0.3)
+    update = make_descent(optimizer).update(p.first_step[1], 1.0).astype(float)
+
+    def spikes(exponent: float) -> int:
+        W = p.W0.astype(float) + 10.0**exponent * update
+        return outliers(np.linalg.svd(W, compute_uv=False) ** 2, rows=h).count
+
+    low, high = -4.0, 6.0
+    for _ in range(12):
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if spikes(middle) else (middle, high)
+    assert found["rate"][0] == 10.0**high
+
+
+@pytest.mark.parametrize("last", [1, 2, 50, 4096])
+@pytest.mark.parametrize("guess", [0, 0.1, 0.5, 1])
+@pytest.mark.parametrize("change", [-0.1, 0, 0.01, 0.5, 0.99, 1, 1.2])
+def test_the_first_positive_place_of_a_line_and_a_step(
+    change: float, guess: float, last: int
+) -> None:
+    at, begin = change * last, round(guess * last)
+    expected = next((i for i in range(last + 1) if i > at), None)
+    expected = None if expected == 0 else expected
+    for shape in (lambda x: x, np.sign, lambda x: x**3):
+        found = spikes_first_step._first_positive(
+            lambda i, shape=shape: float(shape(i - at)),  # type: ignore[misc]
+            guess=begin,
+            last=last,
+        )
+        assert found == expected
 
 
 @pytest.mark.parametrize("optimizer", ["gd", "adam"])

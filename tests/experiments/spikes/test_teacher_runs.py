@@ -57,7 +57,7 @@ def test_threads_of_the_caller_do_not_change_a_result() -> None:
     config = {**SMALL, "d": 150, "h": 200, "n": 300, "seed": 0, "optimizer": "adam", "rate": 1.0}
     with threadpool_limits(limits=1):
         one = teacher_runs.student_run(None, **config)
-    teacher_runs._problem.cache_clear()
+    teacher_runs.repeat.cache_clear()
     with threadpool_limits(limits=4):
         four = teacher_runs.student_run(None, **config)
     for name, value in one.items():
