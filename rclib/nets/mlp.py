@@ -151,14 +151,16 @@ class MLP(nn.Module):
         """
         self._check_inputs(x)
         sigma = ACTIVATIONS[self.activation]
-        parameters = dict(self.named_parameters())
+        parameters = self._parameters
         zs: list[Tensor] = []
         hs = [x]
         for layer in range(1, self.depth + 1):
-            weight, scale = parameters[f"W{layer}"], self.multiplier(layer)
+            weight, bias = parameters[f"W{layer}"], parameters.get(f"B{layer}")
+            assert weight is not None
+            scale = self._multipliers[layer]
             # addmm folds multiplier and bias into the matrix product.
-            if f"B{layer}" in parameters:
-                z = torch.addmm(parameters[f"B{layer}"], hs[-1], weight.t(), alpha=scale)
+            if bias is not None:
+                z = torch.addmm(bias, hs[-1], weight.t(), alpha=scale)
             else:
                 z = scale * (hs[-1] @ weight.t())
             zs.append(z)

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-import copy
 import hashlib
 import json
 from dataclasses import dataclass
@@ -113,7 +112,7 @@ class _Walk:
         texts: list[str] = []
         while len(texts) < len(self.todo):  # grows on the way
             at, place, _ = self.todo[len(texts)]
-            statement = copy.deepcopy(self.modules[at].statements[place])
+            statement = self.modules[at].statements[place]  # changed in place: it comes up once
             if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 statement.name = ""
             texts.append(ast.dump(_Rewrite(self, self.modules[at]).visit(statement)))

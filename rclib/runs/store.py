@@ -24,6 +24,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import sys
 import time
@@ -138,7 +139,7 @@ def versions(packages: Collection[str]) -> dict[str, str]:
     """Versions of torch, numpy and scipy, and of all other installed ones of these packages."""
     found = {"torch": torch.__version__, "numpy": np.__version__, "scipy": scipy.__version__}
     for name in sorted(set(packages) - found.keys() - sys.stdlib_module_names):
-        for distribution in _distributions().get(name, ()):
+        for distribution in _distributions(name):
             found[distribution] = _version(distribution)
     return found
 
@@ -150,9 +151,29 @@ def _version(distribution: str) -> str:
 
 
 @functools.cache
-def _distributions() -> Mapping[str, list[str]]:
-    """Which installed distributions a top-level package comes from."""
-    return metadata.packages_distributions()
+def _distributions(package: str) -> list[str]:
+    """Names of the installed distributions that a top-level package comes from.
+
+    As `importlib.metadata.packages_distributions` has them, which makes a path of every file of
+    every distribution: half a second of each process.
+    """
+    found = []
+    for distribution in metadata.distributions():
+        declared = (distribution.read_text("top_level.txt") or "").split()
+        if package in declared if declared else _holds(distribution, package):
+            found.append(distribution.metadata["Name"])
+    return found
+
+
+def _holds(distribution: metadata.Distribution, package: str) -> bool:
+    """Whether a distribution that declares no packages has Python files of this one."""
+    record = distribution.read_text("RECORD")
+    if record is None:  # not a wheel's
+        names = [str(file) for file in distribution.files or ()]
+    else:  # most records do not have the name at all
+        names = record.splitlines() if package in record else []
+    own = re.compile(rf"\"?{re.escape(package)}(/.*)?\.py(\"?,|$)")
+    return any(own.match(name) for name in names)
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

@@ -117,11 +117,8 @@ def bootstrap_interval(
     if draws < 2:
         raise ValueError(f"draws must be at least 2, got {draws}")
     a, b = _sample("x", x), _sample("y", y)
-    generator = np.random.default_rng(seed)
     value = distance(a, b)
-    drawn = [
-        distance(generator.choice(a, len(a)), generator.choice(b, len(b))) for _ in range(draws)
-    ]
+    drawn = _of_draws(a, b, (len(a), len(b)), distance, draws, np.random.default_rng(seed))
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Interval(value, max(0.0, 2 * value - float(high)), max(0.0, 2 * value - float(low)))
 
@@ -137,10 +134,35 @@ def sampling_distance(
         raise ValueError(f"n, m and draws must be positive, got {n}, {m} and {draws}")
     values = _sample("pool", pool)
     generator = np.random.default_rng(seed)
-    drawn = [
-        distance(generator.choice(values, n), generator.choice(values, m)) for _ in range(draws)
-    ]
-    return float(np.mean(drawn))
+    return float(np.mean(_of_draws(values, values, (n, m), distance, draws, generator)))
+
+
+def _of_draws(
+    a: np.ndarray,
+    b: np.ndarray,
+    sizes: tuple[int, int],
+    distance: Distance,
+    draws: int,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """Distances (draws,) of samples of these sizes drawn with replacement from a and from b."""
+    places = [[generator.integers(0, len(v), k) for v, k in zip((a, b), sizes, strict=True)]
+              for _ in range(draws)]  # fmt: skip
+    if distance not in (wasserstein, kolmogorov_smirnov):
+        return np.array([distance(a[i], b[j]) for i, j in places])
+    # Both empirical distribution functions are steps at values of a and b, which are sorted once:
+    # counted there, no draw has to be sorted.
+    both, at = np.unique(np.concatenate([a, b]), return_inverse=True)
+    gap = np.zeros((draws, len(both)))
+    for sign, ranks, found in (
+        (1.0, at[: len(a)], np.array([i for i, _ in places])),
+        (-1.0, at[len(a) :], np.array([j for _, j in places])),
+    ):
+        cells = ranks[found] + len(both) * np.arange(draws)[:, None]
+        counts = np.bincount(cells.ravel(), minlength=gap.size).reshape(gap.shape)
+        gap += sign * (counts.cumsum(1) / found.shape[1])
+    np.abs(gap, out=gap)
+    return gap.max(1) if distance is kolmogorov_smirnov else gap[:, :-1] @ np.diff(both)
 
 
 def jackknife(
@@ -262,6 +284,17 @@ def pair_distances(groups: Mapping[int, Sequence[np.ndarray]], distance: Distanc
         for b, right in groups.items():
             if (b, a) in values:
                 values[a, b] = values[b, a].T
+            elif a == b:
+                values[a, b] = _inside(left, distance)
             else:
                 values[a, b] = np.array([[distance(x, y) for y in right] for x in left])
     return PairDistances(values)
+
+
+def _inside(samples: Sequence[np.ndarray], distance: Distance) -> np.ndarray:
+    """Distances between all samples of one group, each pair once: both orders have the same."""
+    out = np.zeros((len(samples), len(samples)))
+    for i, x in enumerate(samples):
+        for j in range(i):
+            out[i, j] = out[j, i] = distance(x, samples[j])
+    return out

@@ -38,19 +38,21 @@ def _backward(
     """Run forward and backward; `use(name, m_l, δ_l, h_{l-1} or None)` is called once each
     parameter, after its layer's value has been used for the layer below."""
     zs, hs = model.forward_all(x)
-    logits = zs[-1]
-    log_p = torch.log_softmax(logits, 1)
-    rows = torch.arange(len(y), device=y.device)
-    loss = -log_p[rows, y].mean()
-    delta = log_p.exp()
-    delta[rows, y] -= 1.0
+    parameters = model._parameters
+    log_p = torch.log_softmax(zs[-1], 1)
+    column = y[:, None]
+    loss = -log_p.gather(1, column).mean()
+    # One entry a row, in place: an index of rows and columns would cost more than the rest here.
+    delta = log_p.exp_().scatter_add_(1, column, log_p.new_full((len(y), 1), -1.0))
     delta /= len(y)
     derivative = _DERIVATIVES[model.activation]
     for layer in range(model.depth, 0, -1):
         scale = model.multiplier(layer)
         below: Tensor | None = None
         if layer > 1:
-            below = delta @ getattr(model, f"W{layer}")
+            weight = parameters[f"W{layer}"]
+            assert weight is not None
+            below = delta @ weight
             below *= derivative(zs[layer - 2], hs[layer - 1])
             below *= scale
         use(f"W{layer}", scale, delta, hs[layer - 1])
@@ -76,10 +78,11 @@ def sgd_step(model: MLP, x: Tensor, y: Tensor, rates: Mapping[str, float]) -> Te
 
     Returns the loss before the step (a tensor on the device; nothing waits for it).
     """
-    parameters = dict(model.named_parameters())
+    parameters = model._parameters
 
     def use(name: str, scale: float, delta: Tensor, h: Tensor | None) -> None:
-        p = parameters[name].data
+        p = parameters[name]
+        assert p is not None
         if h is None:
             p.sub_(delta.sum(0), alpha=rates[name])
         else:

@@ -130,6 +130,7 @@ def train_lm(
     *,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 120.0,
+    keep_last: bool = True,
     stop_at: int | None = None,
     moments: Mapping[str, Tensor] | None = None,
     precision: str = "auto",
@@ -140,6 +141,8 @@ def train_lm(
 
     checkpoint : folder for the run's state, written every `checkpoint_seconds` and at `stop_at`;
         if it holds a state, the run goes on from there. Snapshots are kept beside it.
+    keep_last : write the state of the last step there too; a caller that deletes the folder of a
+        finished run does without.
     stop_at : stop after this step, with the state saved; call again to go on.
     moments : Adam's means to start with (`lm_state.adam_moments`), e.g. of a grown network.
     precision : "float32", "bfloat16" (autocast) or "auto": bfloat16 on a GPU.
@@ -185,7 +188,7 @@ def train_lm(
             if checkpoint is not None and time.monotonic() - saved > checkpoint_seconds:
                 run.record.save(run.step, model, run.optimizer)
                 saved = time.monotonic()
-    if checkpoint is not None:
+    if checkpoint is not None and (keep_last or stop_at is not None):
         run.record.save(run.step, model, run.optimizer)
     return run.record.history(run.step)
 

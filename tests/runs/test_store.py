@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,12 @@ def test_key_depends_on_the_version_of_another_package_that_the_code_uses(
     monkeypatch.setattr(store, "_version", lambda name: "0.0.1")
     assert (plain(), fitted()) != before
     assert plain() == before[0]
+
+
+def test_distributions_of_a_package_are_those_of_the_standard_library() -> None:
+    expected = metadata.packages_distributions()
+    for package in ("sklearn", "yaml", "PIL", "torch", "tqdm", "safetensors", "dateutil"):
+        assert sorted(store._distributions(package)) == sorted(expected.get(package, []))
 
 
 @pytest.mark.parametrize("value", [float("nan"), {1, 2}, np.float32(1), Path("x")])

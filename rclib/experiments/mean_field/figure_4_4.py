@@ -6,12 +6,14 @@ trained here, seen at steps of their training from the start on.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from rclib.checkpoints.opening import open_checkpoint
 from rclib.data.images import Dataset
@@ -23,7 +25,7 @@ from rclib.experiments.mean_field.lm_runs import (
     restore_gpt,
     train_gpt,
 )
-from rclib.families.layout import layout
+from rclib.families.layout import Layout, layout
 from rclib.inspection.block_correlations import BlockCorrelations, block_correlations
 from rclib.nets.gpt import GPT, build_gpt
 from rclib.runs import sweep
@@ -48,7 +50,14 @@ STREAM = "stream"
 def correlations_of(model: GPT) -> BlockCorrelations:
     """The measure of a model in memory."""
     with open_checkpoint(model) as checkpoint:
-        return block_correlations(checkpoint, layout(checkpoint.tensors))
+        shapes = {name: tuple(t.shape) for name, t in checkpoint.tensors.items()}
+        return block_correlations(checkpoint, _described(tuple(shapes.items())))
+
+
+@functools.cache
+def _described(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Layout:
+    """The layout of tensors of these shapes, once: a hundred models have the same."""
+    return layout({name: torch.empty(shape, device="meta") for name, shape in shapes})
 
 
 def train_all(

@@ -133,7 +133,9 @@ def run_gpt(
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     diverged = -1
     try:
-        history = train_lm(model, data, recipe, checkpoint=folder, moments=moments, progress=False)
+        history = train_lm(
+            model, data, recipe, checkpoint=folder, keep_last=False, moments=moments, progress=False
+        )
     except DivergedRunError as error:  # a result too: SP does at large rates
         history, diverged = error.history, error.step
     out = arrays_of(history, recipe, diverged=diverged)
