@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,18 @@ def test_all_notebooks_install_from_one_place() -> None:
     assert len({first_cell.address_in(text) for text in firsts}) == 1
 
 
+@cache  # all are read once
+def committed() -> dict[str, Run]:
+    return dict(committed_runs())
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_notebook_with_committed_results_shows_its_figure(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RCLIB_OUT", raising=False)
     monkeypatch.chdir(ROOT)
-    run = committed_runs().get(path.stem)
+    run = committed().get(path.stem)
     text = nbformat.read(path, as_version=4).cells[0].source
     if run is None or not run.record["figures"]:
         assert first_cell.BEGIN not in text

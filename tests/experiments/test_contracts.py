@@ -26,7 +26,7 @@ from rclib.execution import looks, runner, scaffold
 from rclib.runs import store, sweep
 from rclib.stats.sequential import LOOKS
 from rclib.study import results
-from rclib.study.papers import committed_runs, load_papers
+from rclib.study.papers import Run, committed_runs, load_papers
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = [name for name in runner.notebook_names() if name >= "10"]
@@ -346,11 +346,16 @@ MANY = {
 }
 
 
+@functools.cache  # 68 results files, read once
+def committed() -> dict[str, Run]:
+    return dict(committed_runs())
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_declares_a_control(name: str) -> None:
     """A claim that must fail if the effect is absent."""
     cells = code_cells(name)
-    rows = committed_runs()[name].record["claims"] if name in committed_runs() else []
+    rows = committed()[name].record["claims"] if name in committed() else []
     if name in CONTROLS:
         assert CONTROLS[name] in {row["key"] for row in rows}
     elif name in WITHOUT_CONTROL:
