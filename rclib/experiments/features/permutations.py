@@ -204,7 +204,7 @@ def sign_margins(ks: Sequence[int]) -> pd.DataFrame:
     for which in KERNELS:
         for k in ks:
             bits = all_inputs(k)
-            mean = trained(unit(bits), which).mean
+            mean = trained_mean(unit(bits), which)
             rows.append((which, k, mean[bits > 0].min(), mean[bits == 0].max()))
     return pd.DataFrame(rows, columns=["which", "k", "on", "off"])
 
