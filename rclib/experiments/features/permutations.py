@@ -20,6 +20,7 @@ from rclib.experiments.features.permutation_theory import (
     closed_means,
     closed_size,
     trained,
+    trained_mean,
     unit,
 )
 from rclib.runs import sweep
