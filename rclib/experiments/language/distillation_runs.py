@@ -235,8 +235,7 @@ def distilled(data: Dataset, *, seed: int, arms: list[str], experts: dict[str, A
     ends = nets.accuracy(paths[:, :, -1].flatten(0, 1), data.x_test, data.y_test, shape)
     own, sets = paths[names.index("plain")] if "plain" in names else paths[0], [*images, *base]
     shares = [
-        [nets.leading(path[t + M], path[t], shape) for path in own]
-        for t in range(epochs - M + 1)
+        [nets.leading(path[t + M], path[t], shape) for path in own] for t in range(epochs - M + 1)
     ]
     ahead = paths[:, :, 1:] - paths[:, :, :-1]
     return {
