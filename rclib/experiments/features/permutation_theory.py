@@ -127,8 +127,9 @@ def trained_mean(inputs: Floats, which: str) -> Floats:
 
 def _weights(inputs: Floats, which: str, without: int | None) -> tuple[Floats, Floats]:
     """Unit vectors trained on, and what each adds to the mean at an input, (seen, T)."""
-    seen = np.delete(np.eye(inputs.shape[1]), [] if without is None else [without], axis=0)
-    return seen, np.linalg.solve(kernel(seen, seen, which), kernel(seen, inputs, which))
+    seen: Floats = np.delete(np.eye(inputs.shape[1]), [] if without is None else [without], axis=0)
+    weights = np.linalg.solve(kernel(seen, seen, which), kernel(seen, inputs, which))
+    return seen, np.asarray(weights)
 
 
 def closed_size(k: int, ones: int, which: str, share: float) -> float:
