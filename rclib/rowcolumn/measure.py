@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from numbers import Integral
 
 import numpy as np
@@ -268,6 +269,7 @@ def leading_shares(w: Tensor) -> Tensor:
     return shares
 
 
+@lru_cache(maxsize=4096)
 def _marchenko_pastur_share(m: int, n: int, k: int) -> float:
     """E[λ; λ > q] / E[λ] for the Marchenko-Pastur law, q its 1 - k/min(m, n) quantile."""
     ratio = min(m, n) / max(m, n)

@@ -34,6 +34,7 @@ __all__ = [
     "closed_size",
     "kernel",
     "trained",
+    "trained_mean",
     "two_bit_inputs",
     "unit",
 ]
@@ -106,9 +107,7 @@ def trained(inputs: Floats, which: str, *, without: int | None = None) -> Traine
     without : a bit whose unit vector is left out of the training.
     Raises ValueError for an unknown kernel.
     """
-    k = inputs.shape[1]
-    seen = np.delete(np.eye(k), [] if without is None else [without], axis=0)
-    weights = np.linalg.solve(kernel(seen, seen, which), kernel(seen, inputs, which))  # (seen, T)
+    seen, weights = _weights(inputs, which, without)
     across = kernel(seen, inputs, "last layer")
     half = weights.T @ across
     covariance = (
@@ -118,6 +117,19 @@ def trained(inputs: Floats, which: str, *, without: int | None = None) -> Traine
         + weights.T @ kernel(seen, seen, "last layer") @ weights
     )
     return Trained(np.asarray(weights.T @ seen), np.asarray((covariance + covariance.T) / 2))
+
+
+def trained_mean(inputs: Floats, which: str) -> Floats:
+    """`trained`'s mean (T, k) alone, without the T² numbers of its covariance."""
+    seen, weights = _weights(inputs, which, None)
+    return np.asarray(weights.T @ seen)
+
+
+def _weights(inputs: Floats, which: str, without: int | None) -> tuple[Floats, Floats]:
+    """Unit vectors trained on, and what each adds to the mean at an input, (seen, T)."""
+    seen: Floats = np.delete(np.eye(inputs.shape[1]), [] if without is None else [without], axis=0)
+    weights = np.linalg.solve(kernel(seen, seen, which), kernel(seen, inputs, which))
+    return seen, np.asarray(weights)
 
 
 def closed_size(k: int, ones: int, which: str, share: float) -> float:

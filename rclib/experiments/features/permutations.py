@@ -20,6 +20,7 @@ from rclib.experiments.features.permutation_theory import (
     closed_means,
     closed_size,
     trained,
+    trained_mean,
     unit,
 )
 from rclib.runs import sweep
@@ -204,7 +205,7 @@ def sign_margins(ks: Sequence[int]) -> pd.DataFrame:
     for which in KERNELS:
         for k in ks:
             bits = all_inputs(k)
-            mean = trained(unit(bits), which).mean
+            mean = trained_mean(unit(bits), which)
             rows.append((which, k, mean[bits > 0].min(), mean[bits == 0].max()))
     return pd.DataFrame(rows, columns=["which", "k", "on", "off"])
 

@@ -23,6 +23,7 @@ __all__ = [
     "drawn",
     "gradient",
     "input_gradient",
+    "leading",
     "logits",
     "mean_statistics",
     "noise",
@@ -123,14 +124,25 @@ def statistics(theta: Tensor, start: Tensor, images: Tensor, shape: Shape) -> li
     axes = {"W1": ("h", "x"), "b1": ("h",), "W2": ("y", "h")}
     vectors = mean_vectors(tensors, axes)["h"]
     table = np.corrcoef(np.stack([vector.numpy() for vector in vectors.values()]))
-    change = (W1 - parts(start.unsqueeze(0), shape)[0][0]).double()
+    change = _change(theta, start, shape)
     basis = torch.linalg.qr(images.double().T)[0]
     spanned = (change @ basis).square().sum() / change.square().sum()
-    rank = min(shape.K, *change.shape)
     return [
         *(float(table[i, j]) for i, j in ((0, 2), (0, 1), (1, 2))),
-        row_column_share(change).value, float(leading_shares(change)[rank - 1]), float(spanned),
+        row_column_share(change).value, leading(theta, start, shape), float(spanned),
     ]  # fmt: skip
+
+
+def leading(theta: Tensor, start: Tensor, shape: Shape) -> float:
+    """Of one network (P,) and its start: the share of ‖ΔW1‖² in its K leading directions."""
+    change = _change(theta, start, shape)
+    return float(leading_shares(change)[min(shape.K, *change.shape) - 1])
+
+
+def _change(theta: Tensor, start: Tensor, shape: Shape) -> Tensor:
+    """ΔW1 (h, d), float64."""
+    end, begun = (parts(t.unsqueeze(0), shape)[0][0] for t in (theta, start))
+    return (end - begun).double()
 
 
 def noise(theta: Tensor, shape: Shape, generator: torch.Generator) -> Tensor:

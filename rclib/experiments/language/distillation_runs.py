@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from rclib.data.images import Dataset
 from rclib.experiments.language import distillation_nets as nets
-from rclib.experiments.language.distillation_nets import Shape, mean_statistics, statistics
+from rclib.experiments.language.distillation_nets import Shape, mean_statistics
 from rclib.runs.store import Arrays
 from rclib.training.stacked_optimizers import Settings, Updates
 
@@ -235,8 +235,7 @@ def distilled(data: Dataset, *, seed: int, arms: list[str], experts: dict[str, A
     ends = nets.accuracy(paths[:, :, -1].flatten(0, 1), data.x_test, data.y_test, shape)
     own, sets = paths[names.index("plain")] if "plain" in names else paths[0], [*images, *base]
     shares = [
-        [statistics(path[t + M], path[t], first["means"], shape)[4] for path in own]
-        for t in range(epochs - M + 1)
+        [nets.leading(path[t + M], path[t], shape) for path in own] for t in range(epochs - M + 1)
     ]
     ahead = paths[:, :, 1:] - paths[:, :, :-1]
     return {

@@ -69,7 +69,7 @@ def trained(kind: str, x: Tensor, y: Tensor, reader: Reader, *, seed: int) -> nn
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = build(kind, x.shape[-1], reader.width)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=reader.lr)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=reader.lr, foreach=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, reader.lr, total_steps=reader.epochs + 1
     )

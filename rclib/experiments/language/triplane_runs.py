@@ -67,7 +67,7 @@ def fit(
         for group in (fields.weights, fields.biases)
     )
     own = replace(fields, planes=planes, weights=weights, biases=biases)
-    optimizer = torch.optim.Adam(own.tensors, lr=lr)
+    optimizer = torch.optim.Adam(own.tensors, lr=lr, foreach=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     found = []
     for step in range(1, steps + 1):
