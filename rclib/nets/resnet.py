@@ -131,8 +131,12 @@ class ResNet(nn.Module):
             if kept is not None:
                 kept[name] = (z.var((0, 2, 3), correction=0) + EPS).sqrt()
             out = z.shape[1]
-            gain, shift = (p[f"{name}_{part}"].expand(out) for part in ("gain", "shift"))
-            return batch_norm(z, None, None, gain, shift, training=True, eps=EPS)
+            # Gain and shift apart and the last product by `bmm`, as `torch.vmap` does them: the
+            # bits are the same with it and without.
+            gain, shift = (
+                p[f"{name}_{part}"].expand(out)[:, None, None] for part in ("gain", "shift")
+            )
+            return batch_norm(z, None, None, training=True, eps=EPS) * gain + shift
 
         h = torch.relu(normed("stem", x.reshape(-1, self.colours, self.side, self.side)))
         for s in range(3):
@@ -142,8 +146,8 @@ class ResNet(nn.Module):
                 inner = normed(f"{s}_{b}_2", inner)
                 short = f"{s}_{b}_short"
                 h = torch.relu(inner + (normed(short, h, stride) if f"{short}_K" in p else h))
-        out: Tensor = h.mean((2, 3)) @ p["out_W"].T + p["out_B"]
-        return out
+        out = torch.bmm(h.mean((2, 3))[None], p["out_W"].T[None])[0]
+        return out + p["out_B"]
 
 
 def batch_norm_parameters(depth: int, width: int) -> int:

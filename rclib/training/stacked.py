@@ -61,6 +61,7 @@ def train_stack(
     record: Mapping[str, Callable[[Stack], Tensor]] | None = None,
     at: Iterable[int] = (),
     own: str | None = None,
+    one_by_one: bool = False,
 ) -> tuple[Stack, dict[str, Tensor]]:
     """Train S networks at once; `start` is left as it is.
 
@@ -81,6 +82,8 @@ def train_stack(
         `steps`. The stack's tensors must not be changed or kept: rows are copied.
     own : which of "x" and "y" have a first axis of members: "", "x", "y" or "xy". None: x if it
         has three axes, not if it has two, and y by its length; refused where that does not say.
+    one_by_one : take losses member by member and not under `torch.vmap`, which convolutions of
+        few channels lose by; the bits are then those of other calls with it alone.
 
     Returns the trained stack and {name: (R, S, ...) for R steps}, with "loss" (steps, S), the
     loss of each step's batch before its update, NaN after a member's stop, and with `stop`
@@ -119,7 +122,9 @@ def train_stack(
     )
     stopping = _Stopping(stop, members, steps, first) if stop is not None else None
     places = _Places(own, members)
-    each = torch.vmap(lambda tensors, x, y: loss(start.one(tensors, x), y))
+    alone = lambda tensors, x, y: loss(start.one(tensors, x), y)  # noqa: E731
+    each = _one_by_one(alone, members) if one_by_one else torch.vmap(alone)
+    each_plain = torch.vmap(lambda tensors, x, y: _log_loss(start.one(tensors, x), y))
     inputs = {**tensors, **leaves}  # the leaves share the memory of what is trained
     columns, sources = list(trained.values()), list(leaves.values())
     written = stacked_backprop.layers_of(start.one, loss)
@@ -134,7 +139,8 @@ def train_stack(
             found, by_name = stacked_backprop.gradients(written, tensors, x, y)
             gradients: Sequence[Tensor] = [by_name[name] for name in trained]
         else:
-            found = each(inputs, x, y)
+            plain = written is not None and y.ndim == 2 and y.dtype == torch.long
+            found = (each_plain if plain else each)(inputs, x, y)
             if t == 0 and found.shape != (members,):
                 raise ValueError(f"loss must give one number, got shape {tuple(found.shape[1:])}")
             if t == 0:
@@ -156,6 +162,24 @@ def train_stack(
     if stopping is not None:
         out["stopped_at"] = stopping.stopped_at
     return now, out
+
+
+def _log_loss(out: Tensor, y: Tensor) -> Tensor:
+    """`cross_entropy` bit for bit, which imports a package for a second under `torch.vmap`."""
+    return -torch.log_softmax(out, 1).gather(1, y[:, None])[:, 0].mean()
+
+
+def _one_by_one(alone: Callable[..., Tensor], members: int) -> Callable[..., Tensor]:
+    """What `torch.vmap` gives of a function of (tensors by name, x, y), member by member."""
+
+    def each(tensors: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        parts = {name: tensor.unbind() for name, tensor in tensors.items()}
+        return torch.stack([
+            alone({name: part[s] for name, part in parts.items()}, x[s], y[s])
+            for s in range(members)
+        ])  # fmt: skip
+
+    return each
 
 
 def _outside(name: str, mask: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.functional import cross_entropy
 
 from rclib.nets.resnet import ResNet, batch_norm_parameters
 from rclib.nets.stack import stack
+from rclib.training.stacked import epoch_batches, train_stack
 
 SMALL: dict[str, Any] = {"side": 8, "depth": 2, "width": 4, "colours": 3}
 
@@ -146,3 +148,21 @@ def test_what_is_no_image_is_refused() -> None:
         ResNet(**SMALL, gain="two")
     with pytest.raises(ValueError, match="width must"):
         ResNet(side=8, depth=1, width=0)
+
+
+def test_training_one_by_one_gives_the_bits_of_vmap() -> None:
+    models = [ResNet(side=8, depth=1, width=4, colours=1, seed=s) for s in range(2)]
+    for model in models:
+        ends = []
+        for one_by_one in (False, True):
+            generator = torch.Generator().manual_seed(0)
+            x = torch.randn(24, 64, generator=generator)
+            y = torch.randint(10, (24,), generator=generator)
+            end, found = train_stack(
+                stack([model]), epoch_batches(x, y, batch_size=8, seeds=[0]), cross_entropy,
+                steps=4, lr=0.1, optimizer="momentum", one_by_one=one_by_one,
+            )  # fmt: skip
+            ends.append((end.tensors, found["loss"]))
+        for name, value in ends[0][0].items():
+            assert torch.equal(value, ends[1][0][name]), name
+        torch.testing.assert_close(ends[0][1], ends[1][1])

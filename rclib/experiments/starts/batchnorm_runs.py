@@ -118,7 +118,7 @@ def _member(
         start,
         epoch_batches(x, y, batch_size=batch_size, seeds=seeds, subsets=subsets),
         cross_entropy,
-        steps=steps, lr=rate, optimizer="momentum",
+        steps=steps, lr=rate, optimizer="momentum", one_by_one=True,
         weight_decay=0.0 if arm == "no decay" else decay,
         frozen=[name for name in start.tensors if not trained_by(arm, name)], masks=masks,
         lr_schedule=lambda t: 0.1 ** ((t >= steps / 2) + (t >= 3 * steps / 4)),
