@@ -13,12 +13,12 @@ import scipy
 import torch
 from safetensors.numpy import save_file
 
-from rclib.experiments.spikes.first_step import critical_rate
+from rclib.experiments.mean_field.coordinates import coordinate_check
 from rclib.runs import store
 from rclib.runs.rekey import OLD, rekey
 
-NAME = "rclib.experiments.spikes_first_step.critical_rate"
-CONFIG = {"seed": 0, "optimizer": "adam", "d": 12, "h": 16, "n": 24}
+NAME = "rclib.experiments.coordinates.coordinate_check"
+CONFIG = {"network": {"width": 6}, "seed": 0, "optimizer": "adam", "lr": 0.01, "steps": [1, 2]}
 ARRAYS = {"rate": np.ones(1), "predicted": np.zeros(1)}
 
 
@@ -53,7 +53,7 @@ def old_entry(root: Path, code: str) -> Path:
         "data": "",
         "threads": "1",
     }
-    path = root / "critical_rate" / f"{key}.safetensors"
+    path = root / "coordinate_check" / f"{key}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(ARRAYS, path, metadata=meta)
     return path
@@ -62,14 +62,14 @@ def old_entry(root: Path, code: str) -> Path:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="old entries do not name their device")
 def test_an_entry_of_unchanged_code_is_found_under_the_new_key(tmp_path: Path) -> None:
     old = old_entry(tmp_path, OLD[NAME][0])
-    assert store.lookup(critical_rate, CONFIG, root=tmp_path) is None
+    assert store.lookup(coordinate_check, CONFIG, root=tmp_path) is None
     moved = list(rekey(tmp_path))
     assert [before for before, _ in moved] == [old]
     assert not old.exists()
-    found = store.lookup(critical_rate, CONFIG, root=tmp_path)
+    found = store.lookup(coordinate_check, CONFIG, root=tmp_path)
     assert found is not None
     assert list(found) == list(ARRAYS)
-    assert store.seconds_spent(critical_rate, CONFIG, root=tmp_path) == 1.5
+    assert store.seconds_spent(coordinate_check, CONFIG, root=tmp_path) == 1.5
     assert list(rekey(tmp_path)) == []
 
 
