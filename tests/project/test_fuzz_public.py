@@ -236,6 +236,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "spectra.singular_vectors": (spectra.singular_vectors, {"W": MATRIX, "top": 2}),
     "spectra.spectrum": (spectra.spectrum, {"W": MATRIX}),
     "spectra.stable_rank": (spectra.stable_rank, {"W": MATRIX}),
+    "spectra.top_direction": (spectra.top_direction, {"W": MATRIX}),
     "spectra.vector_alignment": (
         spectra.vector_alignment,
         {"v": np.full(4, 0.5), "beta": np.arange(4.0)},

@@ -34,7 +34,8 @@ print(study.save_figure(figure, "a", caption=caption, data=pd.DataFrame()).split
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RCLIB_OUT", str(tmp_path))
-    for variable in (session.NOTEBOOK_VARIABLE, "JPY_SESSION_NAME"):
+    # Another test's drawing backend would be that of the kernels here.
+    for variable in (session.NOTEBOOK_VARIABLE, "JPY_SESSION_NAME", "MPLBACKEND"):
         monkeypatch.delenv(variable, raising=False)
 
 
