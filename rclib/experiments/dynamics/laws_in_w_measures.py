@@ -48,10 +48,13 @@ def _each(stack: np.ndarray, *, variance: float) -> dict[str, np.ndarray]:
         out["alpha"][i] = power_law(values).alpha if tail else np.nan
     for name, own in (("means", stack), ("energies", stack * stack)):
         centred = own - own.mean((1, 2), keepdims=True)
+        total = (centred * centred).sum((1, 2))
+        if not (total > 0).all():
+            raise ValueError(f"stack: the {name} of matrix {int(np.argmin(total))} do not vary")
         rows, columns = centred.mean(2), centred.mean(1)
         explained = d * (rows * rows).sum(1) + h * (columns * columns).sum(1)
         # What `row_column_share` gives for one matrix, and its chance value.
-        out[name] = explained / (centred * centred).sum((1, 2)) - (h + d - 2) / (h * d - 1)
+        out[name] = explained / total - (h + d - 2) / (h * d - 1)
     return out
 
 

@@ -37,12 +37,15 @@ __all__ = [
     "largest_slopes",
     "pooled",
     "trained_logits",
+    "trained_networks",
     "untrained_distances",
 ]
 
 SAME, OTHER, FLOOR_OFF = "same batches", "other batches", "same batches, floor taken off"
 FLOOR, OTHER_FLOOR = "two wide, same batches", "two wide, other batches"
 UNTRAINED = "before training"
+
+Runs = dict[tuple[int, int, int], Arrays]
 
 # Tiny arguments of the stored function, for the tests.
 TINY: dict[str, dict[str, Any]] = {
@@ -136,7 +139,7 @@ def trained_logits(
     return {"logits": logits.numpy(), "test_loss": history.test_loss.numpy()}
 
 
-def distances(
+def trained_networks(
     data: Dataset,
     *,
     source_widths: Sequence[int],
@@ -146,12 +149,43 @@ def distances(
     lr: float,
     batch_size: int,
     **network: Any,
-) -> pd.DataFrame:
+) -> Runs:
+    """(seed, width, place) -> run of `trained_logits`.
+
+    Every seed s has two networks of the largest width, a_s (place 0) and b_s (place 1), and one f_s
+    (place 2) of each source width, with starts of their own (10 s + place) and the same batches
+    (10 s).
+    """
+    keys = [
+        (seed, width, place) for seed in seeds for width, place in _members(source_widths, widest)
+    ]
+    configs = [
+        {
+            "network": {"width": width, **network},
+            "start_seed": 10 * seed + place,
+            "batch_seed": 10 * seed,
+            "epochs": epochs,
+            "lr": lr,
+            "batch_size": batch_size,
+        }
+        for seed, width, place in keys
+    ]
+    runs = sweep.run(
+        trained_logits, configs, data=data, cost=_square_width, description="shared batches"
+    )
+    return dict(zip(keys, runs, strict=True))
+
+
+def _members(source_widths: Sequence[int], widest: int) -> list[tuple[int, int]]:
+    """Width and place of each network of a seed."""
+    return [(widest, 0), (widest, 1), *((width, 2) for width in source_widths)]
+
+
+def distances(runs: Runs) -> pd.DataFrame:
     """Mean squared differences of logits on the test set: columns kind, width, seed, square.
 
-    Every seed s has two networks of the largest width, a_s and b_s, and one f_s of each source
-    width, with starts of their own (10 s, 10 s + 1, 10 s + 2) and the same batches (10 s); s' is
-    the next seed, after the last the first one. With |.|² the mean square, kinds are
+    runs : of `trained_networks`. s' is the next seed, after the last the first one. With |.|² the
+    mean square, kinds are
 
     - `SAME`: |f_s - a_s|², `OTHER`: |f_s - a_s'|²,
     - `FLOOR_OFF`: the mean of (f_s - a_s)(f_s - b_s). Given the batches a and b are independent
@@ -162,16 +196,15 @@ def distances(
     is slightly too narrow for these two.
     Raises ValueError for fewer than two seeds.
     """
+    seeds = list(dict.fromkeys(seed for seed, _, _ in runs))
     if len(seeds) < 2:
-        raise ValueError(f"distances need at least two seeds, got {list(seeds)}")
-    settings = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
-    runs = _trained(data, source_widths, widest, seeds, settings, network)
+        raise ValueError(f"runs must be of at least two seeds, got {seeds}")
+    (widest,) = {width for _, width, place in runs if place == 0}
     of = {key: run["logits"].astype(float) for key, run in runs.items()}
-    following = {s: seeds[(i + 1) % len(seeds)] for i, s in enumerate(seeds)}
     rows: list[tuple[str, int, int, float]] = []
-    for seed, other in following.items():
+    for seed, other in zip(seeds, seeds[1:] + seeds[:1], strict=True):
         a, b, far = of[seed, widest, 0], of[seed, widest, 1], of[other, widest, 0]
-        for width in source_widths:
+        for width in [width for at, width, place in runs if at == seed and place == 2]:
             f = of[seed, width, 2]
             rows.append((SAME, width, seed, _mean_product(f - a, f - a)))
             rows.append((OTHER, width, seed, _mean_product(f - far, f - far)))
@@ -182,53 +215,9 @@ def distances(
     return pd.DataFrame(rows, columns=["kind", "width", "seed", "square"])
 
 
-def _members(source_widths: Sequence[int], widest: int) -> list[tuple[int, int]]:
-    """Width of each network of a seed s, and what is added to 10 s for the seed of its start."""
-    return [(widest, 0), (widest, 1), *((width, 2) for width in source_widths)]
-
-
-def _trained(
-    data: Dataset,
-    source_widths: Sequence[int],
-    widest: int,
-    seeds: Sequence[int],
-    settings: Mapping[str, Any],
-    network: Mapping[str, Any],
-) -> dict[tuple[int, int, int], Arrays]:
-    """(seed, width, place of its start) -> the run."""
-    keys = [
-        (seed, width, place) for seed in seeds for width, place in _members(source_widths, widest)
-    ]
-    configs = [
-        {
-            "network": {"width": width, **network},
-            "start_seed": 10 * seed + place,
-            "batch_seed": 10 * seed,
-            **settings,
-        }
-        for seed, width, place in keys
-    ]
-    runs = sweep.run(
-        trained_logits, configs, data=data, cost=_square_width, description="shared batches"
-    )
-    return dict(zip(keys, runs, strict=True))
-
-
-def end_losses(
-    data: Dataset,
-    *,
-    source_widths: Sequence[int],
-    widest: int,
-    seeds: Sequence[int],
-    epochs: int,
-    lr: float,
-    batch_size: int,
-    **network: Any,
-) -> pd.DataFrame:
-    """Test loss (cross-entropy, nats) before and after training of the networks of `distances`:
-    columns width, seed, start, end, a row a network."""
-    settings = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
-    runs = _trained(data, source_widths, widest, seeds, settings, network)
+def end_losses(runs: Runs) -> pd.DataFrame:
+    """Test loss (cross-entropy, nats) before and after training of `trained_networks`: columns
+    width, seed, start, end, a row a network."""
     rows = [
         (width, seed, float(run["test_loss"][0]), float(run["test_loss"][-1]))
         for (seed, width, _), run in runs.items()

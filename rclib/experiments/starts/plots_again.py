@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rclib.experiments.starts.asked_again import FLOOR
 from rclib.plots import parts
 from rclib.plots.drawing import redrawable
 from rclib.plots.strips import strips
@@ -36,14 +37,13 @@ def again_panels(
     *,
     band: Sequence[float],
     criteria: Mapping[str, float],
-    floor: float = 1e-12,
 ) -> Figure:
     """Growth (validation accuracy by the halves' rate, gains), DeepShape's overlaps, sine starts.
 
     tuned : arm, rate, after, valid, means over the tuning seeds. gains : question, seed, gain.
     shaped : seed, form, overlap. spectra : arm, window, frequency, energy. starts : arm, seed, s0,
     window, centroid, high. band : low and high over Nyquist. criteria : question -> level, and
-    "overlap". floor : a share that counts as rounding.
+    "overlap".
     """
     figure, panels = plt.subplots(2, 3, figsize=(WIDTH, 4.7), layout="constrained")
     (first, second, third), (fourth, fifth, sixth) = panels
@@ -62,7 +62,7 @@ def again_panels(
     third.set_title("leading direction")
     _spectra(fourth, spectra, band)
     _centroids(fifth, starts)
-    _shares(sixth, starts, floor)
+    _shares(sixth, starts)
     parts.letters(figure)
     return figure
 
@@ -118,7 +118,7 @@ def _centroids(panel: Axes, starts: pd.DataFrame) -> None:
     panel.legend(fontsize=6)
 
 
-def _shares(panel: Axes, starts: pd.DataFrame, floor: float) -> None:
+def _shares(panel: Axes, starts: pd.DataFrame) -> None:
     """The kernel's share on the high band."""
     values = {}
     for window in LINES:
@@ -129,6 +129,6 @@ def _shares(panel: Axes, starts: pd.DataFrame, floor: float) -> None:
     panel.tick_params(axis="x", labelsize=6)
     panel.set_xlabel("start and window")
     parts.log_axis(panel, "y")
-    parts.level(panel, floor, "rounding")
+    parts.level(panel, FLOOR, "rounding")
     panel.set_ylabel("share on the band")
     panel.set_title("tangent kernel")

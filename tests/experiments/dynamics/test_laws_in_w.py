@@ -15,6 +15,7 @@ from rclib.experiments.dynamics import laws_in_w as experiment
 from rclib.experiments.dynamics import laws_in_w_measures as measures
 from rclib.experiments.dynamics import laws_in_w_runs as runs
 from rclib.experiments.dynamics import plots_laws_in_w as plots
+from rclib.rowcolumn.measure import row_column_share
 
 
 def spiked(size: float) -> np.ndarray:
@@ -38,6 +39,20 @@ def test_measures_of_one_product_in_noise() -> None:
     grown = measures.measured(3.0 * w, variance=1.0)
     assert grown["outside"] > 0.9
     assert grown["spikes"] == pytest.approx(found["spikes"])
+
+
+def test_shares_of_a_stack_are_those_of_its_matrices() -> None:
+    """Against the library's measure of one matrix."""
+    stack = np.stack([spiked(0.0), spiked(30.0)])
+    found = measures._each(stack, variance=1.0)
+    for name, own in (("means", stack), ("energies", stack**2)):
+        for i, w in enumerate(own):
+            share = row_column_share(torch.from_numpy(w))
+            assert found[name][i] == pytest.approx(share.value - share.chance, rel=1e-12)
+    # Signs vary and squares do not.
+    signs = np.sign(spiked(0.0))
+    with pytest.raises(ValueError, match="the energies of matrix 1 do not vary"):
+        measures._each(np.stack([stack[0], signs]), variance=1.0)
 
 
 def test_small_matrices_have_no_tail() -> None:

@@ -76,9 +76,10 @@ def test_networks_that_share_a_start_or_batches() -> None:
 def test_distances_by_kind() -> None:
     data = load("digits").subset(60, 30)
     options: dict[str, Any] = {"epochs": 1, "lr": 0.3, "batch_size": 20}
-    frame = again.distances(
+    trained_runs = again.trained_networks(
         data, source_widths=[4, 8], widest=12, seeds=[5, 7, 6], **options, **UNIFORM
     )
+    frame = again.distances(trained_runs)
     assert frame.kind.value_counts().to_dict() == {
         again.SAME: 6, again.OTHER: 6, again.FLOOR_OFF: 6, again.FLOOR: 3, again.OTHER_FLOOR: 3,
     }  # fmt: skip
@@ -106,9 +107,7 @@ def test_distances_by_kind() -> None:
     ratio = again.floor_ratio(frame)
     assert list(ratio.index) == [5, 7, 6]
     assert ratio[6] == pytest.approx(of[again.FLOOR, 12] / of[again.OTHER_FLOOR, 12])
-    losses = again.end_losses(
-        data, source_widths=[4, 8], widest=12, seeds=[5, 7, 6], **options, **UNIFORM
-    )
+    losses = again.end_losses(trained_runs)
     assert list(losses.columns) == ["width", "seed", "start", "end"]
     assert len(losses) == 3 * 4
     model = MLP(64, 8, 10, parametrization="MF", init=Init("uniform"), seed=62)
@@ -128,7 +127,7 @@ def test_distances_by_kind() -> None:
     assert row["kind"] == again.UNTRAINED
     assert row.square == pytest.approx(float(apart), rel=1e-6)
     with pytest.raises(ValueError, match="at least two seeds"):
-        again.distances(data, source_widths=[4], widest=8, seeds=[1], **options)
+        again.distances({key: run for key, run in trained_runs.items() if key[0] == 5})
 
 
 def test_taking_the_floor_off_leaves_the_sources_own_error() -> None:
