@@ -31,7 +31,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 # Runs a command whose notebooks get forked kernels; RCLIB_KERNEL=plain: ordinary ones.
-KERNELS := $(PY) -m rclib.execution.kernels --
+KERNELS := $(PY) -m rclib.execution.kernels
 BUILD  := build/$(PROFILE)
 NAMES  := $(patsubst notebooks/%.ipynb,%,$(sort $(wildcard notebooks/[0-9]*.ipynb)))
 ifeq ($(filter quick paper,$(PROFILE)),)
@@ -101,13 +101,13 @@ $(STAMP): requirements.lock
 
 # One at a time in a checkout: the second says who is first, and waits.
 figures: $(STAMP) ## Execute every notebook, or SERIES="1 2", or ONLY=21_... (PROFILE=quick, laptop or paper)
-	@+$(PY) -m rclib.files.lock build/.$(PROFILE).lock -- $(MAKE) _locked
+	@+$(PY) -m rclib.files.lock build/.$(PROFILE).lock -- $(KERNELS) --at-once -- $(MAKE) _locked
 
 _locked:
 	@+RCLIB_TODO=$$($(MAKE) -n _figures 2>/dev/null | sed -n 's/.*rclib\.execution\.runner run \([^ ]*\) .*/\1/p' | tr '\n' ' ' || true); \
 	export RCLIB_TODO RCLIB_JOBS=$(JOBS) RCLIB_BEGIN=$$(date +%s); \
 	$(PY) -m rclib.execution.progress --profile $(PROFILE) --jobs $(JOBS); \
-	$(KERNELS) $(MAKE) $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS)) --keep-going _figures || failed=$$?; \
+	$(MAKE) $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS)) --keep-going _figures || failed=$$?; \
 	[ "$${failed:-0}" != 130 ] || exit 130; \
 	$(PY) -m rclib.reports.scoreboard --profile $(PROFILE); exit $${failed:+1}
 
@@ -151,7 +151,7 @@ $(filter-out $(OVERVIEW),$(MISSING)): FORCE
 test: lint ## Run the tests, the notebooks' checks (nbval), coverage, ruff and mypy
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && mkdir "$$out/coverage" && \
 	export COVERAGE_FILE="$$out/coverage/data" && \
-	RCLIB_OUT="$$out" TQDM_DISABLE=1 $(KERNELS) $(PY) -m coverage run -m pytest notebooks tests -n $(CORES) --dist loadfile --no-loadscope-reorder \
+	RCLIB_OUT="$$out" TQDM_DISABLE=1 $(KERNELS) -- $(PY) -m coverage run -m pytest notebooks tests -n $(CORES) --dist loadfile --no-loadscope-reorder \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --nbval-kernel-startup-timeout=120 && \
 	$(PY) -m coverage combine --quiet && $(PY) -m coverage report
 

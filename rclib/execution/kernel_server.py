@@ -59,7 +59,6 @@ PACKAGES = (
     "seaborn",
     "matplotlib.pyplot",
     "matplotlib.backends.backend_agg",
-    "matplotlib.backends.backend_pdf",
     "PIL.PngImagePlugin",
     "safetensors.numpy",
     "safetensors.torch",

@@ -1,12 +1,14 @@
 """Kernels at a fifth of the price: while a command runs, one process forks them.
 
-    python -m rclib.execution.kernels -- make ...
+    python -m rclib.execution.kernels [--at-once] -- make ...
 
 Starting a kernel costs 3 CPU seconds, nearly all for imports. Under this command the first kernel
 that is asked for starts a process that has imported the packages (`rclib.execution.kernel_server`);
-it and all later ones are forked from it. `rclib.execution.provisioner` does so for papermill,
-nbclient and nbval. Where that cannot be (another system than Linux, `RCLIB_KERNEL=plain`, a kernel
-that must differ) kernels are started as ever. Nothing is left behind, however the command ends.
+it and all later ones are forked from it. With `--at-once` that process begins its imports before a
+kernel is asked for, while the command still finds out what there is to do.
+`rclib.execution.provisioner` asks for papermill, nbclient and nbval. Where it cannot fork (another
+system than Linux, `RCLIB_KERNEL=plain`, a kernel that must differ) kernels are started as ever.
+Nothing is left behind, however the command ends.
 """
 
 from __future__ import annotations
@@ -41,10 +43,10 @@ def offered() -> bool:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[None]:
+def serving(*, at_once: bool = False) -> Iterator[None]:
     """Kernels of this process and of those it starts are forked while this lasts.
 
-    The first kernel waits for the imports; without kernels nothing is started.
+    The first kernel waits for the imports; without kernels nothing is started, except `at_once`.
     """
     plain = os.environ.get("RCLIB_KERNEL") == "plain"
     if plain or sys.platform != "linux" or not hasattr(os, "pidfd_open"):
@@ -55,7 +57,9 @@ def serving() -> Iterator[None]:
     listener.bind(address(name))
     listener.listen(64)
     over, end = os.pipe()
-    thread = threading.Thread(target=_keep, args=(listener, over, dict(os.environ)), daemon=True)
+    thread = threading.Thread(
+        target=_keep, args=(listener, over, dict(os.environ), at_once), daemon=True
+    )
     thread.start()
     os.environ[OFFER] = name
     try:
@@ -69,12 +73,13 @@ def serving() -> Iterator[None]:
         os.close(over)
 
 
-def _keep(listener: socket.socket, over: int, variables: Mapping[str, str]) -> None:
+def _keep(listener: socket.socket, over: int, variables: Mapping[str, str], at_once: bool) -> None:
     """Start a server when one is asked for, and another if it ends, until `over` is closed."""
     silent = None if variables.get("RCLIB_KERNEL") == "verbose" else subprocess.DEVNULL
     with listener:
-        for _ in range(LIVES):
-            if over in select.select([listener.fileno(), over], [], [])[0]:
+        for life in range(LIVES):
+            asked = life > 0 or not at_once
+            if asked and over in select.select([listener.fileno(), over], [], [])[0]:
                 return
             # Its standard input is a pipe that ends with this process, however that ends.
             with subprocess.Popen(
@@ -93,20 +98,22 @@ def _keep(listener: socket.socket, over: int, variables: Mapping[str, str]) -> N
                 assert server.stdin is not None
                 server.stdin.close()
                 try:
-                    server.wait(1)
+                    server.wait(0.2)
                 except subprocess.TimeoutExpired:  # in the middle of its imports
                     server.kill()
 
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `-- COMMAND ...` with forked kernels; returns the command's status."""
+    """Run `[--at-once] -- COMMAND ...` with forked kernels; returns the command's status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    at_once = arguments[:1] == ["--at-once"]
+    del arguments[: int(at_once)]
     if len(arguments) < 2 or arguments[0] != "--":
-        note("usage: python -m rclib.execution.kernels -- COMMAND ...")
+        note("usage: python -m rclib.execution.kernels [--at-once] -- COMMAND ...")
         return 2
     try:
-        with serving():
+        with serving(at_once=at_once):
             return run_under(arguments[1:])
     except KeyboardInterrupt:  # the command says so
         return 130

@@ -1,9 +1,14 @@
-"""A figure as files: the picture for screens and the one for print, the same bytes every time."""
+"""A figure as files: the picture for screens and the one for print, the same bytes every time.
+
+A draft is for a screen alone. It has a third of the price, and every figure of a first
+`make figures` is one; `python -m rclib redraw` makes the files for print of it.
+"""
 
 from __future__ import annotations
 
 import io
 
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 
 from rclib.plots.style import stamp
@@ -13,9 +18,10 @@ __all__ = ["MAX_PNG", "rendered"]
 MAX_PNG = 60_000  # bytes; beyond, 256 colours do: a notebook's figures stay below 500 kB
 
 
-def rendered(figure: Figure, small_print: str) -> dict[str, bytes]:
+def rendered(figure: Figure, small_print: str, *, draft: bool = False) -> dict[str, bytes]:
     """{"png": ..., "pdf": ...} of a figure with its small print; neither holds a date.
 
+    draft : the png alone, with as many dots as a screen shows it with (`figure.dpi`).
     Raises what matplotlib raises for a figure that cannot be drawn, e.g. ValueError for broken
     mathematics.
     """
@@ -24,11 +30,14 @@ def rendered(figure: Figure, small_print: str) -> dict[str, bytes]:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     stamp(figure, small_print)
-    for kind, meta in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+    dots = "figure" if draft else rcParams["savefig.dpi"]
+    for kind, undated in (("png", "Software"), ("pdf", "CreationDate")):
+        if draft and kind == "pdf":
+            break
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata=meta)
+        figure.savefig(buffer, format=kind, metadata={undated: None}, dpi=dots)
         files[kind] = buffer.getvalue()
-    if len(files["png"]) > MAX_PNG:
+    if not draft and len(files["png"]) > MAX_PNG:
         files["png"] = _fewer_colours(files["png"])
     return files
 

@@ -77,11 +77,12 @@ def notebook_file() -> Path | None:
     return None
 
 
-def show_saved(figure: Any, png: bytes) -> bool:
+def show_saved(figure: Any, png: bytes, *, draft: bool = False) -> bool:
     """Show a saved picture below the running cell instead of drawing its figure once more; whether
     this was done: only where the figure would have been shown there (the inline backend).
 
     figure : a matplotlib figure, closed by this. png : the file, shown at the figure's own size.
+    draft : whether it has the figure's own number of dots (`rclib.plots.saving`).
     What is seen then is what was saved, small print included.
     """
     if _shell() is None:
@@ -93,7 +94,7 @@ def show_saved(figure: Any, png: bytes) -> bool:
     if "inline" not in plt.get_backend() or not managed:
         return False
     dots = plt.rcParams["savefig.dpi"]
-    scale = 1.0 if dots == "figure" else figure.dpi / dots
+    scale = 1.0 if draft or dots == "figure" else figure.dpi / dots
     (width,) = struct.unpack(">I", png[16:20])  # where every PNG has it
     display(Image(data=png, format="png", width=round(width * scale)))
     plt.close(figure)

@@ -137,6 +137,7 @@ class Study:
     ) -> str:
         """Write `figures/<profile>/<notebook>/<name>.png`, `.pdf`, the data behind it as `.csv`,
         and the call that drew it as `.json.xz`, from which `python -m rclib redraw` draws it again.
+        At the quick profile the picture is a draft for a screen, without `.pdf`.
 
         The caption is completed with the data set and the profile, kept with the results and
         returned, for the reader of the notebook, who is shown the saved picture. The data are in
@@ -160,13 +161,14 @@ class Study:
         except ValueError as error:
             call = None
             warnings.warn(f"figure {name!r} cannot be drawn again: {error}", stacklevel=2)
-        files = saving.rendered(figure, stamp)
+        draft = self.profile == "quick"
+        files = saving.rendered(figure, stamp, draft=draft)
         text = data.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         files["csv"] = text.encode()
         if call is not None:
             files[drawing.SUFFIX] = call
-        else:
-            (self._figures / f"{name}.{drawing.SUFFIX}").unlink(missing_ok=True)
+        for kind in {"pdf", drawing.SUFFIX} - files.keys():  # an older picture's
+            (self._figures / f"{name}.{kind}").unlink(missing_ok=True)
         # Only now, and at once: picture and data belong together.
         write_together(
             {self._figures / f"{name}.{kind}": payload for kind, payload in files.items()}
@@ -174,7 +176,7 @@ class Study:
         self.figures = [f for f in self.figures if f["name"] != name]  # a cell may run again
         self.figures.append({"name": name, "caption": whole})
         self._drawn_by[name] = session.running_cell()
-        session.show_saved(figure, files["png"])
+        session.show_saved(figure, files["png"], draft=draft)
         return whole
 
     def _claim_name(self, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -180,7 +181,7 @@ def test_results_are_the_same_bytes(
         found.append({p.name: p.read_bytes() for p in files})
     assert texts[0] == texts[1]
     assert found[0] == found[1]
-    assert sorted(found[0]) == ["10_study.json", "curve.csv", "curve.pdf", "curve.png"]
+    assert sorted(found[0]) == ["10_study.json", "curve.csv", "curve.png"]
 
 
 def test_draws_without_a_seed_differ(forked: None) -> None:
@@ -501,13 +502,40 @@ def test_command_hands_on_status_and_offer(
 ) -> None:
     show = "import os, sys; print(len(os.environ.get('RCLIB_KERNELS', ''))); sys.exit(5)"
     assert kernels.main(["--", sys.executable, "-c", show]) == 5
+    assert kernels.main(["--at-once", "--", sys.executable, "-c", show]) == 5
     monkeypatch.setenv("RCLIB_KERNEL", "plain")
     assert kernels.main(["--", sys.executable, "-c", show]) == 5
-    assert capfd.readouterr().out == "32\n0\n"
+    assert capfd.readouterr().out == "32\n32\n0\n"
     assert kernels.main(["--", sys.executable, "-c", "import os; os.kill(os.getpid(), 15)"]) == 143
     assert kernels.main(["--", "/no/such/command"]) == 1
     assert kernels.main(["make"]) == 2
+    assert kernels.main(["--at-once", "make"]) == 2
     assert "usage" in capfd.readouterr().err
+
+
+def servers() -> list[int]:
+    """Processes of this one that are, or begin as, servers of kernels."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        for pid in map(int, (task / "children").read_text().split()):
+            with contextlib.suppress(OSError):
+                if b"kernel_server" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+    return found
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_server_begins_at_once_where_that_is_asked(at_once: bool) -> None:
+    """Killed in the middle of its imports: nothing is left of it."""
+    before = servers()
+    with kernels.serving(at_once=at_once):
+        for _ in range(600 if at_once else 20):
+            new = set(servers()) - set(before)
+            if new:
+                break
+            time.sleep(0.05)
+    assert bool(new) == at_once
+    assert all(gone(pid) for pid in new)
 
 
 def test_offers_nest(monkeypatch: pytest.MonkeyPatch) -> None:

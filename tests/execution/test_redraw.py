@@ -147,7 +147,7 @@ def test_without_results_the_folder_says_which_figures(project: Path) -> None:
 def test_what_a_notebook_has_drawn_comes_out_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All figures of a notebook at its quick profile, to the byte."""
+    """All figures of a notebook at its quick profile: as drafts to the byte, and for print."""
     name = "86_where_updates_write"  # two figures, few seconds
     monkeypatch.setenv("RCLIB_OUT", str(tmp_path))
     monkeypatch.chdir(ROOT)
@@ -155,10 +155,21 @@ def test_what_a_notebook_has_drawn_comes_out_again(
         [sys.executable, "-m", "rclib.execution.runner", "run", name, "--profile", "quick"],
         check=True, capture_output=True, timeout=300,
     )  # fmt: skip
-    drawn = pictures(tmp_path / "figures" / "quick" / name)
-    assert main(["redraw", name, "--profile", "quick", "--out", str(tmp_path / "again")]) == 0
-    assert pictures(tmp_path / "again") == drawn
+    folder = tmp_path / "figures" / "quick" / name
+    drawn = pictures(folder)
     assert drawn
+    again = {}
+    with plt.rc_context():
+        style.use_style()
+        for figure in figures_of(name, "quick"):
+            call = drawing.read_drawing((folder / f"{figure}.{drawing.SUFFIX}").read_bytes())
+            again[f"{figure}.png"] = saving.rendered(call.draw(), call.stamp, draft=True)["png"]
+    plt.close("all")
+    assert again == drawn
+    assert main(["redraw", name, "--profile", "quick"]) == 0
+    assert set(pictures(folder)) == {
+        Path(p).with_suffix(k).name for p in drawn for k in (".png", ".pdf")
+    }
 
 
 def _committed() -> list[tuple[str, str]]:

@@ -44,6 +44,7 @@ def test_a_cell_that_runs_again_replaces_its_figure_and_another_does_not() -> No
     loop = f"for caption in ('One.', 'Two.'):\n    {DRAW.replace(chr(10), chr(10) + '    ')}"
     cells = [SETUP, "caption = 'First.'", DRAW, "caption = 'Second.'", DRAW, f"{DRAW}# other"]
     cells += ["print([f['caption'][:6] for f in study.figures])", loop.replace('"a"', '"b"')]
+    cells += [SETUP.replace("{}", "{'profile': 'paper'}"), DRAW]
     notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])
     client = NotebookClient(notebook, timeout=120, kernel_name="python3")
     with client.setup_kernel():
@@ -59,12 +60,13 @@ def test_a_cell_that_runs_again_replaces_its_figure_and_another_does_not() -> No
         for cell in notebook.cells
     ]
     assert [printed[i].strip() for i in (2, 4, 6)] == ["First", "Second", "['Second']"]
-    # The reader is shown the file, once and at the figure's size on paper.
-    (shown,) = [o for o in notebook.cells[4].outputs if "image/png" in o.get("data", {})]
-    saved = next(Path(os.environ["RCLIB_OUT"]).rglob("a.png")).read_bytes()
-    assert base64.b64decode(shown.data["image/png"]) == saved
-    wide = struct.unpack(">I", saved[16:20])[0]
-    assert shown.metadata["image/png"]["width"] == round(wide * 100 / 160)
+    # The reader is shown the file, once and at the figure's size on paper: 100 dots an inch.
+    for place, profile, dots in ((4, "quick", 100), (9, "paper", 160)):
+        (shown,) = [o for o in notebook.cells[place].outputs if "image/png" in o.get("data", {})]
+        saved = next(Path(os.environ["RCLIB_OUT"], "figures", profile).rglob("a.png")).read_bytes()
+        assert base64.b64decode(shown.data["image/png"]) == saved
+        wide = struct.unpack(">I", saved[16:20])[0]
+        assert shown.metadata["image/png"]["width"] == round(wide * 100 / dots)
 
 
 SHOWN = """\

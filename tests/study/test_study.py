@@ -199,6 +199,23 @@ def test_figure_is_saved_as_picture_and_as_data(out: Path) -> None:
         assert len(picture.convert("L").getcolors(10_000) or []) > 2  # not an empty sheet
 
 
+def test_a_figure_of_the_quick_profile_is_a_draft(out: Path) -> None:
+    """With a screen's dots and no file for print, also none that an older version left there."""
+    folder = out / "figures" / "quick" / "10_small"
+    folder.mkdir(parents=True)
+    (folder / "a.pdf").write_bytes(b"%PDF- of another day")
+    figure = drawn()
+    study().save_figure(figure, "a", caption="c.", data=FRAME)
+    assert files(out) == [f"figures/quick/10_small/a.{kind}" for kind in ("csv", "png")]
+    study(parameters={"profile": "paper"}).save_figure(drawn(), "a", caption="c.", data=FRAME)
+    with Image.open(folder / "a.png") as draft:
+        assert draft.info["dpi"] == pytest.approx((figure.dpi, figure.dpi), rel=1e-3)
+        with Image.open(out / "figures" / "paper" / "10_small" / "a.png") as printed:
+            dots = plt.rcParams["savefig.dpi"] / figure.dpi
+            assert printed.width == pytest.approx(draft.width * dots, abs=3)
+            assert dots > 1.3
+
+
 def test_a_second_figure_of_one_name_is_refused(out: Path) -> None:
     made = study()
     made.save_figure(drawn(), "a", caption="First.", data=FRAME)
@@ -214,13 +231,15 @@ DRAWN_ELSEWHERE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import test_study as t
-t.study().save_figure(t.drawn(), "c", caption="c.", data=t.FRAME)
+t.study(parameters={"profile": "paper"}).save_figure(
+    t.drawn(), "c", caption="c.", data=t.FRAME
+)
 """
 
 
 @pytest.mark.slow
 def test_same_data_same_bytes_also_in_another_process(out: Path, tmp_path: Path) -> None:
-    made = study()
+    made = study(parameters={"profile": "paper"})
     for name in ("a", "b"):
         made.save_figure(drawn(), name, caption="c.", data=FRAME)
     subprocess.run(
@@ -230,27 +249,27 @@ def test_same_data_same_bytes_also_in_another_process(out: Path, tmp_path: Path)
         check=True,
         timeout=120,
     )
-    folder = out / "figures" / "quick" / "10_small"
+    folder = out / "figures" / "paper" / "10_small"
     for kind in ("png", "pdf", "csv"):
         first, second, third = ((folder / f"{name}.{kind}").read_bytes() for name in "abc")
         assert first == second == third, kind
 
 
 def test_figures_say_their_data_and_no_date(out: Path) -> None:
-    made = study(data=load("digits").subset(100, 50))
+    made = study(data=load("digits").subset(100, 50), parameters={"profile": "paper"})
     figure = drawn()
     for name in ("b", "a"):  # drawn again, it still says it once
         made.save_figure(figure, name, caption="c.", data=FRAME)
     (small,) = [" ".join(t.get_text().split()) for t in figure.texts]
-    assert small == f"Data: {made.data_note}; quick profile"
-    with Image.open(out / "figures" / "quick" / "10_small" / "a.png") as stamped:
+    assert small == f"Data: {made.data_note}; paper profile"
+    with Image.open(out / "figures" / "paper" / "10_small" / "a.png") as stamped:
         assert stamped.info.keys() <= {"dpi"}
         height = stamped.height
     plain = drawn()
     plain.savefig(out / "plain.png")
     with Image.open(out / "plain.png") as picture:
         assert height > picture.height + 5  # it stands below, on no panel
-    pdf = (out / "figures" / "quick" / "10_small" / "a.pdf").read_bytes()
+    pdf = (out / "figures" / "paper" / "10_small" / "a.pdf").read_bytes()
     assert b"/Font" in pdf
     assert b"/Subtype /Image" not in pdf  # lines and letters, no pixels
     assert b"Date" not in pdf
