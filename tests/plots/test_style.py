@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,3 +100,26 @@ def test_a_style_file_on_top_sets_the_colours_too(tmp_path: Path) -> None:
         style.use_also(tmp_path / "none.mplstyle")
     mpl.rcParams["axes.prop_cycle"] = mpl.cycler(linestyle=["-"])
     assert style.colour(3) == "0.0"
+
+
+MODULES = sorted(Path(style.__file__).parents[1].rglob("*.py"))
+
+
+def at_import(node: ast.AST) -> Iterator[str]:
+    """Names of the functions that a module calls while it is imported."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(child, ast.Call):
+            yield ast.unparse(child.func).rpartition(".")[2]
+        yield from at_import(child)
+
+
+def test_no_module_takes_a_colour_when_it_is_imported() -> None:
+    """The style in use then is matplotlib's own, or another's."""
+    asking = {"colour", "colours", "looks", "ordered"}
+    found = {path.name: asking & set(at_import(ast.parse(path.read_text()))) for path in MODULES}
+    assert "plots_have.py" in found
+    assert {name for name, called in found.items() if called} == set()
+    (call,) = asking & set(at_import(ast.parse("LOOKS = {'a': [style.colour(0)]}")))
+    assert call == "colour"

@@ -16,11 +16,11 @@ from rclib.plots.style import GREY, MARKERS, WIDTH, colour
 
 __all__ = ["excess_panels", "weight_panels"]
 
-LOOKS: dict[str, Any] = {
-    "drawn": {"color": colour(0), "ls": "--", "marker": MARKERS[0], "mfc": "white"},
-    "learned": {"color": colour(0), "ls": "-", "marker": MARKERS[0]},
-    "drawn, fitting": {"color": colour(1), "ls": "--", "marker": MARKERS[1], "mfc": "white"},
-    "learned, fitting": {"color": colour(1), "ls": "-", "marker": MARKERS[1]},
+LOOKS = {  # number of the colour and the marker; kind of line; filled
+    "drawn": (0, "--", False),
+    "learned": (0, "-", True),
+    "drawn, fitting": (1, "--", False),
+    "learned, fitting": (1, "-", True),
 }
 TITLES = {
     "line": "line: sin(4πx)",
@@ -45,7 +45,7 @@ def excess_panels(table: pd.DataFrame, *, least: float) -> Figure:
     for panel, task in zip(axes.flat, tasks, strict=False):
         own = table[table.task == task]
         for arm, rows in own.groupby("arm", sort=False):
-            _line(panel, rows, LOOKS[str(arm)], least)
+            _line(panel, rows, _look(str(arm)), least)
         panel.axhline(1.0, color=GREY, lw=0.8, ls=":", zorder=1)
         panel.set_yscale("log")
         panel.set_ylim(least * 0.8, max(4.0, 1.3 * own.high.max()))
@@ -55,10 +55,16 @@ def excess_panels(table: pd.DataFrame, *, least: float) -> Figure:
         panel.set_xlabel("features")
     for panel in axes[:, 0]:
         panel.set_ylabel("excess risk over the oracle")
-    handles = [Line2D([], [], ms=4, lw=1.2, label=arm, **look) for arm, look in LOOKS.items()]
+    handles = [Line2D([], [], ms=4, lw=1.2, label=arm, **_look(arm)) for arm in LOOKS]
     figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=7)
     parts.letters(figure)
     return figure
+
+
+def _look(arm: str) -> dict[str, Any]:
+    number, dashes, filled = LOOKS[arm]
+    look = {"color": colour(number), "ls": dashes, "marker": MARKERS[number]}
+    return look if filled else {**look, "mfc": "white"}
 
 
 def _line(panel: Panel, rows: pd.DataFrame, look: Any, least: float) -> None:

@@ -18,13 +18,13 @@ from rclib.plots.style import WIDTH, colour, looks
 __all__ = ["MAIN", "inside_panels", "start_panels"]
 
 MAIN = ["Xavier", "Kaiming", "Virgo", "Virgo forward", "Virgo, as released"]  # the first figure's
-LOOK = looks(MAIN)
 SHORT = {"Virgo, as released": "as released", "Virgo forward": "forward only"}
 
 
 def _style(arm: str) -> dict[str, Any]:
-    if arm in LOOK:
-        return {key: LOOK[arm][key] for key in ("color", "linestyle")}  # type: ignore[literal-required]
+    if arm in MAIN:
+        look = looks(MAIN)[arm]
+        return {"color": look["color"], "linestyle": look["linestyle"]}
     return {"color": colour(5), "linestyle": ":"}
 
 
