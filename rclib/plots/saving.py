@@ -26,9 +26,9 @@ def rendered(figure: Figure, small_print: str, *, draft: bool = False) -> dict[s
     mathematics.
     """
     files: dict[str, bytes] = {}
-    # The layout is solved once, not once a file format.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    if not draft:  # the layout is solved once, not once a file format
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     stamp(figure, small_print)
     dots = "figure" if draft else rcParams["savefig.dpi"]
     for kind, undated in (("png", "Software"), ("pdf", "CreationDate")):

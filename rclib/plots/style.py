@@ -150,7 +150,7 @@ def ordered(values: Sequence[float]) -> dict[float, Look]:
 def stamp(figure: Figure, text: str) -> None:
     """Small print below a figure, e.g. its data set: a picture travels without its caption.
 
-    The figure's layout must be solved already; drawn again, the print is replaced.
+    No layout engine makes room for it or moves it; drawn again, the print is replaced.
     """
     for old in [t for t in figure.texts if t.get_gid() == "stamp"]:
         old.remove()
