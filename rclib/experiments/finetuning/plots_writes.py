@@ -134,9 +134,10 @@ def _losses(panel: Panel, frame: pd.DataFrame, losses: pd.DataFrame) -> None:
             x, y = float(rank[system, arm]), float(loss[system, arm] / loss[system, "head"])
             panel.plot(x, y, MARKERS[number], ms=3.4, color=colour(number))
             if arm in ("SVFit", "full"):
+                below = number % 2 == 1  # images and text lie on one another
                 panel.annotate(
-                    arm, (x, y), xytext=(2, 2), textcoords="offset points", fontsize=5,
-                    color=colour(number),
+                    arm, (x, y), xytext=(2, -6 if below else 2), textcoords="offset points",
+                    fontsize=5, color=colour(number),
                 )  # fmt: skip
     for axis in ("x", "y"):
         parts.log_axis(panel, axis)
