@@ -203,7 +203,7 @@ def write_into(panel: Panel, text: str, *, near: float | None = None, size: floa
     ):
         for place, down, middle in heights:
             cost = _covered(lines, (centre, middle), (width, height))
-            cost += 1e4 * (middle + height / 2 > 1.03 or middle - height / 2 < -0.03)
+            cost += 1e4 * (middle + height / 2 > 1.03 or middle - height / 2 < 0.0)
             if best is None or cost < best[0]:
                 best = (cost, x, across, place, down)
     assert best is not None
