@@ -62,6 +62,7 @@ else ifneq ($(strip $(SERIES)),)
   endif
 endif
 DONE   := $(NAMES:%=$(BUILD)/%.ipynb)
+SCOREBOARD := $(PY) -m rclib.reports.scoreboard --profile $(PROFILE)$(if $(strip $(ONLY)), --only $(NAMES))
 OVERVIEW := $(filter $(BUILD)/00_overview.ipynb,$(DONE))
 PAPERS := $(filter $(BUILD)/1% $(BUILD)/2%,$(DONE))
 MISSING  := $(foreach n,$(NAMES),$(if $(wildcard results/$(PROFILE)/$(n).json),,$(BUILD)/$(n).ipynb))
@@ -109,7 +110,7 @@ _locked:
 	$(PY) -m rclib.execution.progress --profile $(PROFILE) --jobs $(JOBS); \
 	$(MAKE) $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS)) --keep-going _figures || failed=$$?; \
 	[ "$${failed:-0}" != 130 ] || exit 130; \
-	$(PY) -m rclib.reports.scoreboard --profile $(PROFILE); exit $${failed:+1}
+	$(SCOREBOARD); exit $${failed:+1}
 
 _figures: $(DONE) _first_scoreboard
 

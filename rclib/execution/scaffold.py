@@ -283,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for path in written:
             report(f"{what:8s} {path}")
     report(
-        f"It runs as it is: python -m rclib.execution.runner run {given.name}\n"
+        f"It runs as it is: .venv/bin/python -m rclib.execution.runner run {given.name}\n"
         f"Then put your own in its place; what still says {MARK!r} fails a test. CONTRIBUTING.md "
         "has the rules."
     )

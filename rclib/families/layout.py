@@ -378,7 +378,8 @@ def _sizes(
         raise SizesError(
             f"the shapes do not tell the size of {', '.join(missing)}: give "
             + " ".join(f"--size {i}=NUMBER" for i in wanted)
-            + (f", or a config.json with {', '.join(keys)}" if keys else ""),
+            + (" (one may tell the others)" if len(wanted) > 1 else "")
+            + (f", or a config.json with {', '.join(keys)}" if keys else ", or `sizes` in a table"),
             wanted,
         ) from None
     except NotationError as error:

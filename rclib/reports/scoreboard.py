@@ -49,12 +49,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m rclib.reports.scoreboard", description=main.__doc__)
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--series", nargs="*", default=[], help="first digits; default all")
+    parser.add_argument("--only", nargs="*", default=[], help="names of notebooks; default all")
     arguments = parser.parse_args(argv)
     broken: list[str] = []
     try:
         records, broken = readable_results(arguments.profile)
         if arguments.series:
             records = [r for r in records if r["notebook"][0] in arguments.series]
+        if arguments.only:
+            records = [r for r in records if r["notebook"] in arguments.only]
         report("\n" + scoreboard(records, broken))
     except ValueError as error:  # an unknown profile, a record of `make seeds`
         broken.append(str(error))

@@ -202,7 +202,7 @@ def test_command(
     assert scaffold.main([]) == 0
     out = capsys.readouterr().out
     assert "new      notebooks/46_ticket.ipynb" in out
-    assert "runner run 46_ticket" in out
+    assert ".venv/bin/python -m rclib.execution.runner run 46_ticket" in out
     assert scaffold.main(["46_ticket"]) == 1
     out, err = capsys.readouterr()
     assert not out

@@ -68,6 +68,17 @@ def test_sizes_come_from_the_config_or_are_given(tmp_path: Path) -> None:
         layout(state(), family=family, sizes={"heads": 3})
 
 
+def test_a_table_without_sizes_says_where_they_go(tmp_path: Path) -> None:
+    """All three were asked for, although the number of heads tells the others."""
+    text = "".join(line for line in OWN.splitlines(True) if not line.startswith("sizes:"))
+    family = read_family(write(tmp_path, text))
+    wanted = r"--size vo=NUMBER \(one may tell the others\), or `sizes` in a table"
+    with pytest.raises(FamilyError, match=wanted):
+        layout(state(), {}, family=family)
+    family = read_family(write(tmp_path, f"{text}sizes: {{head: 2}}\n"))
+    assert layout(state(), {}, family=family).sizes["vo.0"] == 4
+
+
 def test_names_with_prefixes_and_old_endings() -> None:
     # What DataParallel, torch.compile and the first BERT releases put around a name.
     (bert,) = [f for f in known_families() if f.name == "bert"]

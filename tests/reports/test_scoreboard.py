@@ -80,6 +80,32 @@ def test_lines_and_totals(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "[" not in claims[5]
 
 
+def test_chosen_notebooks_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`make figures PROFILE=paper ONLY=...` gave the new verdicts among those of all notebooks."""
+    write(folder, record("20_b", 1.0, 0.5, None))
+    write(folder, record("10_a", 0.0, 2.0, 3.0))
+    assert scoreboard.main(["--only", "10_a", "40_other"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == [
+        "10_a  (data of 10_a)",
+        "3 claims: 2 reproduced, 1 not reproduced",
+        "3 of 3 testable claims are decided (100 percent)",
+    ]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("only", ["", "10_table_1_parametrizations 31_spikes_are_rc_structure"])
+def test_make_shows_what_was_asked_for(only: str) -> None:
+    done = subprocess.run(
+        ["make", "--eval=show: ; @echo $(SCOREBOARD)", "show", f"ONLY={only}"],
+        capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True, timeout=120,
+    )  # fmt: skip
+    words = done.stdout.split()
+    assert words[words.index("rclib.reports.scoreboard") + 1 :] == [
+        *("--profile", "quick"), *(["--only", *only.split()] if only else []),
+    ]  # fmt: skip
+
+
 def test_no_results_yet(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder.rmdir()
     assert scoreboard.main(["--profile", "paper"]) == 0

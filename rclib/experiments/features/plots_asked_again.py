@@ -32,9 +32,9 @@ def again_panels(
     """|c| against |a| of one network; correlations over their chance level; accuracy on rotated
     inputs against the rate, filled where notebook 73 has it; LCN minus FCN by choice of rates.
 
-    units : first, a, c of one seed. tied : seed and `KINDS`. curves : arch, seed, rate, test.
-    gaps : question, seed, difference. before : rates of notebook 73 by network. within : the
-    criterion for differences.
+    units : first, a, c of one seed. tied : seed and `KINDS`. curves : arch, seed, rate, test,
+    linear (accuracy of the best linear rule). gaps : question, seed, difference. before : rates of
+    notebook 73 by network. within : the criterion for differences.
     """
     figure, ((one, two), (three, four)) = plt.subplots(
         2, 2, figsize=(WIDTH, 5.4), layout="constrained"
@@ -64,7 +64,8 @@ def again_panels(
 
 
 def _rates(panel: Panel, curves: pd.DataFrame, before: Mapping[str, Sequence[float]]) -> None:
-    """Mean test accuracy with its 95 percent interval, hollow at rates that are new."""
+    """Mean test accuracy with its 95 percent interval, hollow at rates that are new, and the level
+    of the best linear rule."""
     names = list(dict.fromkeys(curves.arch))
     for name, style in looks(names).items():
         over = curves[curves.arch == name].groupby("rate").test
@@ -79,4 +80,7 @@ def _rates(panel: Panel, curves: pd.DataFrame, before: Mapping[str, Sequence[flo
     panel.set_xlabel("learning rate (filled: those of notebook 73)")
     panel.set_ylabel("test accuracy")
     panel.set_title("rotated inputs")
-    panel.legend(fontsize=7)
+    best = float(curves.linear.mean())
+    panel.set_ylim(top=best + 0.12 * (best - panel.get_ylim()[0]))
+    panel.legend(fontsize=7, loc="lower center", title="chance: 0.5", title_fontsize=7)
+    parts.level(panel, best, f"best linear rule, {best:.3f}")

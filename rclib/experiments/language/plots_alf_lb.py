@@ -120,6 +120,8 @@ def model_panels(curves: pd.DataFrame, means: pd.DataFrame, *, floor: float) -> 
     panels[1, 0].set_ylim(0, 1.1 * float(means.spread.max()))
     panel, chance = panels[1, 1], float(means["top chance"].mean())
     panel.axhline(chance, color=GREY, lw=0.9, ls=":", zorder=1)
+    low, high = panel.get_ylim()
+    panel.set_ylim(low, high + 0.08 * (high - low))  # above all points, for the words
     panel.text(
         0.99, 0.98, "dotted: independent entries", ha="right", va="top", size=6, color=GREY,
         transform=panel.transAxes,

@@ -156,7 +156,9 @@ def test_figure(rates: pd.DataFrame, tmp_path: Path) -> None:
     one, two, three, four = figure.axes
     assert [len(line.get_xdata()) for line in one.lines] == [8, 8]
     assert [t.get_text() for t in two.get_xticklabels()] == list(plots.KINDS.values())
-    assert [len(line.get_xdata()) for line in three.lines] == [3, 2, 2, 1]
+    *curves, best = three.lines
+    assert [len(line.get_xdata()) for line in curves] == [3, 2, 2, 1]
+    assert best.get_ydata()[0] == pytest.approx(each[each.task == "rotated"].linear.mean())
     assert [t.get_text() for t in four.get_xticklabels()] == ["a", "b"]
     assert list(four.lines[0].get_ydata()) == [0.1, 0.2]
     figure.savefig(tmp_path / "again.png")
