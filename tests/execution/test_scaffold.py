@@ -262,8 +262,7 @@ def run(root: Path, *command: str) -> str:
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_make_new_gives_what_lint_types_tests_and_the_runner_accept(tmp_path: Path) -> None:
     root = tmp_path / "project"
-    # What Python has compiled comes along, but for what another process is writing just now.
-    ignored = shutil.ignore_patterns("*.pyc.*")
+    ignored = shutil.ignore_patterns("__pycache__")
     for part in ("rclib", "notebooks"):
         shutil.copytree(ROOT / part, root / part, ignore=ignored)
     for part in ("pyproject.toml", "Makefile", "README.md"):
