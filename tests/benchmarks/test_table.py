@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import fresh_process
 import pytest
 import yaml
 
@@ -132,12 +130,8 @@ def test_nothing_is_written_unasked(kept: ModuleType, tmp_path: Path) -> None:
 def test_a_benchmark_runs_and_is_kept(tmp_path: Path, name: str, options: list[str]) -> None:
     for path in (BENCHMARKS / f"bench_{name}.py", BENCHMARKS / "kept.py"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    done = subprocess.run(
-        [sys.executable, tmp_path / f"bench_{name}.py", *options, "--keep"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
+    done = fresh_process.run(
+        [str(tmp_path / f"bench_{name}.py"), *options, "--keep"], cwd=tmp_path, timeout=300
     )
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "measured" / f"{name}.json").read_text(encoding="utf-8"))

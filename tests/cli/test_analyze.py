@@ -6,10 +6,9 @@ import csv
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import fresh_process
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -40,10 +39,9 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_the_table_closes_with_its_sentence(model: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "rclib", "analyze", "model", "--out", "out"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "RCLIB_WORKERS": "2"},
+    done = fresh_process.run(
+        ["-m", "rclib", "analyze", "model", "--out", "out"],
+        cwd=tmp_path, env={**os.environ, "HF_HUB_OFFLINE": "1", "RCLIB_WORKERS": "2"},
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fresh_process
 import numpy as np
 import pytest
 import torch
@@ -54,10 +55,7 @@ def model(tmp_path: Path) -> Path:
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "rclib", *arguments],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    return fresh_process.run(["-m", "rclib", *arguments], cwd=cwd, env=environment)
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ import time
 import warnings
 from pathlib import Path
 
+import fresh_process
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -160,12 +161,12 @@ def test_names_that_are_no_utf8(folder: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"n\\udcff\\udce9" in done.stdout
     assert (tmp_path / "out" / "spectra.json").is_file()
-    done = subprocess.run(
-        [sys.executable, "-m", "rclib", "correlations", odd + b"-gone"],
-        capture_output=True, timeout=120, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    gone = fresh_process.run(
+        ["-m", "rclib", "correlations", os.fsdecode(odd + b"-gone")],
+        cwd=tmp_path, env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.count(b"\n") == 1
+    assert gone.returncode == 2
+    assert gone.stderr.count("\n") == 1
 
 
 def test_the_exit_codes_are_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,6 +11,7 @@ import pandas as pd
 import pytest
 
 from rclib.__main__ import main
+from rclib.execution import runner
 from rclib.execution.redraw import figures_of
 from rclib.plots import drawing, panels, saving, style
 from rclib.study.results import load_results
@@ -144,6 +143,7 @@ def test_without_results_the_folder_says_which_figures(project: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_kernel")
 def test_what_a_notebook_has_drawn_comes_out_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,10 +151,7 @@ def test_what_a_notebook_has_drawn_comes_out_again(
     name = "86_where_updates_write"  # two figures, few seconds
     monkeypatch.setenv("RCLIB_OUT", str(tmp_path))
     monkeypatch.chdir(ROOT)
-    subprocess.run(
-        [sys.executable, "-m", "rclib.execution.runner", "run", name, "--profile", "quick"],
-        check=True, capture_output=True, timeout=300,
-    )  # fmt: skip
+    assert runner.main(["run", name, "--profile", "quick"]) == 0
     folder = tmp_path / "figures" / "quick" / name
     drawn = pictures(folder)
     assert drawn

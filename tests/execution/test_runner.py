@@ -238,6 +238,7 @@ def test_seeds_must_be_declared(capsys: pytest.CaptureFixture[str]) -> None:
 # --- running -------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("quick_kernel")
 def test_good_notebook_gets_the_profiles_parameters_and_its_name(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -288,6 +289,7 @@ study.close()
 """
 
 
+@pytest.mark.usefixtures("quick_kernel")
 @pytest.mark.slow
 def test_seeds_are_added_look_by_look_until_all_is_decided_or_the_cap_is_reached(
     capsys: pytest.CaptureFixture[str],
@@ -314,12 +316,14 @@ def test_seeds_are_added_look_by_look_until_all_is_decided_or_the_cap_is_reached
         assert (a["verdict"], a["repeats"], b["repeats"]) == (verdict, spent, 5)
 
 
+@pytest.mark.usefixtures("quick_kernel")
 def test_a_notebook_without_claims_is_given_no_score(capsys: pytest.CaptureFixture[str]) -> None:
     write(GOOD, "1")
     assert runner.main(["run", GOOD]) == 0
     assert re.fullmatch(rf"{GOOD} +[\d.]+ s\n", capsys.readouterr().out)
 
 
+@pytest.mark.usefixtures("quick_kernel")
 def test_a_results_file_of_its_own_that_is_broken_fails_the_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -328,6 +332,7 @@ def test_a_results_file_of_its_own_that_is_broken_fails_the_run(
     assert f"results/quick/{GOOD}.json is not valid" in fails(capsys, "run", GOOD)
 
 
+@pytest.mark.usefixtures("quick_kernel")
 @pytest.mark.parametrize("before", [None, "/elsewhere/99_other.ipynb"])
 def test_the_kernel_knows_its_notebook_and_seeds_keep_their_type(
     monkeypatch: pytest.MonkeyPatch, before: str | None
@@ -343,6 +348,7 @@ def test_the_kernel_knows_its_notebook_and_seeds_keep_their_type(
     assert os.environ.get("RCLIB_NOTEBOOK") == before  # the runner's own is as it was
 
 
+@pytest.mark.usefixtures("quick_kernel")
 def test_notebook_that_raises_names_the_cell_and_leaves_the_last_good_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -356,7 +362,10 @@ def test_notebook_that_raises_names_the_cell_and_leaves_the_last_good_run(
     assert target.read_text() == "of an earlier run"
 
 
-def test_kernel_that_dies_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
+def test_kernel_that_dies_is_an_error(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RCLIB_KERNEL", "plain")  # of a forked one: test_kernels.py
     write("10_dies", "import os", "os._exit(3)")
     # One line although the kernel's own process and two libraries could print more.
     assert "10_dies: DeadKernelError: Kernel died" in fails(capfd, "run", "10_dies")
@@ -375,6 +384,7 @@ def test_missing_kernel_is_named(
 # --- stored outputs ------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("quick_kernel")
 def test_stored_outputs_are_refreshed_from_the_last_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -400,6 +410,7 @@ def test_stored_outputs_are_refreshed_from_the_last_run(
     assert path.read_bytes() == before
 
 
+@pytest.mark.usefixtures("quick_kernel")
 def test_named_notebooks_alone_are_refreshed(capsys: pytest.CaptureFixture[str]) -> None:
     """One notebook that was not executed does not keep the others from being refreshed."""
     path, other = write(GOOD, "print(6 * 7)"), write("05_other", "print(1)", outputs="0\n")
@@ -454,6 +465,7 @@ def test_profile_between_holds_the_notebooks_with_a_file_for_it(
     assert "10_good.yaml is missing" in fails(capsys, "check", "--profile", "paper")
 
 
+@pytest.mark.usefixtures("quick_kernel")
 def test_notebook_that_needs_a_gpu_is_left_out_without_one(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

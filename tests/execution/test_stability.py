@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rclib.execution import runner, stability
+from rclib.execution import kernels, runner, stability
 from rclib.reports.scoreboard import scoreboard
 from rclib.study import seeds
 
@@ -141,6 +143,7 @@ def cell(source: str, name: str, *tags: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_kernel")
 def test_a_notebook_is_run_with_other_seeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,7 +158,16 @@ def test_a_notebook_is_run_with_other_seeds(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RCLIB_OUT", raising=False)
     assert seeds.load_stability("quick") is None
+    asked = []
+
+    @contextlib.contextmanager
+    def serving() -> Iterator[None]:  # there are forked kernels, and another server takes 5 s
+        asked.append(len(asked))
+        yield
+
+    monkeypatch.setattr(kernels, "serving", serving)
     assert stability.main(["--repeats", "3", "--jobs", "2"]) == 0
+    assert asked == [0]
     assert "0 of 1 claims have one verdict in all 3 runs" in capsys.readouterr().out
     record = seeds.load_stability("quick")
     assert record is not None

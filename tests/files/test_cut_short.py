@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
+import fresh_process
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -53,12 +52,7 @@ def weights(tmp_path: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["main", "thread"])
 def test_a_file_cut_while_its_pages_are_mapped_is_named(weights: Path, where: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(weights), where],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = fresh_process.run(["-c", SCRIPT, str(weights), where], cwd=weights.parent)
     escaped = str(weights).replace("\x07", "\\x07")
     assert done.returncode == 2, done.stderr
     assert done.stderr == f"error: {escaped}: was cut short while it was read\n"

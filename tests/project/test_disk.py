@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import quick_kernels
 
-ROOT = Path(__file__).parents[2]
+from rclib.execution import runner
 
 RUNS = """
 import os
@@ -62,7 +62,7 @@ def project(tmp_path: Path) -> Path:
     (folder / "notebooks").mkdir(parents=True)
     (folder / "pyproject.toml").touch()
     (folder / "notebooks" / "10_small.ipynb").write_text(notebook())
-    module = folder / "disk_test_runs.py"
+    module = folder / "notebooks" / "disk_test_runs.py"  # where a notebook's kernel starts
     module.write_text(RUNS)
     os.utime(module, (1, 1))
     return folder
@@ -91,29 +91,45 @@ def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", "-l", str(folder)], check=True, timeout=30)
 
 
-def run(project: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    """The notebook with its results in `out`; the store is the project's."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RCLIB_")}
-    environment |= {
-        "RCLIB_OUT": str(out),
-        "RCLIB_TEST_LOG": str(project / "log"),
-        "PYTHONPATH": os.pathsep.join([str(project), str(ROOT)]),
-    }
-    command = [sys.executable, "-m", "rclib.execution.runner", "run", "10_small"]
-    return subprocess.run(
-        command, cwd=project, env=environment, capture_output=True, text=True, timeout=300
-    )
+@pytest.fixture(scope="module")
+def offered() -> Iterator[None]:
+    with quick_kernels.to_be_had():
+        yield
+
+
+Run = Callable[[Path], tuple[int, str]]
+
+
+@pytest.fixture
+def run(
+    project: Path,
+    offered: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    """The notebook with its results in a folder; the store is the project's. Exit code, errors."""
+    quick_kernels.use(monkeypatch)
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("RCLIB_CACHE", raising=False)
+    monkeypatch.setenv("RCLIB_TEST_LOG", str(project / "log"))
+
+    def go(out: Path) -> tuple[int, str]:
+        monkeypatch.setenv("RCLIB_OUT", str(out))
+        capsys.readouterr()
+        return runner.main(["run", "10_small"]), capsys.readouterr().err
+
+    return go
 
 
 def computed(project: Path) -> int:
     return (project / "log").read_text().count("computed")
 
 
-def check_refusal(project: Path, out: Path, reason: str) -> None:
+def check_refusal(run: Run, project: Path, out: Path, reason: str) -> None:
     """One line, and nothing half-written."""
-    done = run(project, out)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    code, said = run(out)
+    assert code == 1
+    (line,) = said.splitlines()
     assert line.startswith("error: 10_small: cell 2: ")
     assert reason in line
     assert not (project / "build" / "quick" / "10_small.ipynb").exists()
@@ -122,23 +138,23 @@ def check_refusal(project: Path, out: Path, reason: str) -> None:
 
 
 @pytest.mark.slow
-def test_full_disk(project: Path, mount: Callable[[str], Path]) -> None:
-    check_refusal(project, mount("size=64k"), "No space left on device")
+def test_full_disk(run: Run, project: Path, mount: Callable[[str], Path]) -> None:
+    check_refusal(run, project, mount("size=64k"), "No space left on device")
 
 
 @pytest.mark.slow
-def test_read_only_disk(project: Path, mount: Callable[[str], Path]) -> None:
-    check_refusal(project, mount("ro,size=1m"), "Read-only file system")
+def test_read_only_disk(run: Run, project: Path, mount: Callable[[str], Path]) -> None:
+    check_refusal(run, project, mount("ro,size=1m"), "Read-only file system")
 
 
 @pytest.mark.slow
-def test_a_file_where_the_results_folder_should_be(project: Path) -> None:
+def test_a_file_where_the_results_folder_should_be(run: Run, project: Path) -> None:
     """This one needs no mount, so it shows as well that afterwards only the rest is done again:
     the run is in the store, whatever the results could not be written for."""
     (project / "out").write_text("not a folder")
-    check_refusal(project, project / "out", "Not a directory")
-    again = run(project, project)
-    assert again.returncode == 0, again.stderr
+    check_refusal(run, project, project / "out", "Not a directory")
+    code, said = run(project)
+    assert code == 0, said
     assert computed(project) == 1
     (folder,) = (project / "figures" / "quick").iterdir()
     assert {p.name for p in folder.iterdir()} == {"noise.png", "noise.csv"}

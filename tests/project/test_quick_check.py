@@ -160,6 +160,7 @@ def test_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(quick_check, "graph", lambda: (MODULES, DOWNSTREAM))
+    monkeypatch.setattr(quick_check, "all_tests", {ROOT: TESTS}.__getitem__)  # read once
     monkeypatch.setattr(quick_check, "changed_files", lambda root: ["rclib/site/mathml.py"])
     assert quick_check.main([]) == 0
     assert [c[2] for c in ran if c[1] == "-m"] == ["ruff", "ruff", "mypy", "pytest"]

@@ -8,12 +8,12 @@ from __future__ import annotations
 import ast
 import importlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import fresh_process
 import numpy as np
 import pytest
 from scipy import stats
@@ -129,7 +129,8 @@ def test_a_script_runs_and_gives_its_stored_value(name: str) -> None:
         "print(one.main([0])[0]);"
         "print([m for m in sys.modules if m.split('.')[0] == 'rclib'])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = fresh_process.run(["-c", code], cwd=ROOT)
+    assert done.returncode == 0, done.stderr
     value, loaded = done.stdout.splitlines()
     assert float(value) == pytest.approx(VALUES[name]["values"][0], rel=1e-3)
     assert loaded == "[]"

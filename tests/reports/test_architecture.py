@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -10,13 +11,20 @@ from xml.etree import ElementTree
 import pytest
 
 from rclib.reports import architecture
-from rclib.reports.architecture import imports, layers, summaries, upward, without_detours
+from rclib.reports.architecture import layers, summaries, upward, without_detours
 from rclib.reports.drawing import draw_layers
 
 ROOT = Path(__file__).parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
+imports = functools.cache(architecture.imports)  # each time all modules are parsed
 
 
+@pytest.fixture
+def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(architecture, "imports", imports)
+
+
+@pytest.mark.usefixtures("read_once")
 def test_committed_page_and_picture_are_current() -> None:
     how = "run `python -m rclib.reports.architecture`"
     for suffix, text in (("svg", architecture.picture(ROOT)), ("md", architecture.page(ROOT))):
@@ -40,6 +48,7 @@ def test_every_package_says_in_one_line_what_it_holds() -> None:
             assert line.endswith("."), name
 
 
+@pytest.mark.usefixtures("read_once")
 def test_picture_holds_every_package_and_the_imports_that_follow_from_no_other() -> None:
     tree = ElementTree.fromstring(architecture.picture(ROOT))
     edges = imports(ROOT / "rclib")

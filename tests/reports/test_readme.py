@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import fresh_process
 import pytest
 import torch
 
@@ -35,9 +35,7 @@ def blocks(text: str) -> list[str]:
 
 
 def ran(code: str, folder: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120
-    )
+    done = fresh_process.run(["-c", code], cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

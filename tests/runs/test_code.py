@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import json
@@ -299,9 +300,10 @@ def executed(call: Callable[[], Any]) -> set[tuple[str, int]]:
     seen: set[tuple[str, int]] = set()
 
     def look(frame: Any, event: str, argument: Any) -> None:
-        code = frame.f_code
-        if event == "call" and code.co_filename.startswith(root) and code.co_name != "<module>":
-            seen.add((code.co_filename, code.co_firstlineno))
+        if event == "call":
+            code = frame.f_code
+            if code.co_filename.startswith(root) and code.co_name != "<module>":
+                seen.add((code.co_filename, code.co_firstlineno))
 
     sys.setprofile(look)
     threading.setprofile(look)
@@ -313,7 +315,8 @@ def executed(call: Callable[[], Any]) -> set[tuple[str, int]]:
     return seen
 
 
-def home(file: str, line: int) -> tuple[str, set[str]]:
+@functools.cache  # the experiments run much of the same code
+def home(file: str, line: int) -> tuple[str, frozenset[str]]:
     """The module that a line of code is in, and the names that its top-level statement defines."""
     parts = Path(file).relative_to(Path(rclib.__file__).parents[1]).with_suffix("").parts
     name = ".".join(parts).removesuffix(".__init__")
@@ -323,7 +326,7 @@ def home(file: str, line: int) -> tuple[str, set[str]]:
             [statement.lineno, *(d.lineno for d in getattr(statement, "decorator_list", []))]
         )
         if first <= line <= (statement.end_lineno or first):
-            return name, {n for n, places in module.defines.items() if place in places}
+            return name, frozenset(n for n, places in module.defines.items() if place in places)
     raise AssertionError(f"{file}:{line} is in no statement of {name}")
 
 

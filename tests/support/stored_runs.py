@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from rclib import experiments
-from rclib.data.images import load
+from rclib.data.images import Dataset, load
 from rclib.data.text import TextData
 from rclib.runs.store import Experiment
 
@@ -92,8 +92,13 @@ def modules() -> list[str]:
     return [f"{p.parent.name}.{p.stem}" for p in sorted(ROOT.glob("*/*.py")) if p.stem[0] != "_"]
 
 
-def calls(module: str) -> Iterator[tuple[str, ast.Call]]:
+@functools.cache
+def calls(module: str) -> tuple[tuple[str, ast.Call], ...]:
     """("theme.module.function", call) of what a module hands to the store or to a sweep."""
+    return tuple(_calls(module))
+
+
+def _calls(module: str) -> Iterator[tuple[str, ast.Call]]:
     text = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
     tree = ast.parse(text)
     origin = {
@@ -152,7 +157,12 @@ def tiny_data(which: str) -> Any:
     if "TextData" in kind:
         numbers = torch.arange(4000).remainder(97).byte()
         return TextData("numbers", "numbers", numbers, 3000, "0" * 64)
-    return load("digits").subset(60, 30) if "Dataset" in kind else None
+    return _digits().subset(60, 30) if "Dataset" in kind else None
+
+
+@functools.cache
+def _digits() -> Dataset:
+    return load("digits")
 
 
 def forget(which: str) -> None:
