@@ -23,6 +23,7 @@ from torch import Tensor
 
 from rclib.nets.masks import Masks
 from rclib.nets.stack import Stack, has_members
+from rclib.training.losses import under_vmap
 
 __all__ = ["grasp", "keep_highest", "signed", "snip", "synflow"]
 
@@ -54,7 +55,8 @@ def _gradients(
     leaves = _leaves(nets, names)
     if not has_members("x", x, len(nets), own):
         x, y = x.expand(len(nets), *x.shape), y.expand(len(nets), *y.shape)
-    each = torch.vmap(lambda tensors, a, b: loss(nets.one(tensors, a), b))
+    taken_as = under_vmap(loss)
+    each = torch.vmap(lambda tensors, a, b: taken_as(nets.one(tensors, a), b))
     total = each({**nets.tensors, **leaves}, x, y).sum()
     return leaves, torch.autograd.grad(total, list(leaves.values()), create_graph=again)
 

@@ -31,6 +31,7 @@ from torch import Tensor
 from rclib.checks.arguments import brief, count, seed_of
 from rclib.nets.stack import Stack, has_members
 from rclib.training import stacked_backprop
+from rclib.training.losses import under_vmap
 from rclib.training.recorder import Losses, Recorder, chosen_steps
 from rclib.training.stacked_optimizers import Schedule, Settings, Updates, by_member
 
@@ -122,9 +123,9 @@ def train_stack(
     )
     stopping = _Stopping(stop, members, steps, first) if stop is not None else None
     places = _Places(own, members)
-    alone = lambda tensors, x, y: loss(start.one(tensors, x), y)  # noqa: E731
+    taken_as = loss if one_by_one else under_vmap(loss)
+    alone = lambda tensors, x, y: taken_as(start.one(tensors, x), y)  # noqa: E731
     each = _one_by_one(alone, members) if one_by_one else torch.vmap(alone)
-    each_plain = torch.vmap(lambda tensors, x, y: _log_loss(start.one(tensors, x), y))
     inputs = {**tensors, **leaves}  # the leaves share the memory of what is trained
     columns, sources = list(trained.values()), list(leaves.values())
     written = stacked_backprop.layers_of(start.one, loss)
@@ -139,8 +140,7 @@ def train_stack(
             found, by_name = stacked_backprop.gradients(written, tensors, x, y)
             gradients: Sequence[Tensor] = [by_name[name] for name in trained]
         else:
-            plain = written is not None and y.ndim == 2 and y.dtype == torch.long
-            found = (each_plain if plain else each)(inputs, x, y)
+            found = each(inputs, x, y)
             if t == 0 and found.shape != (members,):
                 raise ValueError(f"loss must give one number, got shape {tuple(found.shape[1:])}")
             if t == 0:
@@ -162,11 +162,6 @@ def train_stack(
     if stopping is not None:
         out["stopped_at"] = stopping.stopped_at
     return now, out
-
-
-def _log_loss(out: Tensor, y: Tensor) -> Tensor:
-    """`cross_entropy` bit for bit, which imports a package for a second under `torch.vmap`."""
-    return -torch.log_softmax(out, 1).gather(1, y[:, None])[:, 0].mean()
 
 
 def _one_by_one(alone: Callable[..., Tensor], members: int) -> Callable[..., Tensor]:

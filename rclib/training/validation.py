@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from rclib.nets.stack import Stack
+from rclib.training.losses import under_vmap
 
 __all__ = ["BestSoFar", "accuracy"]
 
@@ -55,7 +56,7 @@ class BestSoFar:
         own: bool | None = None,
     ) -> None:
         self.x, self.y, self.own = x, y, own
-        self.each = torch.vmap(loss)
+        self.each = torch.vmap(under_vmap(loss))
         self.kept: Stack | None = None
         self.looks = 0
         self.value, self.look = torch.empty(0), torch.empty(0, dtype=torch.long)

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from rclib.data.images import Dataset
 from rclib.experiments.pruning.lottery_runs import drawn_elsewhere
@@ -27,6 +26,7 @@ from rclib.nets.stack import Stack
 from rclib.nets.units import Units, drawn_units, largest_units_together, rescaled, unit_masks
 from rclib.rowcolumn.axes import Axes
 from rclib.runs.store import Arrays
+from rclib.training.losses import log_loss
 
 __all__ = ["TINY", "normed_axes", "normed_start", "outputs", "slimmed"]
 
@@ -91,7 +91,7 @@ def _penalised(strength: float, tensors: Tensors, x: Tensor) -> Tensor:
 
 
 def _penalised_loss(out: Tensor, y: Tensor) -> Tensor:
-    return cross_entropy(out[:, :-1], y) + out[0, -1]
+    return log_loss(out[:, :-1], y) + out[0, -1]
 
 
 def _accuracy(now: Stack, task: Task) -> Tensor:
