@@ -62,6 +62,7 @@ def train_stack(
     at: Iterable[int] = (),
     own: str | None = None,
     one_by_one: bool = False,
+    written: tuple[stacked_backprop.Layers, stacked_backprop.Slope] | None = None,
 ) -> tuple[Stack, dict[str, Tensor]]:
     """Train S networks at once; `start` is left as it is.
 
@@ -84,6 +85,8 @@ def train_stack(
         has three axes, not if it has two, and y by its length; refused where that does not say.
     one_by_one : take losses member by member and not under `torch.vmap`, which convolutions of
         few channels lose by; the bits are then those of other calls with it alone.
+    written : the networks' layers and the loss with its slope, for `stacked_backprop.gradients`,
+        in place of autograd after the first step; found without it for an `MLP` and cross-entropy.
 
     Returns the trained stack and {name: (R, S, ...) for R steps}, with "loss" (steps, S), the
     loss of each step's batch before its update, NaN after a member's stop, and with `stop`
@@ -127,7 +130,7 @@ def train_stack(
     each_plain = torch.vmap(lambda tensors, x, y: _log_loss(start.one(tensors, x), y))
     inputs = {**tensors, **leaves}  # the leaves share the memory of what is trained
     columns, sources = list(trained.values()), list(leaves.values())
-    written = stacked_backprop.layers_of(start.one, loss)
+    known_layers = None if written else stacked_backprop.layers_of(start.one, loss)
     masked = [(list(trained).index(n), where) for n, where in outside.items() if n in trained]
 
     for t in range(steps + 1):
@@ -135,11 +138,15 @@ def train_stack(
         if t == steps or (stopping is not None and stopping.all_stopped):
             continue  # what is due later is measured on what does not move any more
         x, y = places(*batch(t))
-        if written is not None and t > 0 and y.ndim == 2:  # the first step checks what it gets
-            found, by_name = stacked_backprop.gradients(written, tensors, x, y)
-            gradients: Sequence[Tensor] = [by_name[name] for name in trained]
+        gradients: Sequence[Tensor]
+        if written is not None and t > 0:  # the first step checks what it gets
+            found, by_name = stacked_backprop.gradients(written[0], tensors, x, y, written[1])
+            gradients = [by_name[name] for name in trained]
+        elif known_layers is not None and t > 0 and y.ndim == 2:
+            found, by_name = stacked_backprop.gradients(known_layers, tensors, x, y)
+            gradients = [by_name[name] for name in trained]
         else:
-            plain = written is not None and y.ndim == 2 and y.dtype == torch.long
+            plain = known_layers is not None and y.ndim == 2 and y.dtype == torch.long
             found = (each_plain if plain else each)(inputs, x, y)
             if t == 0 and found.shape != (members,):
                 raise ValueError(f"loss must give one number, got shape {tuple(found.shape[1:])}")
