@@ -38,6 +38,7 @@ __all__ = ["epoch_batches", "epoch_orders", "train_stack"]
 
 Batch = Callable[[int], tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]
+Written = Callable[[Mapping[str, Tensor], Tensor, Tensor], tuple[Tensor, Mapping[str, Tensor]]]
 Stop = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 
 
@@ -62,7 +63,7 @@ def train_stack(
     at: Iterable[int] = (),
     own: str | None = None,
     one_by_one: bool = False,
-    written: tuple[stacked_backprop.Layers, stacked_backprop.Slope] | None = None,
+    written: Written | None = None,
 ) -> tuple[Stack, dict[str, Tensor]]:
     """Train S networks at once; `start` is left as it is.
 
@@ -85,8 +86,9 @@ def train_stack(
         has three axes, not if it has two, and y by its length; refused where that does not say.
     one_by_one : take losses member by member and not under `torch.vmap`, which convolutions of
         few channels lose by; the bits are then those of other calls with it alone.
-    written : the networks' layers and the loss with its slope, for `stacked_backprop.gradients`,
-        in place of autograd after the first step; found without it for an `MLP` and cross-entropy.
+    written : (tensors by name, x, y), all with an axis of members -> losses (S,), {name: gradient
+        (S, *shape)}; asked in place of autograd after the first step, which checks the loss. Known
+        for an `MLP` and cross-entropy (`rclib.training.stacked_backprop`).
 
     Returns the trained stack and {name: (R, S, ...) for R steps}, with "loss" (steps, S), the
     loss of each step's batch before its update, NaN after a member's stop, and with `stop`
@@ -140,7 +142,8 @@ def train_stack(
         x, y = places(*batch(t))
         gradients: Sequence[Tensor]
         if written is not None and t > 0:  # the first step checks what it gets
-            found, by_name = stacked_backprop.gradients(written[0], tensors, x, y, written[1])
+            with torch.no_grad():
+                found, by_name = written(tensors, x, y)
             gradients = [by_name[name] for name in trained]
         elif known_layers is not None and t > 0 and y.ndim == 2:
             found, by_name = stacked_backprop.gradients(known_layers, tensors, x, y)

@@ -16,6 +16,7 @@ targets. Gradients in the logits are written out beside the losses, for all memb
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from torch.nn.functional import linear
 from rclib.checks.arguments import choice
 from rclib.nets.stack import Stack, stack
 from rclib.training.stacked import train_stack
-from rclib.training.stacked_backprop import Layers, Slope
+from rclib.training.stacked_backprop import Layers, Slope, gradients
 
 __all__ = [
     "PENALTIES",
@@ -236,8 +237,8 @@ def trained(
     over = [2 * decay / max(1.0, s) for s in strengths or [0.0] * len(models)]
     return train_stack(
         stack(models), batch or (lambda _: (x, given)), loss, steps=steps, lr=rate,
-        optimizer="adam", weight_decay=over, own="xy", written=(models[0].layers, _SLOPES[loss]),
-        **options,
+        optimizer="adam", weight_decay=over, own="xy",
+        written=partial(gradients, models[0].layers, slope=_SLOPES[loss]), **options,
     )  # fmt: skip
 
 
