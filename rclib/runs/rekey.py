@@ -7,10 +7,10 @@ every array of tiny runs had the same bytes as before (the shared recorder of th
 CUDA graphs on a GPU, the evaluation of paper B's student in a module of its own, checksums in saved
 states, what hardening changed in errors, rounding of narrow types in `esd`, texts that change while
 mapped, steps of the three-layer network without lists of names, SGD that notes nothing for
-autograd; runs of all stored functions, among them ones that diverge). `teacher_runs.run` is not among them, whose runs hold more than before, nor
-are those of the first step, whose last digits are others since top eigenvectors come alone. Old
-entries do not say where they were computed, so on a machine with a GPU nothing moves. To be deleted
-with the next release.
+autograd; runs of all stored functions, among them ones that diverge). `teacher_runs.run` is not
+among them, whose runs hold more than before, nor are those of the first step, whose last digits are
+others since top eigenvectors come alone. Old entries do not say where they were computed, so on a
+machine with a GPU nothing moves. To be deleted with the next release.
 """
 
 from __future__ import annotations
