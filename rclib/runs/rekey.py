@@ -6,11 +6,11 @@ definitions are those pinned in `OLD`: those of 0.1.0, or what they became by ch
 every array of tiny runs had the same bytes as before (the shared recorder of the training loops,
 CUDA graphs on a GPU, the evaluation of paper B's student in a module of its own, checksums in saved
 states, what hardening changed in errors, rounding of narrow types in `esd`, texts that change while
-mapped, steps of the three-layer network without lists of names; runs of all stored functions, among
-them ones that diverge). `teacher_runs.run` is not among them, whose runs hold more than before, nor
-are those of the first step, whose last digits are others since top eigenvectors come alone. Old
-entries do not say where they were computed, so on a machine with a GPU nothing moves. To be deleted
-with the next release.
+mapped, steps of the three-layer network without lists of names, SGD that notes nothing for
+autograd; runs of all stored functions, among them ones that diverge). `teacher_runs.run` is not
+among them, whose runs hold more than before, nor are those of the first step, whose last digits are
+others since top eigenvectors come alone. Old entries do not say where they were computed, so on a
+machine with a GPU nothing moves. To be deleted with the next release.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ OLD = {
     "rclib.experiments.mlp_runs.train_mlp": (
         "1639d403fe7e7ada81fa4ec06ad01e2b8f1cc218b36234666feda20823c9945b",
         "train_mlp",
-        "dff22bbac558f8f731594b7e14b26da61c76dc1d907761fe8ef402c46899a303",
+        "7a29fa459cb3329d7b8737caf68427460fb816f223e05c2fb1ff677cb5a26777",
     ),
     "rclib.experiments.mlp_runs.transferred_run": (
         "1639d403fe7e7ada81fa4ec06ad01e2b8f1cc218b36234666feda20823c9945b",
         "transferred_run",
-        "c1ba7fc6ea5058b5cb1a770aeb3912d29dfb8f06a28553199e2af7cf266d38a3",
+        "ad97d4f9cbec8548ba3df1446a3263c7c34d4f29464c34c7e3daad739efc4159",
     ),
     "rclib.experiments.mlp_runs.zero_shot": (
         "1639d403fe7e7ada81fa4ec06ad01e2b8f1cc218b36234666feda20823c9945b",
         "zero_shot",
-        "b33622b0cf3a3054a8b5405f92fc7e188b1375d5dec4963f64dadf360f83359b",
+        "37e4d19275b7e6af024184f8499c169b1a23f820fd62a4e3c275a201dd5548a0",
     ),
     "rclib.experiments.coordinates.coordinate_check": (
         "cc2b1778a1f4967e4d30c043b35d2a97124a7fda5c85ae5b70516a5763e119d5",
         "coordinate_check",
-        "de0f4675ca7cab08401df3fd85d2cbeba94acd15d2439fac681344d7f93edab4",
+        "381401fb3281e0b6da996ccd6b2919e5584434bd869b916318d03f12bba13dde",
     ),
     "rclib.experiments.lm_runs.train_gpt": (
         "30d3321dff9f343547e7567b58e738c23b889e85b8535a85d324290a6e832054",

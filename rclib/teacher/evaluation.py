@@ -24,7 +24,7 @@ from rclib.teacher.problem import Array, Problem, RidgeFit, check_arrays, ridge_
 __all__ = ["EVALUATIONS", "Evaluation", "evaluate_both", "evaluate_student"]
 
 EVALUATIONS = ("equations", "released")
-_CHUNK = 2000  # test points at a time: 12 MB of hidden units at h = 1500, whatever their number
+_CHUNK = 512  # test points at a time: 12 MB of hidden units at h = 1500, whatever their number
 
 
 @dataclass(frozen=True)
@@ -71,22 +71,25 @@ def _evaluate(
     real = W.dtype.type
     scales = {"equations": real(1 / np.sqrt(d)), "released": real(1 / d)}
     root = real(1 / np.sqrt(h))
-    fresh = problem.X_fresh @ W.T
+    n = len(problem.X_fresh)
+    fresh, Z = problem.room(0, n, h), problem.room(1, n, h)
+    np.matmul(problem.X_fresh, W.T, out=fresh)
     fits: dict[str, RidgeFit] = {}
     train: dict[str, float] = {}
     for way in ways:
-        Z = fresh * scales[way]
+        np.multiply(fresh, scales[way], out=Z)
         np.tanh(Z, out=Z)
         Z *= root
         fits[way] = ridge_refit(Z, problem.y_fresh, ridge=ridge)
         train[way] = _mse(Z @ fits[way].coefficients, problem.y_fresh)
-    del fresh
     predictions = {way: np.empty_like(problem.y_test) for way in ways}
     for begin in range(0, problem.y_test.size, _CHUNK):
         rows = slice(begin, begin + _CHUNK)
-        test = problem.X_test[rows] @ W.T
+        n = len(problem.X_test[rows])
+        test, Z = problem.room(0, n, h), problem.room(1, n, h)
+        np.matmul(problem.X_test[rows], W.T, out=test)
         for way in ways:
-            Z = test * scales[way]
+            np.multiply(test, scales[way], out=Z)
             np.tanh(Z, out=Z)
             predictions[way][rows] = Z @ (fits[way].coefficients * root)
     return {

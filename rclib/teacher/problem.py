@@ -67,7 +67,9 @@ class Problem:
     @cached_property
     def first_step(self) -> tuple[float, Array]:
         """Loss and gradient at W0, the same for every rate and optimiser."""
-        loss, gradient = loss_and_gradient(self.W0, self.a, self.X, self.y)
+        loss, gradient = loss_and_gradient(
+            self.W0, self.a, self.X, self.y, room=self.room(0, len(self.X), len(self.a))
+        )
         gradient.setflags(write=False)
         return loss, gradient
 
@@ -75,6 +77,20 @@ class Problem:
     def start(self) -> dict[Any, Any]:
         """What was measured at W0 already; filled by `rclib.teacher.record`."""
         return {}
+
+    @cached_property
+    def _rooms(self) -> dict[tuple[int, ...], Array]:
+        return {}
+
+    def room(self, place: int, rows: int, columns: int) -> Array:
+        """Memory for a passing matrix, the same one for each `place` as long as the sizes are.
+
+        A fresh one costs more than what is done in it: the system hands it out page by page.
+        """
+        key = (place, rows, columns)
+        if key not in self._rooms:
+            self._rooms[key] = np.empty((rows, columns), self.X.dtype)
+        return self._rooms[key]
 
 
 def check_arrays(**arrays: tuple[Any, tuple[str, ...]]) -> None:
@@ -171,9 +187,9 @@ def make_problem(
     return Problem(**arrays)
 
 
-def _hidden(W: Array, X: Array) -> Array:
-    """tanh(X W^T / √d), (n, h)."""
-    H = X @ W.T
+def _hidden(W: Array, X: Array, room: Array | None = None) -> Array:
+    """tanh(X W^T / √d), (n, h), in `room` if there is one."""
+    H = np.matmul(X, W.T, out=room)
     H *= H.dtype.type(1 / np.sqrt(W.shape[1]))
     return np.asarray(np.tanh(H, out=H))
 
@@ -192,14 +208,16 @@ def student(W: Array, a: Array, X: Array) -> Array:
     return np.asarray(features(W, X) @ a)
 
 
-def loss_and_gradient(W: Array, a: Array, X: Array, y: Array) -> tuple[float, Array]:
+def loss_and_gradient(
+    W: Array, a: Array, X: Array, y: Array, *, room: Array | None = None
+) -> tuple[float, Array]:
     """Mean squared error of the batch and its gradient with respect to W, (h, d).
 
-    Raises as `teacher`.
+    room : memory for the hidden units, (n, h). Raises as `teacher`.
     """
     check_arrays(W=(W, ("h", "d")), a=(a, ("h",)), X=(X, ("n", "d")), y=(y, ("n",)))
     n, (h, d) = X.shape[0], W.shape
-    H = _hidden(W, X)
+    H = _hidden(W, X, room)
     real = H.dtype.type
     residual = H @ a
     residual *= real(1 / np.sqrt(h))

@@ -145,6 +145,7 @@ def train_student(
         raise ValueError(f"overlap_top must be a positive integer, got {overlap_top!r}")
 
     h, d = problem.W0.shape
+    room = problem.room(0, len(problem.X), h)
     k = min(overlap_top, h, d)
     update_steps = [t for t in recorded if t < steps]
     kept = Recorder({"state": recorded, "update": update_steps})
@@ -171,7 +172,7 @@ def train_student(
                 if t == steps:
                     break
                 batch_loss[t], gradient = (
-                    loss_and_gradient(W, problem.a, problem.X, problem.y)
+                    loss_and_gradient(W, problem.a, problem.X, problem.y, room=room)
                     if t
                     else problem.first_step
                 )

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from rclib.data.images import Dataset
 from rclib.nets.mlp import MLP
-from rclib.training.backprop import sgd_step
+from rclib.training.backprop import sgd_steps
 from rclib.training.recorder import Losses, Recorder
 
 __all__ = ["DivergedError", "History", "evaluate", "make_step", "train"]
@@ -78,7 +78,7 @@ def make_step(
         raise ValueError(f"lr must be positive and finite, got {lr!r}")
     rates = {name: lr * factor for name, factor in model.lr_factors(optimizer).items()}
     if optimizer == "sgd":
-        return lambda x, y: sgd_step(model, x, y, rates)
+        return sgd_steps(model, rates)
     groups = [{"params": [p], "lr": rates[name]} for name, p in model.named_parameters()]
     # Under mean field a hidden weight's gradient is of order 1/N², far below torch's default eps.
     adam = torch.optim.Adam(groups, eps=1e-15, fused=True)

@@ -39,6 +39,7 @@ __all__ = ["epoch_batches", "epoch_orders", "train_stack"]
 
 Batch = Callable[[int], tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]
+Written = Callable[[Mapping[str, Tensor], Tensor, Tensor], tuple[Tensor, Mapping[str, Tensor]]]
 Stop = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 
 
@@ -63,6 +64,7 @@ def train_stack(
     at: Iterable[int] = (),
     own: str | None = None,
     one_by_one: bool = False,
+    written: Written | None = None,
 ) -> tuple[Stack, dict[str, Tensor]]:
     """Train S networks at once; `start` is left as it is.
 
@@ -85,6 +87,9 @@ def train_stack(
         has three axes, not if it has two, and y by its length; refused where that does not say.
     one_by_one : take losses member by member and not under `torch.vmap`, which convolutions of
         few channels lose by; the bits are then those of other calls with it alone.
+    written : (tensors by name, x, y), all with an axis of members -> losses (S,), {name: gradient
+        (S, *shape)}; asked in place of autograd after the first step, which checks the loss. Known
+        for an `MLP` and cross-entropy (`rclib.training.stacked_backprop`).
 
     Returns the trained stack and {name: (R, S, ...) for R steps}, with "loss" (steps, S), the
     loss of each step's batch before its update, NaN after a member's stop, and with `stop`
@@ -128,7 +133,7 @@ def train_stack(
     each = _one_by_one(alone, members) if one_by_one else torch.vmap(alone)
     inputs = {**tensors, **leaves}  # the leaves share the memory of what is trained
     columns, sources = list(trained.values()), list(leaves.values())
-    written = stacked_backprop.layers_of(start.one, loss)
+    known_layers = None if written else stacked_backprop.layers_of(start.one, loss)
     masked = [(list(trained).index(n), where) for n, where in outside.items() if n in trained]
 
     for t in range(steps + 1):
@@ -136,9 +141,14 @@ def train_stack(
         if t == steps or (stopping is not None and stopping.all_stopped):
             continue  # what is due later is measured on what does not move any more
         x, y = places(*batch(t))
-        if written is not None and t > 0 and y.ndim == 2:  # the first step checks what it gets
-            found, by_name = stacked_backprop.gradients(written, tensors, x, y)
-            gradients: Sequence[Tensor] = [by_name[name] for name in trained]
+        gradients: Sequence[Tensor]
+        if written is not None and t > 0:  # the first step checks what it gets
+            with torch.no_grad():
+                found, by_name = written(tensors, x, y)
+            gradients = [by_name[name] for name in trained]
+        elif known_layers is not None and t > 0 and y.ndim == 2:
+            found, by_name = stacked_backprop.gradients(known_layers, tensors, x, y)
+            gradients = [by_name[name] for name in trained]
         else:
             found = each(inputs, x, y)
             if t == 0 and found.shape != (members,):

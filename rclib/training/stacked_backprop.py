@@ -7,7 +7,8 @@ m_l of `rclib.nets.mlp`,
     ∂loss/∂W_l = (m_l δ_l)ᵀ σ(z_{l-1}),   ∂loss/∂B_l = Σ_batch δ_l,   δ_{l-1} = σ' ⊙ (m_l δ_l) W_l
 
 are taken by the operations that autograd takes under `torch.vmap`, in its order, so that the bits
-are the same and a member's do not depend on the others (`rclib.nets.stack`).
+are the same and a member's do not depend on the others (`rclib.nets.stack`). Another loss comes as
+its `Slope`, which gives δ_L.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from torch.nn.functional import cross_entropy
 
 from rclib.nets.mlp import MLP
 
-__all__ = ["Layers", "gradients", "layers_of"]
+__all__ = ["Layers", "Slope", "gradients", "layers_of"]
+
+# (outputs (S, n, c), y (S, n, ...)) -> a loss's values (S,) and its gradient in the outputs.
+Slope = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 # Gradient in z from that in h = σ(z), of (gradient, h).
 _BACK: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -61,13 +65,26 @@ def layers_of(one: Callable[..., Any], loss: Callable[..., Any]) -> Layers | Non
     return Layers(names, [model.multiplier(k) for k in places], model.activation)
 
 
+def _of_cross_entropy(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    log_p = torch.log_softmax(z, 2)
+    column = y[:, :, None]
+    loss = -log_p.gather(2, column)[..., 0].mean(1)
+    slope = torch.zeros_like(log_p).scatter_(2, column, -1.0 / y.shape[1])
+    return loss, torch.ops.aten._log_softmax_backward_data(slope, log_p, 2, log_p.dtype)
+
+
 @torch.no_grad()
 def gradients(
-    layers: Layers, tensors: Mapping[str, Tensor], x: Tensor, y: Tensor
+    layers: Layers,
+    tensors: Mapping[str, Tensor],
+    x: Tensor,
+    y: Tensor,
+    slope: Slope = _of_cross_entropy,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean cross-entropy of every member, (S,), and its gradient by name, (S, *shape).
+    """Loss of every member, (S,), and its gradient by name, (S, *shape).
 
-    tensors : name -> (S, *shape); x (S, n, d), y (S, n) whole numbers.
+    tensors : name -> (S, *shape); x (S, n, d). slope : the loss, by default the mean
+    cross-entropy of y (S, n) whole numbers.
     """
     forth, back = _FORTH[layers.activation], _BACK[layers.activation]
     parts = list(zip(layers.names, layers.scales, strict=True))
@@ -80,11 +97,7 @@ def gradients(
             z.mul_(scale)
         if bias is not None:
             z.add_(tensors[bias][:, None])
-    log_p = torch.log_softmax(z, 2)
-    column = y[:, :, None]
-    loss = -log_p.gather(2, column)[..., 0].mean(1)
-    slope = torch.zeros_like(log_p).scatter_(2, column, -1.0 / y.shape[1])
-    delta = torch.ops.aten._log_softmax_backward_data(slope, log_p, 2, log_p.dtype)
+    loss, delta = slope(z, y)
     found: dict[str, Tensor] = {}
     for place in range(len(parts) - 1, -1, -1):
         (weight, bias), scale = parts[place]

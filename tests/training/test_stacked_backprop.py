@@ -70,3 +70,25 @@ def test_training_is_that_of_a_loss_that_is_not_known() -> None:
     assert torch.allclose(found["loss"], same["loss"], rtol=1e-4)
     for name, tensor in end.tensors.items():
         assert torch.allclose(tensor, other.tensors[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_loss_may_come_with_its_slope() -> None:
+    """Squares with their slope written out, against autograd on the same loss."""
+    generator = torch.Generator().manual_seed(3)
+    x, y = (torch.randn(3, 20, d, generator=generator) for d in (6, 4))
+    start = stack([MLP(6, [12, 7], 4, seed=s, activation="tanh") for s in range(3)])
+    layers = written.layers_of(start.one, cross_entropy)
+    assert layers is not None
+
+    def slope(out: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return (out - wanted).square().mean((1, 2)), (out - wanted) * (2 / 80)
+
+    def known(tensors: Any, x: torch.Tensor, y: torch.Tensor) -> Any:
+        return written.gradients(layers, tensors, x, y, slope)
+
+    shared: dict[str, Any] = {"steps": 20, "lr": 0.1, "own": "xy", "frozen": ["W2"]}
+    end, found = train_stack(start, lambda _: (x, y), mse_loss, written=known, **shared)
+    other, same = train_stack(start, lambda _: (x, y), mse_loss, **shared)
+    assert torch.allclose(found["loss"], same["loss"], rtol=1e-5)
+    for name, tensor in end.tensors.items():
+        assert torch.allclose(tensor, other.tensors[name], rtol=1e-4, atol=1e-6)

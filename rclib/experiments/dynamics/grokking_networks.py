@@ -36,6 +36,7 @@ __all__ = [
     "polar",
     "recorded_steps",
     "squares",
+    "squares_gradients",
     "train_networks",
 ]
 
@@ -138,6 +139,7 @@ def train_networks(
         at=at,
         stop=stop,
         own="xy",
+        written=squares_gradients,
     )
     columns = [*found["accuracy"].double().unbind(-1), *found["measures"].unbind(-1)]
     out = {name: one.T.numpy().copy() for name, one in zip(MEASURES, columns, strict=True)}
@@ -225,6 +227,25 @@ def network_loss(output: Tensor, y: Tensor) -> Tensor:
     """Mean over pairs of the squared distance of centred outputs (n, M) and targets, ()."""
     error = output - output.mean(1, keepdim=True) - y
     return (error * error).sum(1).mean()
+
+
+def squares_gradients(
+    tensors: Mapping[str, Tensor], x: Tensor, y: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """`network_loss` of `squares` for every member of a stack, (S,), and its gradient by name,
+    written out by the operations of autograd."""
+    before = torch.bmm(x, tensors["W"])
+    h = before * before
+    out = torch.bmm(h, tensors["V"])
+    error = out - out.mean(2, keepdim=True) - y
+    losses = (error * error).sum(2).mean(1)
+    delta = error.mul_(2 / y.shape[1])
+    delta -= delta.sum(2, keepdim=True) / y.shape[2]
+    below = torch.bmm(delta, tensors["V"].transpose(1, 2)).mul_(before).mul_(2)
+    return losses, {
+        "W": torch.bmm(x.transpose(1, 2), below),
+        "V": torch.bmm(h.transpose(1, 2), delta),
+    }
 
 
 def polar(matrix: Tensor) -> Tensor:

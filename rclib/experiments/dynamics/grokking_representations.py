@@ -26,6 +26,7 @@ from rclib.experiments.dynamics.grokking_networks import (
     network_loss,
     recorded_steps,
     squares,
+    squares_gradients,
 )
 from rclib.nets.stack import Stack
 from rclib.runs.source import Source
@@ -145,6 +146,7 @@ def train_on_group(
         at=at,
         stop=stop,
         own="xy",
+        written=squares_gradients,
     )
     found = rows["measures"].permute(1, 0, 2).numpy()
     out = {name: found[:, :, i].copy() for i, name in enumerate(MEASURES)}

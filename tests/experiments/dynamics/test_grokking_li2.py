@@ -449,3 +449,16 @@ def test_data_frame_is_of_the_asked_loads() -> None:
     np.testing.assert_allclose(frame.share, frame.load * np.log(frame.m) / frame.m)
     assert networks.recorded_steps(3, 1) == [0, 1, 2, 3]
     assert networks.recorded_steps(130, 100)[-3:] == [60, 100, 130]
+
+
+def test_the_written_gradient_is_autograds() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.double)  # noqa: E731
+    tensors, x, y = {"W": drawn(3, 8, 6), "V": drawn(3, 6, 4)}, drawn(3, 10, 8), drawn(3, 10, 4)
+    losses, found = networks.squares_gradients(tensors, x, y)
+    for s in range(3):
+        one = {name: tensor[s].clone().requires_grad_() for name, tensor in tensors.items()}
+        loss = networks.network_loss(networks.squares(one, x[s]), y[s])
+        torch.testing.assert_close(losses[s], loss.detach(), rtol=1e-12, atol=0.0)
+        for name, grad in zip(one, torch.autograd.grad(loss, list(one.values())), strict=True):
+            torch.testing.assert_close(found[name][s], grad, rtol=1e-10, atol=1e-12)

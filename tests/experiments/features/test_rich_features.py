@@ -355,3 +355,32 @@ def test_ratio_of_spreads_is_that_of_the_samples_and_covers() -> None:
         assert value == pytest.approx(one[:10].std() / other[:10].std())
         hits += low <= 2.0 <= high
     assert abs(hits / 400 - 0.95) < 0.044  # four standard errors
+
+
+@pytest.mark.parametrize(
+    ("loss", "slope"),
+    [
+        (nets.objective, nets.objective_slope),
+        (nets.discovery_loss, nets.discovery_slope),
+        (nets.synthesis_loss, nets.synthesis_slope),
+    ],
+)
+def test_written_slopes_are_those_of_autograd(loss: Any, slope: Any) -> None:
+    """Each of three members against its own loss alone."""
+    heads = 2 if loss is nets.synthesis_loss else 1
+    logits, y = drawn(3, 40, heads), (drawn(3, 40, heads, seed=1) > 0).double()
+    given = y
+    if loss is nets.discovery_loss:
+        given = torch.cat([y, (drawn(3, 40, 1, seed=2) > 0).double()], 2)
+    if loss is nets.objective:
+        arms = [("none", 0.0), ("vREx", 50.0), ("IRMv1", 0.5)]
+        given = torch.stack([
+            nets.targets(part.view(2, 20), *arm).double() for part, arm in zip(y, arms, strict=True)
+        ])  # fmt: skip
+    values, slopes = slope(logits, given)
+    for s in range(3):
+        alone = logits[s].clone().requires_grad_()
+        value = loss(alone, given[s])
+        (expected,) = torch.autograd.grad(value, alone)
+        torch.testing.assert_close(values[s], value.detach(), rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(slopes[s], expected, rtol=1e-10, atol=1e-14)
