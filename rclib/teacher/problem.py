@@ -67,11 +67,14 @@ class Problem:
     @cached_property
     def first_step(self) -> tuple[float, Array]:
         """Loss and gradient at W0, the same for every rate and optimiser."""
-        loss, gradient = loss_and_gradient(
-            self.W0, self.a, self.X, self.y, room=self.room(0, len(self.X), len(self.a))
-        )
+        loss, gradient = self.loss_and_gradient(self.W0)
         gradient.setflags(write=False)
         return loss, gradient
+
+    def loss_and_gradient(self, W: Array) -> tuple[float, Array]:
+        """`loss_and_gradient` of the training set at W (h, d), of the dtype of X."""
+        room = self.room(0, len(self.X), len(self.a))
+        return _loss_and_gradient(W, self.a, self.X, self.y, room)
 
     @cached_property
     def start(self) -> dict[Any, Any]:
@@ -208,14 +211,16 @@ def student(W: Array, a: Array, X: Array) -> Array:
     return np.asarray(features(W, X) @ a)
 
 
-def loss_and_gradient(
-    W: Array, a: Array, X: Array, y: Array, *, room: Array | None = None
-) -> tuple[float, Array]:
-    """Mean squared error of the batch and its gradient with respect to W, (h, d).
-
-    room : memory for the hidden units, (n, h). Raises as `teacher`.
-    """
+def loss_and_gradient(W: Array, a: Array, X: Array, y: Array) -> tuple[float, Array]:
+    """Mean squared error of the batch and its gradient with respect to W, (h, d). Raises as
+    `teacher`."""
     check_arrays(W=(W, ("h", "d")), a=(a, ("h",)), X=(X, ("n", "d")), y=(y, ("n",)))
+    return _loss_and_gradient(W, a, X, y, None)
+
+
+def _loss_and_gradient(
+    W: Array, a: Array, X: Array, y: Array, room: Array | None
+) -> tuple[float, Array]:
     n, (h, d) = X.shape[0], W.shape
     H = _hidden(W, X, room)
     real = H.dtype.type

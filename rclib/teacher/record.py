@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from rclib.spectral import power_law, spectra
 from rclib.teacher.evaluation import EVALUATIONS, evaluate_both
-from rclib.teacher.problem import Problem, loss_and_gradient
+from rclib.teacher.problem import Problem
 from rclib.training.descent import make_descent, step_rates
 from rclib.training.recorder import Recorder, chosen_steps
 
@@ -145,7 +145,6 @@ def train_student(
         raise ValueError(f"overlap_top must be a positive integer, got {overlap_top!r}")
 
     h, d = problem.W0.shape
-    room = problem.room(0, len(problem.X), h)
     k = min(overlap_top, h, d)
     update_steps = [t for t in recorded if t < steps]
     kept = Recorder({"state": recorded, "update": update_steps})
@@ -171,11 +170,7 @@ def train_student(
                         kept.write("state", t, key, value)
                 if t == steps:
                     break
-                batch_loss[t], gradient = (
-                    loss_and_gradient(W, problem.a, problem.X, problem.y, room=room)
-                    if t
-                    else problem.first_step
-                )
+                batch_loss[t], gradient = problem.loss_and_gradient(W) if t else problem.first_step
                 if not np.isfinite(batch_loss[t]):
                     raise FloatingPointError("predictions are not finite")
                 M = descent.update(gradient, float(rates[t]))
