@@ -232,11 +232,14 @@ def test_accessibility_at_level_aa_and_no_sideways_scrolling(
     if viewport is DESKTOP:  # pdoc's pages
         pages += [site / "api" / "rclib.html", site / "api" / "rclib" / "rowcolumn.html"]
         pages += [site / "api" / "rclib" / "rowcolumn" / "measure.html"]
+    # The page of all claims is the same few rows a thousand times, and takes longer than the others
+    # together: whole in one light and one dark window, five rows of every table in the others.
+    long, whole = site / "replication.html", (viewport is DESKTOP) == (scheme == "light")
     visitor = visit(viewport, scheme)
     for path in pages:
         page = visitor.open(path)
         assert visitor.overflow() <= 0, path
-        accessible(page, path)
+        accessible(page, path, leave_out="" if whole or path != long else "tr:nth-child(n+6)")
     page = visitor.open(small / "claims.html")
     page.locator("input[name=words]").fill("statement")
     page.get_by_label("Search notebooks").fill("statement")
