@@ -24,7 +24,7 @@ from rclib.teacher.problem import Array, Problem, RidgeFit, check_arrays, ridge_
 __all__ = ["EVALUATIONS", "Evaluation", "evaluate_both", "evaluate_student"]
 
 EVALUATIONS = ("equations", "released")
-_CHUNK = 512  # test points at a time: 12 MB of hidden units at h = 1500, whatever their number
+_CHUNK = 512  # test points at a time: 3 MB of hidden units at h = 1500, whatever their number
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def train_stack(
     one_by_one : take losses member by member and not under `torch.vmap`, which convolutions of
         few channels lose by; the bits are then those of other calls with it alone.
     written : (tensors by name, x, y), all with an axis of members -> losses (S,), {name: gradient
-        (S, *shape)}; asked in place of autograd after the first step, which checks the loss. Known
+        (S, *shape)}; asked in place of autograd after the first step, which checks it. Known
         for an `MLP` and cross-entropy (`rclib.training.stacked_backprop`).
 
     Returns the trained stack and {name: (R, S, ...) for R steps}, with "loss" (steps, S), the
@@ -157,6 +157,9 @@ def train_stack(
                 _check_used(found, leaves)
             # The members' losses share nothing, so the gradient of their sum holds each one's own.
             gradients = torch.autograd.grad(found.sum(), sources)
+            if written is not None:
+                right = dict(zip(trained, gradients, strict=True))
+                _check_written(written(tensors, x, y), found, right)
         losses.values[t] = found.detach()
         if stopping is not None:
             stopping.look(t, losses, kept)
@@ -172,6 +175,18 @@ def train_stack(
     if stopping is not None:
         out["stopped_at"] = stopping.stopped_at
     return now, out
+
+
+def _check_written(
+    given: tuple[Tensor, Mapping[str, Tensor]], losses: Tensor, gradients: Mapping[str, Tensor]
+) -> None:
+    """Raises ValueError for a written loss or gradient that is not autograd's but for rounding."""
+    for name, own, right in [("loss", given[0], losses.detach())] + [
+        (f"gradient of {name}", given[1][name], right) for name, right in gradients.items()
+    ]:
+        most = float(right.abs().max())
+        if own.shape != right.shape or not torch.allclose(own, right, 1e-3, 1e-3 * most, True):
+            raise ValueError(f"written gives another {name} than autograd takes of the loss")
 
 
 def _one_by_one(alone: Callable[..., Tensor], members: int) -> Callable[..., Tensor]:

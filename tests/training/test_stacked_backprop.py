@@ -92,3 +92,32 @@ def test_a_loss_may_come_with_its_slope() -> None:
     assert torch.allclose(found["loss"], same["loss"], rtol=1e-5)
     for name, tensor in end.tensors.items():
         assert torch.allclose(tensor, other.tensors[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", ["", "loss", "gradient of W2"])
+def test_a_written_gradient_is_held_against_autograd_at_the_first_step(wrong: str) -> None:
+    start = stack([MLP(6, 5, 4, depth=2, seed=s, bias="none") for s in range(2)])
+    layers = written.layers_of(start.one, cross_entropy)
+    assert layers is not None
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(2, 9, 6, generator=generator)
+    y = torch.randint(4, (2, 9), generator=generator)
+
+    def given(tensors: Any, x: Any, y: Any) -> Any:
+        losses, found = written.gradients(layers, tensors, x, y)
+        if wrong == "loss":
+            return losses * 1.01, found
+        return losses, {**found, "W2": found["W2"] * (1.01 if wrong else 1.0)}
+
+    def train() -> Any:
+        return train_stack(
+            start, lambda _: (x, y), cross_entropy, steps=3, lr=0.1, own="xy", written=given
+        )
+
+    if wrong:
+        with pytest.raises(ValueError, match=f"written gives another {wrong} than autograd"):
+            train()
+        return
+    alone, _ = train_stack(start, lambda _: (x, y), cross_entropy, steps=3, lr=0.1, own="xy")
+    for name, tensor in train()[0].tensors.items():
+        assert torch.equal(tensor, alone.tensors[name])
