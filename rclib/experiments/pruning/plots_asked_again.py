@@ -73,17 +73,17 @@ def again_panels(
     curves : arm, rate, valid, own. differences : question, choice, seed, value. groups : title ->
     arms. labels : title -> question -> its name. shared : the rate of all arms in notebook 42.
     """
-    (first, second), (third, fourth) = groups, labels
-    figure, panels = plt.subplot_mosaic(
-        [[first] * 5 + [second] * 5, [third] * 7 + [fourth] * 3],
-        figsize=(WIDTH, 6.0), height_ratios=[1, 1.05], layout="constrained",
-    )  # fmt: skip
+    figure = plt.figure(figsize=(WIDTH, 6.0), layout="constrained")
+    halves: Any = figure.subfigures(2, 1, height_ratios=[1, 1.05])
+    panels: dict[str, Panel] = dict(zip(groups, halves[0].subplots(1, 2), strict=True))
+    below = halves[1].subplots(1, 2, width_ratios=[2.6, 1])
+    panels |= dict(zip(labels, below, strict=True))
     for title, arms in groups.items():
         _rates(panels[title], curves[curves.arm.isin(arms)], shared, title)
     for title, questions in labels.items():
         _forest(panels[title], differences, questions, title)
-    bottom, top = panels[third].get_ylim()
-    panels[third].set_ylim(bottom + 0.16 * (bottom - top), top)  # room for the names
-    panels[third].legend(fontsize=6, loc="lower center", ncols=2)
+    bottom, top = below[0].get_ylim()
+    below[0].set_ylim(bottom + 0.16 * (bottom - top), top)  # room for the names
+    below[0].legend(fontsize=6, loc="lower center", ncols=2)
     parts.letters(figure)
     return figure
