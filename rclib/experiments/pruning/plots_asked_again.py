@@ -17,19 +17,23 @@ from rclib.plots.style import GREY, MARKERS, WIDTH, colour, looks
 
 __all__ = ["again_panels"]
 
+CUT = 0.4
 NAMES = {"own": "own rates", "shared": "one rate for all, as in notebook 42"}
 
 
 def _rates(panel: Panel, curves: pd.DataFrame, shared: float, title: str) -> None:
-    """Mean accuracy on images held out against the rate by arm, filled where the arm chose it."""
+    """Mean accuracy on images held out against the rate by arm, filled where the arm chose it. What
+    is below two fifths of the best is cut off."""
+    least = CUT * float(curves.valid.max())
     for arm, look in looks(list(dict.fromkeys(curves.arm))).items():
         own = curves[curves.arm == arm].sort_values("rate")
-        panel.plot(own.rate, 100 * own.valid, lw=1.1, ms=3.5, mfc="white", label=arm, **look)
+        shown = 100 * own.valid.where(own.valid > least)
+        panel.plot(own.rate, shown, lw=1.1, ms=3.5, mfc="white", label=arm, **look)
         best = own[own.own]
-        panel.plot(best.rate, 100 * best.valid, ls="", marker=look["marker"], ms=7,
-                   color=look["color"])  # fmt: skip
+        panel.plot(best.rate, 100 * best.valid, ls="", marker=look["marker"], ms=6,
+                   mec="w", mew=0.4, zorder=3, color=look["color"])  # fmt: skip
     low, high = panel.get_ylim()
-    panel.set_ylim(low - 0.55 * (high - low), high)  # room for the names
+    panel.set_ylim(low - 0.45 * (high - low), high)  # room for the names
     parts.log_axis(panel, "x")
     parts.moment(panel, shared, "")
     panel.set_xlabel("learning rate of Adam")
@@ -57,7 +61,7 @@ def _forest(panel: Panel, differences: pd.DataFrame, labels: Mapping[str, str], 
     panel.set_yticks(range(len(labels)), list(labels.values()), fontsize=6.5)
     panel.set_ylim(len(labels) - 0.5, -0.5)
     panel.grid(axis="y", visible=False)
-    panel.xaxis.set_major_locator(MaxNLocator(6))
+    panel.xaxis.set_major_locator(MaxNLocator(6 if len(labels) > 1 else 3))
     panel.set_xlabel("difference (points)")
     panel.set_title(title)
 
