@@ -28,7 +28,7 @@ def _rates(panel: Panel, curves: pd.DataFrame, shared: float, title: str) -> Non
     for arm, look in looks(list(dict.fromkeys(curves.arm))).items():
         own = curves[curves.arm == arm].sort_values("rate")
         shown = 100 * own.valid.where(own.valid > least)
-        panel.plot(own.rate, shown, lw=1.1, ms=3.5, mfc="white", label=arm, **look)
+        panel.plot(own.rate, shown, lw=1.1, ms=4, mew=0.7, mfc="white", label=arm, **look)
         best = own[own.own]
         panel.plot(best.rate, 100 * best.valid, ls="", marker=look["marker"], ms=6,
                    mec="w", mew=0.4, zorder=3, color=look["color"])  # fmt: skip
