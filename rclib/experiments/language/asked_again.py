@@ -55,9 +55,7 @@ def held_out(data: Dataset, n_train: int, n_valid: int) -> Dataset:
     )  # fmt: skip
 
 
-def graded_frame(
-    data: Dataset, seeds: Sequence[int], settings: Mapping[str, Any]
-) -> pd.DataFrame:
+def graded_frame(data: Dataset, seeds: Sequence[int], settings: Mapping[str, Any]) -> pd.DataFrame:
     """seed, arm, rate, learned (whether it is the step size learned with the images, which baselines
     do not have), train, accuracy (on the test part of the data), loss (of the matching, at its end)
     and experts (their accuracy), both missing for baselines.
@@ -142,7 +140,8 @@ def asked(
     data: Dataset, held: Dataset, seeds: Sequence[int], tuning_seeds: Sequence[int],
     settings: Mapping[str, Any], old_rates: Sequence[float],
 ) -> Asked:  # fmt: skip
-    """Step sizes by the tuning seeds on `held`, then the reported seeds on `data`.
+    """Step sizes by the tuning seeds on `held`, then the reported seeds on `data` at those that any
+    arm has by either rule.
 
     Raises ValueError for a chosen step size at an end of the grid, and for old ones that the grid
     lacks.
@@ -151,7 +150,8 @@ def asked(
         raise ValueError(f"old_rates must be of the grid {settings['rates']}, got {missing}")
     tuning = graded_frame(held, tuning_seeds, settings)
     rates = chosen_rates(tuning)
-    return Asked(tuning, rates, old_rates, graded_frame(data, seeds, settings))
+    few = {**settings, "rates": sorted({*rates.values(), *old_rates})}
+    return Asked(tuning, rates, old_rates, graded_frame(data, seeds, few))
 
 
 def difference(found: Asked, one: str, other: str, choice: str = "chosen") -> pd.Series:
