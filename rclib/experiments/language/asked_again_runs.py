@@ -74,8 +74,10 @@ def image_sets(data: Dataset, generator: torch.Generator, per_class: int) -> dic
     return {name: torch.cat(rows) for name, rows in found.items()}
 
 
-def graded(data: Dataset, *, seed: int, arms: list[str], per_class: int, experts: dict[str, Any],
-           matching: dict[str, Any], n_nets: int, n_train: int, rates: list[float]) -> Arrays:  # fmt: skip
+def graded(
+    data: Dataset, *, seed: int, arms: list[str], per_class: int, experts: dict[str, Any],
+    matching: dict[str, Any], n_nets: int, n_train: int, rates: list[float],
+) -> Arrays:  # fmt: skip
     """Accuracies of n_nets fresh networks, the same for every set and step size, after n_train
     steps on each set of images of one seed: those of arms (A of `ARMS`), then `BASELINES`.
 
