@@ -56,9 +56,9 @@ def held_out(data: Dataset, n_train: int, n_valid: int) -> Dataset:
 
 
 def graded_frame(data: Dataset, seeds: Sequence[int], settings: Mapping[str, Any]) -> pd.DataFrame:
-    """seed, arm, rate, learned (whether it is the step size that was learned with the images), train,
-    accuracy (on the test part of the data), loss (of the matching, at its end) and experts (their
-    accuracy). Baselines have none that is learned, no loss and no experts.
+    """seed, arm, rate, learned (whether it is the step size that was learned with the images),
+    train, accuracy (on the test part of the data), loss (of the matching, at its end) and experts
+    (their accuracy). Baselines have none that is learned, no loss and no experts.
 
     settings : of `graded`, without the seed.
     """

@@ -29,6 +29,8 @@ def _rates(panel: Panel, curves: pd.DataFrame, arms: Sequence[str], title: str) 
     ring at the size that was learned with the images."""
     for arm, look in looks(arms).items():
         own = curves[curves.arm == arm].sort_values("rate")
+        if own.empty:
+            continue
         grid, shown = own[~own.learned], {**look, "marker": ""}
         panel.plot(grid.rate, grid.accuracy, lw=1.1, label=LABELS.get(arm, arm), **shown)
         for kind, size in (("chosen", 5.5), ("learned", 7.0)):
@@ -83,10 +85,9 @@ def asked_again(
         layout="constrained",
     )  # fmt: skip
     for setting in settings:
-        own = curves[curves.setting == setting]
-        here = [arm for arm in arms if (own.arm == arm).any()]
-        _rates(panels[setting], own, here, setting)
-    panels[settings[0]].legend(fontsize=5.5, loc="lower center")
+        _rates(panels[setting], curves[curves.setting == setting], arms, setting)
+    lines = panels[settings[0]].get_legend_handles_labels()
+    figure.legend(*lines, fontsize=6.5, loc="outside upper center", ncols=len(arms))
     _forest(panels["forest"], differences, questions)
     parts.letters(figure)
     return figure
