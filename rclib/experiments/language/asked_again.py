@@ -28,6 +28,7 @@ __all__ = [
     "chosen_rates",
     "difference",
     "difference_frame",
+    "fitting",
     "graded_frame",
     "held_out",
     "rate_curves",
@@ -152,6 +153,20 @@ def asked(
     rates = chosen_rates(tuning)
     few = {**settings, "rates": sorted({*rates.values(), *old_rates})}
     return Asked(tuning, rates, old_rates, graded_frame(data, seeds, few))
+
+
+def fitting(frame: pd.DataFrame, arm: str) -> pd.Series:
+    """Test accuracy of an arm by seed, at the step size of the grid with which its own networks fit
+    the training data best, the smallest of equals.
+
+    frame : as `graded_frame`. Raises ValueError for a best one at an end of the grid.
+    """
+    own = frame[(frame.arm == arm) & ~frame.learned].sort_values("rate", kind="stable")
+    best = own.loc[own.groupby("seed").train.idxmax()].set_index("seed").sort_index()
+    if best.rate.isin([own.rate.min(), own.rate.max()]).any():
+        raise ValueError(f"rates must go on beyond {best.rate.to_dict()}, chosen for {arm!r}")
+    found: pd.Series = best.accuracy
+    return found
 
 
 def difference(found: Asked, one: str, other: str, choice: str = "chosen") -> pd.Series:

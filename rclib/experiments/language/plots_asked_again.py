@@ -31,7 +31,8 @@ def _rates(panel: Panel, curves: pd.DataFrame, arms: Sequence[str], title: str) 
         own = curves[curves.arm == arm].sort_values("rate")
         if own.empty:
             continue
-        grid, shown = own[~own.learned], {**look, "marker": ""}
+        grid = own[~own.learned]
+        shown: Any = {**look, "marker": ""}
         panel.plot(grid.rate, grid.accuracy, lw=1.1, label=LABELS.get(arm, arm), **shown)
         for kind, size in (("chosen", 5.5), ("learned", 7.0)):
             best = own[own[kind]]
@@ -79,7 +80,7 @@ def asked_again(
     curves : setting, arm, rate, accuracy, chosen, learned. differences : question, choice, seed,
     value. arms : those that are drawn. questions : question -> (label, criterion).
     """
-    settings = list(dict.fromkeys(curves.setting))
+    settings = [str(name) for name in dict.fromkeys(curves.setting)]
     figure, panels = plt.subplot_mosaic(
         [settings, ["forest"] * len(settings)], figsize=(WIDTH, 5.4), height_ratios=[1, 1.15],
         layout="constrained",

@@ -178,6 +178,14 @@ def test_choices_by_hand() -> None:
         known.rows("a", "own")
 
 
+def test_fitting_by_hand() -> None:
+    known = by_hand().frame
+    middle = known[(known.arm == "a") | (known.rate != 0.01)]
+    assert frames.fitting(middle, "a").to_dict() == {5: 0.5, 6: 0.5}  # at 1, learned ones left out
+    with pytest.raises(ValueError, match="chosen for 'real, x'"):
+        frames.fitting(known, "real, x")  # at 0.01
+
+
 def test_an_end_of_the_grid_is_an_error() -> None:
     tuning = by_hand().tuning
     for end in (0.1, 1.0):
@@ -213,9 +221,9 @@ def test_figure_shows_both_choices(tmp_path: Path) -> None:
     assert rates.get_title() == "(a) one"
     assert [text.get_text() for text in forest.get_yticklabels()] == ["a − x"]
     marked = [line for line in rates.lines if line.get_marker() not in ("", "None")]
-    assert [list(line.get_xdata()) for line in marked] == [[0.1], [0.05], [1.0], []]
+    assert [np.asarray(line.get_xdata()).tolist() for line in marked] == [[0.1], [0.05], [1.0], []]
     means = [float(differences[differences.choice == c].value.mean()) for c in frames.CHOICES]
-    at = [line.get_xdata()[0] for line in forest.lines if len(line.get_xdata()) == 1]
+    at = [x[0] for line in forest.lines if len(x := np.asarray(line.get_xdata())) == 1]
     assert at == pytest.approx(means)
-    assert [list(line.get_xdata()) for line in forest.lines][-1] == [0.01, 0.01]
+    assert [np.asarray(line.get_xdata()).tolist() for line in forest.lines][-1] == [0.01, 0.01]
     figure.savefig(tmp_path / "again.png")
