@@ -82,8 +82,8 @@ def asked_again(
     """
     settings = [str(name) for name in dict.fromkeys(curves.setting)]
     figure, panels = plt.subplot_mosaic(
-        [settings, ["forest"] * len(settings)], figsize=(WIDTH, 5.4), height_ratios=[1, 1.15],
-        layout="constrained",
+        [list(settings), ["forest" for _ in settings]],
+        figsize=(WIDTH, 5.4), height_ratios=[1, 1.15], layout="constrained",
     )  # fmt: skip
     for setting in settings:
         _rates(panels[setting], curves[curves.setting == setting], arms, setting)
