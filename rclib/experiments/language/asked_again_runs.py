@@ -34,7 +34,7 @@ ROUNDS = 20  # of k-means, from images drawn at random
 EDGE = 20  # iterations at the end over which the matching loss is averaged
 TINY: dict[str, dict[str, Any]] = {
     "graded": {
-        "seed": 0, "arms": ["plain", "means, clip"], "per_class": 2, "n_nets": 2, "n_train": 3,
+        "seed": 0, "arms": ["plain", "means, clip"], "per_class": 1, "n_nets": 2, "n_train": 3,
         "rates": [0.1, 0.5],
         "matching": {"iterations": 2, "n_steps": 2, "starts": 2, "ahead": 2, "lr_images": 0.03,
                      "lr_rate": 0.02, "alpha": 0.05},
