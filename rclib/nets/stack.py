@@ -16,7 +16,9 @@ bit as far as torch's elementwise functions do not care where a number stands. T
 once (sums, products, roots, relu) and tanh, exp and log do not; softplus, sigmoid, silu, elu and
 gelu do: their last few numbers of a whole tensor come from other code than the rest. With those,
 the bits are a member's own where its share of each such tensor (n times the width) is a multiple
-of 32. A stack has the bits of other stacks, not of the plain module, whose products are others.
+of 32. A stack of one with a matrix of one row or column, whose products are with vectors, is
+computed twice at once (`mapped`): alone they are taken by other code. A stack has the bits of other
+stacks, not of the plain module, whose products are others.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from torch.func import functional_call
 
 from rclib.checks.arguments import brief, flag
 
-__all__ = ["Stack", "has_members", "stack"]
+__all__ = ["Stack", "has_members", "mapped", "stack", "with_vectors"]
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,35 @@ class Stack:
 
     def each(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """`one` for every member: of tensors (S, *shape) and x (S, n, ...)."""
-        out: Tensor = torch.vmap(self.one)(dict(tensors), x)
-        return out
+        return mapped(self.one, tensors)(dict(tensors), x)
 
     def member(self, s: int) -> dict[str, Tensor]:
         """{name: (*shape,)}, views of one network's tensors. Raises IndexError beyond the last."""
         return {name: tensor[s] for name, tensor in self.tensors.items()}
+
+
+def with_vectors(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether tensors (S, *shape) are those of one member and a matrix has one row or column."""
+    return any(len(t) == 1 and t.ndim > 2 and 1 in t.shape[1:3] for t in tensors.values())
+
+
+def mapped(one: Callable[..., Tensor], tensors: Mapping[str, Tensor]) -> Callable[..., Tensor]:
+    """`torch.vmap(one)`, for functions of ({name: (*shape,)}, x, ...) and tensors like these.
+
+    One member `with_vectors` goes beside a copy of itself, which no gradient flows to. For a
+    matrix and a vector, `torch.bmm` takes one pair by other code than several, and on some
+    processors the last bits differ.
+    """
+    each = torch.vmap(one)
+    if not with_vectors(tensors):
+        return each
+
+    def beside_a_copy(given: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
+        both = {name: torch.cat([t, t.detach()]) for name, t in given.items()}
+        out: Tensor = each(both, *(torch.cat([x, x]) for x in inputs))
+        return out[:1]
+
+    return beside_a_copy
 
 
 def has_members(name: str, value: Tensor, members: int, own: bool | None) -> bool:

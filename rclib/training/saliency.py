@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from rclib.nets.masks import Masks
-from rclib.nets.stack import Stack, has_members
+from rclib.nets.stack import Stack, has_members, mapped
 from rclib.training.losses import under_vmap
 
 __all__ = ["grasp", "keep_highest", "signed", "snip", "synflow"]
@@ -56,7 +56,7 @@ def _gradients(
     if not has_members("x", x, len(nets), own):
         x, y = x.expand(len(nets), *x.shape), y.expand(len(nets), *y.shape)
     taken_as = under_vmap(loss)
-    each = torch.vmap(lambda tensors, a, b: taken_as(nets.one(tensors, a), b))
+    each = mapped(lambda tensors, a, b: taken_as(nets.one(tensors, a), b), nets.tensors)
     total = each({**nets.tensors, **leaves}, x, y).sum()
     return leaves, torch.autograd.grad(total, list(leaves.values()), create_graph=again)
 

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from rclib.checks.arguments import brief, count, seed_of
-from rclib.nets.stack import Stack, has_members
+from rclib.nets.stack import Stack, has_members, mapped
 from rclib.training import stacked_backprop
 from rclib.training.losses import under_vmap
 from rclib.training.recorder import Losses, Recorder, chosen_steps
@@ -130,7 +130,7 @@ def train_stack(
     places = _Places(own, members)
     taken_as = loss if one_by_one else under_vmap(loss)
     alone = lambda tensors, x, y: taken_as(start.one(tensors, x), y)  # noqa: E731
-    each = _one_by_one(alone, members) if one_by_one else torch.vmap(alone)
+    each = _one_by_one(alone, members) if one_by_one else mapped(alone, tensors)
     inputs = {**tensors, **leaves}  # the leaves share the memory of what is trained
     columns, sources = list(trained.values()), list(leaves.values())
     known_layers = None if written else stacked_backprop.layers_of(start.one, loss)

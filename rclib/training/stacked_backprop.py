@@ -7,8 +7,10 @@ m_l of `rclib.nets.mlp`,
     ∂loss/∂W_l = (m_l δ_l)ᵀ σ(z_{l-1}),   ∂loss/∂B_l = Σ_batch δ_l,   δ_{l-1} = σ' ⊙ (m_l δ_l) W_l
 
 are taken by the operations that autograd takes under `torch.vmap`, in its order, so that the bits
-are the same and a member's do not depend on the others (`rclib.nets.stack`). Another loss comes as
-its `Slope`, which gives δ_L.
+are the same and a member's do not depend on the others (`rclib.nets.stack`). The one exception is
+∂loss/∂W_l, which autograd takes transposed and this does not, since what follows is a fifth slower
+for it in wide layers: on some processors the last bits differ. Another loss comes as its `Slope`,
+which gives δ_L.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from rclib.nets.mlp import MLP
+from rclib.nets.stack import with_vectors
 
 __all__ = ["Layers", "Slope", "gradients", "layers_of"]
 
@@ -86,6 +89,10 @@ def gradients(
     tensors : name -> (S, *shape); x (S, n, d). slope : the loss, by default the mean
     cross-entropy of y (S, n) whole numbers.
     """
+    if with_vectors(tensors):  # as `rclib.nets.stack.mapped` does
+        both = {name: torch.cat([t, t]) for name, t in tensors.items()}
+        losses, twice = gradients(layers, both, torch.cat([x, x]), torch.cat([y, y]), slope)
+        return losses[:1], {name: t[:1] for name, t in twice.items()}
     forth, back = _FORTH[layers.activation], _BACK[layers.activation]
     parts = list(zip(layers.names, layers.scales, strict=True))
     h: list[Tensor] = []

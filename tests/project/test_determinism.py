@@ -18,9 +18,9 @@ NOTEBOOKS = ["00_overview", "11_figure_4_1_heat_maps", "20_spikes_one_configurat
 
 
 def figures(folder: Path, jobs: int) -> subprocess.Popen[bytes]:
-    environment = {
-        k: v for k, v in os.environ.items() if not k.startswith(("RCLIB_", "MAKE", "MF"))
-    }
+    # Without tracing for coverage, which takes as long again: other tests cover these lines.
+    left = ("RCLIB_", "MAKE", "MF", "COVERAGE_")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(left)}
     environment |= {"PYTHONPATH": str(folder), "TQDM_DISABLE": "1"}
     with open(folder / "make.log", "wb") as log:
         return subprocess.Popen(

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from rclib.nets.conv import ConvNet
 from rclib.nets.mlp import MLP
-from rclib.nets.stack import stack
+from rclib.nets.stack import Stack, stack
 from rclib.training import stacked_backprop as written
 from rclib.training.stacked import epoch_batches, train_stack
 
@@ -121,3 +121,36 @@ def test_a_written_gradient_is_held_against_autograd_at_the_first_step(wrong: st
     alone, _ = train_stack(start, lambda _: (x, y), cross_entropy, steps=3, lr=0.1, own="xy")
     for name, tensor in train()[0].tensors.items():
         assert torch.equal(tensor, alone.tensors[name])
+
+
+@pytest.mark.parametrize("way", ["autograd", "written"])
+@pytest.mark.parametrize("columns", [(1, 4), (64, 1)])
+def test_products_with_vectors_give_a_member_the_bits_it_has_among_others(
+    way: str, columns: tuple[int, int]
+) -> None:
+    """One feature, or one output: alone, torch takes such products by other code."""
+    features, outputs = columns
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(3, 40, features, generator=generator)
+    y = torch.randn(3, 40, outputs, generator=generator)
+    start = stack([MLP(features, [100, 64], outputs, seed=s) for s in range(3)])
+    layers = written.layers_of(start.one, cross_entropy)
+    assert layers is not None
+
+    def known(tensors: Any, x: torch.Tensor, y: torch.Tensor) -> Any:
+        size = x.shape[1] * outputs
+        return written.gradients(
+            layers, tensors, x, y,
+            lambda out, wanted: ((out - wanted).square().mean((1, 2)), (out - wanted) * (2 / size)),
+        )  # fmt: skip
+
+    options: dict[str, Any] = {"steps": 5, "lr": 0.05, "optimizer": "adam", "own": "xy"}
+    options["written"] = known if way == "written" else None
+    end, _ = train_stack(start, lambda _: (x, y), mse_loss, **options)
+    out = end(x, own=True)
+    for s in range(3):
+        one = Stack({name: t[s : s + 1] for name, t in start.tensors.items()}, start.one)
+        alone, _ = train_stack(one, lambda _, s=s: (x[[s]], y[[s]]), mse_loss, **options)
+        for name, tensor in alone.member(0).items():
+            assert torch.equal(tensor, end.member(s)[name])
+        assert torch.equal(alone(x[[s]], own=True)[0], out[s])

@@ -38,6 +38,9 @@ __all__ = [
     "bilevel",
     "distilled",
     "expert_paths",
+    "first_images",
+    "generator_of",
+    "matched",
 ]
 
 CLIP = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -81,7 +84,8 @@ TINY: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def _generator(*entropy: int) -> torch.Generator:
+def generator_of(*entropy: int) -> torch.Generator:
+    """A generator for a seed and a purpose, both whole numbers."""
     state = np.random.SeedSequence(entropy).generate_state(1)
     return torch.Generator().manual_seed(int(state[0]))
 
@@ -95,7 +99,7 @@ def expert_paths(
     Descent with momentum 0.9 and weight decay 0.001; experts of one number have the same start and
     the same batches under all names. Raises KeyError for a name that EXPERTS lacks.
     """
-    generator = _generator(seed, 1)
+    generator = generator_of(seed, 1)
     x, y = data.x_train, data.y_train
     shape, V = Shape(x.shape[1], hidden, data.n_classes), len(names)
     kinds = [EXPERTS[name] for name in names]
@@ -132,7 +136,7 @@ def balance(start: int, starts: int) -> float:
     return math.log(late + 8, 5) if late >= 0 else 1 / math.log(8 - late, 5)
 
 
-def _first_images(data: Dataset, generator: torch.Generator) -> dict[str, Tensor]:
+def first_images(data: Dataset, generator: torch.Generator) -> dict[str, Tensor]:
     """One image a class (K, d): a random one, the one nearest to the class's mean, the mean."""
     counts = torch.bincount(data.y_train, minlength=data.n_classes)
     if int(counts.min()) == 0:
@@ -160,11 +164,12 @@ def _move(adam: Updates, i: int, loss: Tensor, *leaves: Tensor) -> None:
         leaf.data -= change
 
 
-def _matched(
+def matched(
     paths: Tensor, x: Tensor, shape: Shape, generator: torch.Generator, arms: Sequence[str],
     names: Sequence[str], settings: Mapping[str, Any],
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Images (A, K, d), step sizes (A,) and losses (A, iterations) of all arms at once."""
+    """Images (A, n, d), step sizes (A,) and losses (A, iterations) of all arms at once, from images
+    x (A, n, d) of which the first n / K are of class 0, the next of class 1, ..."""
     N, M, A = settings["n_steps"], settings["ahead"], len(arms)
     which = torch.tensor([names.index(ARMS[arm][0]) for arm in arms])
     options = [ARMS[arm][2] for arm in arms]
@@ -174,7 +179,8 @@ def _matched(
     x = x.clone().requires_grad_()
     log_rate = torch.full((A,), math.log(settings["alpha"])).requires_grad_()
     adam = _adam(x, log_rate, settings)
-    onehot, losses = torch.eye(shape.K), torch.empty(settings["iterations"], A)
+    onehot = torch.eye(shape.K).repeat_interleave(x.shape[1] // shape.K, 0)
+    losses = torch.empty(settings["iterations"], A)
     for i in range(settings["iterations"]):
         expert = int(torch.randint(paths.shape[1], (1,), generator=generator))
         place = float(torch.rand((), generator=generator))
@@ -210,10 +216,10 @@ def distilled(data: Dataset, *, seed: int, arms: list[str], experts: dict[str, A
         raise ValueError(f"starts must be at most epochs - ahead + 1 = {most}, got {starts}")
     paths = expert_paths(data, seed, names, **experts)
     shape = Shape(data.x_train.shape[1], experts["hidden"], data.n_classes)
-    generator = _generator(seed, 2)
-    first = _first_images(data, generator)
+    generator = generator_of(seed, 2)
+    first = first_images(data, generator)
     begun = torch.stack([first["means" if ARMS[a][1] == "means" else "random"] for a in arms])
-    images, alpha, losses = _matched(paths, begun, shape, generator, arms, names, matching)
+    images, alpha, losses = matched(paths, begun, shape, generator, arms, names, matching)
     fresh = nets.drawn(n_nets, shape, generator)
 
     def trained(x: Tensor, rate: Tensor) -> Tensor:
@@ -262,9 +268,9 @@ def bilevel(data: Dataset, *, seed: int, n_steps: int, batch: int, n_starts: int
     lr_rate, alpha. accuracy (2, 2) : after n_steps from the
     start of row 0, and from fresh starts. Raises ValueError for data without one of the classes.
     """
-    generator = _generator(seed, 3)
+    generator = generator_of(seed, 3)
     shape, onehot = Shape(data.x_train.shape[1], hidden, data.n_classes), torch.eye(data.n_classes)
-    begun = _first_images(data, generator)["random"]
+    begun = first_images(data, generator)["random"]
     fixed, fresh = nets.drawn(1, shape, generator), nets.drawn(n_nets, shape, generator)
     rows, images, losses = [], [], []
     for random in (False, True):

@@ -145,7 +145,7 @@ def test_experts_without_what_sets_them_apart_are_alike(
     torch.testing.assert_close(alike[1], alike[0])
     torch.testing.assert_close(alike[2], alike[0])
     # One epoch by hand, with torch's own optimiser.
-    generator = runs._generator(0, 1)
+    generator = runs.generator_of(0, 1)
     start = nets.drawn(2, Shape(64, 6, 10), generator)[0]
     torch.randperm(60, generator=generator)
     order = torch.randperm(60, generator=generator)
@@ -179,14 +179,14 @@ def test_a_student_of_few_images_stays_in_their_span() -> None:
 
 
 def test_first_images(digits: Dataset) -> None:
-    found = runs._first_images(digits, torch.Generator().manual_seed(0))
+    found = runs.first_images(digits, torch.Generator().manual_seed(0))
     for k in range(10):
         own = digits.x_train[digits.y_train == k]
         assert (own == found["random"][k]).all(1).any()
         distances = (own - found["means"][k]).norm(dim=1)
         assert float((found["nearest"][k] - found["means"][k]).norm()) == float(distances.min())
     with pytest.raises(ValueError, match="every class"):
-        runs._first_images(digits.subset(5), torch.Generator().manual_seed(0))
+        runs.first_images(digits.subset(5), torch.Generator().manual_seed(0))
 
 
 def settings() -> dict[str, Any]:

@@ -170,9 +170,10 @@ def test_without_the_penalty_training_is_train_stacks(
         start, batch, torch.nn.functional.cross_entropy, steps=7, lr=0.01, optimizer=optimizer,
         weight_decay=decay,
     )  # fmt: skip
-    assert torch.equal(losses, found["loss"])
+    # Its first step is autograd's, with other last bits on some processors.
+    torch.testing.assert_close(losses, found["loss"], rtol=1e-5, atol=1e-6)
     for name, tensor in peer.tensors.items():
-        assert torch.equal(end.tensors[name], tensor)
+        torch.testing.assert_close(end.tensors[name], tensor, rtol=1e-4, atol=1e-5)
         assert torch.equal(kept[0][name], start.tensors[name])
 
 
