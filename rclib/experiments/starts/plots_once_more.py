@@ -82,10 +82,12 @@ def _rates(panel: Panel, rows: pd.DataFrame, title: str, common: float) -> None:
             mew=0.5,
         )  # fmt: skip
     parts.log_axis(panel, "x")
-    parts.moment(panel, common, "one rate")
+    panel.axvline(common, color=GREY, lw=0.9, ls=":", zorder=1.5, label="one rate")
+    low, high = panel.get_ylim()
+    panel.set_ylim(low - 0.42 * (high - low), high)  # room for the names
     panel.set_xlabel("rate")
     panel.set_title(title, fontsize=8)
-    panel.legend(fontsize=6)
+    panel.legend(fontsize=6, loc="lower center", ncols=2)
 
 
 def _forest(panel: Panel, gains: pd.DataFrame, criteria: Mapping[str, float]) -> None:
