@@ -87,7 +87,7 @@ def _rates(panel: Panel, rows: pd.DataFrame, title: str, common: float) -> None:
     panel.set_ylim(low - 0.42 * (high - low), high)  # room for the names
     panel.set_xlabel("rate")
     panel.set_title(title, fontsize=8)
-    panel.legend(fontsize=6, loc="lower center", ncols=2)
+    panel.legend(fontsize=6, loc="lower center", ncols=2, columnspacing=1.0, handlelength=1.5)
 
 
 def _forest(panel: Panel, gains: pd.DataFrame, criteria: Mapping[str, float]) -> None:
@@ -111,4 +111,4 @@ def _forest(panel: Panel, gains: pd.DataFrame, criteria: Mapping[str, float]) ->
     panel.grid(axis="y", visible=False)
     panel.set_xlabel("difference of test accuracies")
     panel.set_title("own rates against one", fontsize=8)
-    panel.legend(fontsize=6, loc="lower center", ncols=2)
+    panel.legend(fontsize=6, loc="lower center", ncols=2, columnspacing=1.0, handlelength=1.5)
