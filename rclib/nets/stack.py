@@ -102,7 +102,7 @@ class Stack:
 
 def with_vectors(tensors: Mapping[str, Tensor]) -> bool:
     """Whether tensors (S, *shape) are those of one member and a matrix has one row or column."""
-    return any(len(t) == 1 and t.ndim > 2 and 1 in t.shape[1:3] for t in tensors.values())
+    return any(len(t) == 1 and t.ndim == 3 and 1 in t.shape[1:] for t in tensors.values())
 
 
 def mapped(one: Callable[..., Tensor], tensors: Mapping[str, Tensor]) -> Callable[..., Tensor]:

@@ -137,7 +137,10 @@ def balance(start: int, starts: int) -> float:
 
 
 def first_images(data: Dataset, generator: torch.Generator) -> dict[str, Tensor]:
-    """One image a class (K, d): a random one, the one nearest to the class's mean, the mean."""
+    """One image a class (K, d): a random one, the one nearest to the class's mean, the mean.
+
+    Raises ValueError for data without an image of a class.
+    """
     counts = torch.bincount(data.y_train, minlength=data.n_classes)
     if int(counts.min()) == 0:
         raise ValueError(f"data must hold every class, got counts {counts.tolist()}")
