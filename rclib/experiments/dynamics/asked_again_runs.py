@@ -69,7 +69,8 @@ def narrow_networks(
     upper, lower = adam("V", tops), adam("W", rates) if rule == "adam" else None
     momentum = torch.zeros_like(w)
     step_size = MUON * max(1.0, 2 * m / width) ** 0.5 * rates
-    moved, kept = (_wide(values) for values in (step_size, 1.0 - step_size * MUON_DECAY * decays))
+    left = np.maximum(1.0 - step_size * MUON_DECAY * decays, 0.0)
+    moved, kept = _wide(step_size), _wide(left)
     for step in range(steps):
         _, gradients = squares_gradients(tensors, x, y)
         of_w = gradients["W"]
