@@ -67,12 +67,12 @@ def chosen(tuning: pd.DataFrame, name: str, measure: str) -> dict[str, float]:
     """Arm -> the value of a setting with the best mean of the measure, the smallest of equal ones.
 
     tuning : arm, seed, the setting and the measure. Raises ValueError if an arm chooses the
-    smallest or largest value: the best may then lie beyond.
+    smallest or largest value: the best may then lie beyond, unless it is zero.
     """
     picks: dict[str, float] = {}
     for arm, own in tuning.groupby("arm", sort=False):
         best = float(own.groupby(name)[measure].mean().idxmax())
-        if best in (own[name].min(), own[name].max()):
+        if best == own[name].max() or best == own[name].min() != 0:
             raise ValueError(f"{name} must go on beyond {best:g}, which {arm!r} chooses")
         picks[str(arm)] = best
     return picks

@@ -115,6 +115,8 @@ def test_settings_are_chosen_by_the_mean_and_never_at_an_end() -> None:
         beyond.loc[(beyond.arm == "b") & (beyond.rate == rate), "test"] = 0.8
         with pytest.raises(ValueError, match=f"rate must go on beyond {rate:g}, which 'b'"):
             experiment.chosen(beyond, "rate", "test")
+    none = tuning.assign(rate=tuning.rate - 1.0)[tuning.rate >= 1.0]
+    assert experiment.chosen(none, "rate", "test")["a"] == 0.0  # nothing lies beyond
     asked = experiment.Asked(
         tuning.assign(stage="rate"), {arm: {"rate": rate} for arm, rate in picks.items()}, {}
     )
