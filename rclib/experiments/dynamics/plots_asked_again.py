@@ -18,6 +18,19 @@ from rclib.plots.style import GREY, MARKERS, WIDTH, colour, looks
 __all__ = ["again_panels"]
 
 NAMES = {"own": "own rates", "shared": "rates of notebooks 62 and 63", "decay": "own decay too"}
+ARMS = {
+    "gradient": "gradient ascent",
+    "muon": "Muon",
+    "SB": "small",
+    "LB": "large",
+    "+GBN": "large, ghosts",
+}
+BELOW = {
+    "narrow networks": "test accuracy, Muon − Adam",
+    "batches": "difference of test accuracies",
+    "few units": "frequencies, Muon − gradient ascent",
+    "weights": "ratio",
+}
 AXES = {
     "narrow networks": ("rate of W over notebook 62's", "test accuracy, tuning seeds"),
     "few units": ("rate over notebook 62's", "frequencies, tuning seeds"),
@@ -30,19 +43,26 @@ def _rates(panel: Panel, tuned: pd.DataFrame, part: str, old: Sequence[float]) -
     curves = tuned[tuned.part == part]
     for arm, look in looks(list(dict.fromkeys(curves.arm))).items():
         own = curves[curves.arm == arm].sort_values("rate")
-        panel.plot(own.rate, own.value, lw=1.1, ms=4, mew=0.7, mfc="white", label=arm, **look)
+        panel.plot(
+            own.rate,
+            own.value,
+            lw=1.1,
+            ms=4,
+            mew=0.7,
+            mfc="white",
+            label=ARMS.get(arm, arm),
+            **look,
+        )
         best = own[own.own]
         panel.plot(best.rate, best.value, ls="", marker=look["marker"], ms=6, mec="w", mew=0.4,
                    zorder=3, color=look["color"])  # fmt: skip
-    low, high = panel.get_ylim()
-    panel.set_ylim(low - 0.45 * (high - low), high)  # room for the names
     parts.log_axis(panel, "x")
     for rate in old:
         parts.moment(panel, rate, "")
     panel.set_xlabel(AXES[part][0])
     panel.set_ylabel(AXES[part][1])
     panel.set_title(part)
-    panel.legend(fontsize=6, loc="lower center", ncols=2)
+    panel.legend(fontsize=6, loc="best")
 
 
 def _forest(panel: Panel, differences: pd.DataFrame, rows: Mapping[str, Sequence[Any]]) -> None:
@@ -79,23 +99,22 @@ def again_panels(
     choice of rates, one panel a group of questions.
 
     tuned : part, arm, rate, value, own. differences : question, choice, seed, value. old : part ->
-    rates of notebooks 62 and 63. rows : label of the axis -> question -> its name and the bounds of
-    its criterion, None where it has none; three of both.
+    rates of notebooks 62 and 63, three parts. rows : title (of `BELOW`) -> question -> its name and
+    the bounds of its criterion, None where it has none; four titles.
     """
-    figure = plt.figure(figsize=(WIDTH, 5.4), layout="constrained")
-    halves: Any = figure.subfigures(2, 1, height_ratios=[1, 1.05])
+    figure = plt.figure(figsize=(WIDTH, 6.6), layout="constrained")
+    halves: Any = figure.subfigures(2, 1, height_ratios=[1, 1.6])
     for panel, part in zip(halves[0].subplots(1, 3), old, strict=True):
         _rates(panel, tuned, part, old[part])
-    below = halves[1].subplots(1, 3, width_ratios=[1.5, 0.8, 1.2])
-    for panel, (label, questions) in zip(below, rows.items(), strict=True):
+    below = halves[1].subplots(2, 2, height_ratios=[1.1, 1]).ravel()
+    for panel, (title, questions) in zip(below, rows.items(), strict=True):
         _forest(panel, differences, questions)
-        panel.set_xlabel(label)
-        panel.set_title("claims")
+        panel.set_xlabel(BELOW[title])
+        panel.set_title(title)
     for number, name in enumerate(NAMES.values()):
         below[0].errorbar([], [], xerr=[], color=colour(number), marker=MARKERS[number], ms=4.5,
                           mec="k", mew=0.5, lw=1.2, label=name)  # fmt: skip
-    halves[1].legend(
-        *below[0].get_legend_handles_labels(), fontsize=6.5, loc="outside lower center", ncols=3
-    )
+    handles = below[0].get_legend_handles_labels()
+    halves[1].legend(*handles, fontsize=6.5, loc="outside lower center", ncols=3)
     parts.letters(figure)
     return figure

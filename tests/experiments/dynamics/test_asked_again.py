@@ -214,13 +214,14 @@ def test_changes_and_figure(found: dict[str, Any], tmp_path: Path) -> None:
     tuned = tuned[tuned.stage == "rate"]
     old = {"narrow networks": [1.0], "few units": [1.0], "batches": [0.05, 0.1]}
     rows: dict[str, dict[str, list[Any]]] = {
-        "test accuracy": {"gap": ["a", 0.01, None], "muon_decay": ["b", 0.05, None]},
-        "frequencies": {"muon_covers": ["c", 0.25, None]},
-        "ratio": {"muon_structure": ["d", 0.8, 1.25]},
+        "batches": {"gap": ["a", 0.01, None], "ghosts": ["b", 0.0, None]},
+        "narrow networks": {"muon_decay": ["e", 0.05, None]},
+        "few units": {"muon_covers": ["c", 0.25, None]},
+        "weights": {"muon_structure": ["d", 0.8, 1.25]},
     }
     figure = plots.again_panels(tuned, differences, old, rows)
     panels = figure.axes
-    assert len(panels) == 6
+    assert len(panels) == 7
     assert [text.get_text() for text in panels[3].get_yticklabels()] == ["a", "b"]
     mean = answers["own"]["gap"].mean()
     assert any(np.allclose(np.asarray(line.get_xdata()), mean) for line in panels[3].lines)
