@@ -17,7 +17,7 @@ from rclib.plots.style import GREY, MARKERS, WIDTH, colour, looks
 
 __all__ = ["again_panels"]
 
-NAMES = {"own": "own rates", "shared": "rates of notebooks 62 and 63", "decay": "own decay too"}
+NAMES = {"own": "own rates", "shared": "rates of notebooks 62 and 63"}
 ARMS = {
     "gradient": "gradient ascent",
     "muon": "Muon",
@@ -115,6 +115,6 @@ def again_panels(
         below[0].errorbar([], [], xerr=[], color=colour(number), marker=MARKERS[number], ms=4.5,
                           mec="k", mew=0.5, lw=1.2, label=name)  # fmt: skip
     handles = below[0].get_legend_handles_labels()
-    halves[1].legend(*handles, fontsize=6.5, loc="outside lower center", ncols=3)
+    halves[1].legend(*handles, fontsize=6.5, loc="outside lower center", ncols=2)
     parts.letters(figure)
     return figure
