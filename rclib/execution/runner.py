@@ -45,8 +45,8 @@ __all__ = [
     "run_one",
 ]
 
-# jsonschema, which nbformat imports, would compile grammars (0.7 s) and import a library of dates for
-# formats that no notebook has; it goes without a package that cannot be imported.
+# jsonschema, which nbformat imports, would compile grammars (0.7 s) and import a library of dates
+# for formats that no notebook has; it goes without a package that cannot be imported.
 for _package in ("rfc3987_syntax", "rfc3986_validator", "isoduration"):
     sys.modules.setdefault(_package, cast(Any, None))
 
