@@ -73,7 +73,7 @@ def _forest(panel: Panel, differences: pd.DataFrame, questions: Mapping[str, Any
     panel.xaxis.set_major_locator(MaxNLocator(7))
     panel.set_xlabel("difference of test accuracies")
     panel.set_title("by how the step sizes were chosen", fontsize=7.5)
-    panel.legend(fontsize=6, loc="lower left")
+    panel.legend(fontsize=6, loc="best")
 
 
 @redrawable
