@@ -261,5 +261,7 @@ def test_figure_shows_three_choices_where_there_are_three() -> None:
     means = [line for line in forest.lines if len(np.asarray(line.get_xdata())) == 1]
     places = [float(np.asarray(line.get_ydata())[0]) for line in means]
     assert places == pytest.approx([-0.13, 0.13, 0.74, 1.0, 1.26])
-    told = [text.get_text() for text in forest.get_legend().get_texts()]
+    legend = forest.get_legend()
+    assert legend is not None
+    told = [text.get_text() for text in legend.get_texts()]
     assert told == list(plots.NAMES.values())
