@@ -18,6 +18,10 @@ from rclib.plots.style import GREY, MARKERS, WIDTH, colour, looks
 __all__ = ["again_panels"]
 
 CUT = 0.4
+LEGEND: Any = {
+    "fontsize": 6, "loc": "lower center", "ncols": 2, "frameon": True, "framealpha": 1.0,
+    "edgecolor": "none",
+}  # fmt: skip
 NAMES = {
     "own": "own rates", "shared": "one rate for all, as in notebook 42",
     "finer": "own rates, finer grid, other seeds",
@@ -44,7 +48,7 @@ def _rates(panel: Panel, curves: pd.DataFrame, shared: float, title: str) -> Non
     panel.set_xlabel("learning rate of Adam")
     panel.set_ylabel("accuracy, images held out (percent)")
     panel.set_title(title)
-    panel.legend(fontsize=6, loc="lower center", ncols=2)
+    panel.legend(**LEGEND)
 
 
 def _forest(panel: Panel, differences: pd.DataFrame, labels: Mapping[str, str], title: str) -> None:
@@ -99,6 +103,6 @@ def again_panels(
         _forest(panels[title], differences, questions, title)
     bottom, top = below[0].get_ylim()
     below[0].set_ylim(bottom + 0.22 * (bottom - top), top)  # room for the names
-    below[0].legend(fontsize=6, loc="lower center", ncols=2)
+    below[0].legend(**LEGEND)
     parts.letters(figure)
     return figure
