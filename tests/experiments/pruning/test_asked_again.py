@@ -172,7 +172,12 @@ def test_the_finer_grid_asks_two_questions_with_their_arms_alone(
     ]  # fmt: skip
     own = {name: rate for name, rate in found.rates["own"].items() if name in arms}
     looked_at: list[pd.DataFrame] = []
-    monkeypatch.setattr(experiment, "chosen_rates", lambda tuning: looked_at.append(tuning) or own)
+
+    def choose(tuning: pd.DataFrame) -> dict[str, float]:
+        looked_at.append(tuning)
+        return own
+
+    monkeypatch.setattr(experiment, "chosen_rates", choose)
     finer = experiment.asked_finer(data, SIZES, RATES, 60, [980], SEEDS, NET)
     assert finer.rates == {"own": own}
     assert finer.questions == experiment.FINER
@@ -223,7 +228,8 @@ def test_figure_marks_chosen_rates_and_both_choices(
     legend = three.get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == list(plots.NAMES.values())
-    rows = [container.lines[0].get_ydata()[0] for container in three.containers]
+    drawn: Any = three.containers
+    rows = [container.lines[0].get_ydata()[0] for container in drawn]
     np.testing.assert_allclose(rows, [-0.135, 0.135, 0.73, 1.0, 1.27])
     mean = 100 * found.answers("own")["matches_dense"].mean()
     assert any(np.allclose(line.get_xdata(), mean) for line in three.lines)
