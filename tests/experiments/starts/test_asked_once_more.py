@@ -122,6 +122,13 @@ def test_a_rate_is_that_of_the_best_validation_accuracy() -> None:
     assert rates["images_xavier"] == {"Virgo, plain mean": 0.01, "Xavier": 0.1}
     equal = tuning.assign(valid=tuning.valid.where(tuning.rate.isin([0.001, 1.0]), 0.9))
     assert set(experiment.chosen_rates(equal)["deep"].values()) == {0.01}  # the least of equals
+    # Counts are stored in single precision, where means of equal counts are not equal to the bit.
+    counts = {(0.01, 1): 0.9, (0.01, 2): 0.7, (0.1, 1): 0.8, (0.1, 2): 0.8}
+    single = [
+        float(np.float32(counts.get(at, 0.5))) for at in zip(tuning.rate, tuning.seed, strict=True)
+    ]
+    assert single[2] + single[3] < single[4] + single[5]
+    assert set(experiment.chosen_rates(tuning.assign(valid=single))["deep"].values()) == {0.01}
     for end in (0.001, 1.0):
         with pytest.raises(ValueError, match=rf"grids must go on .* got {end} for Kaiming in"):
             experiment.chosen_rates(_made({**best, "Kaiming": end}))
