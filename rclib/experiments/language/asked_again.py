@@ -20,6 +20,7 @@ from rclib.data.images import Dataset
 from rclib.experiments.language.asked_again_runs import graded
 from rclib.experiments.language.distillation_runs import BASELINES
 from rclib.runs import sweep
+from rclib.stats.grid import best_setting
 from rclib.stats.sequential import interval
 
 __all__ = [
@@ -97,13 +98,9 @@ def chosen_rates(tuning: pd.DataFrame) -> dict[str, float]:
     the grid, beyond which a better one may lie.
     """
     grid = tuning[~tuning.learned]
-    table = grid.groupby(["arm", "rate"], sort=False).accuracy.mean().unstack("rate")
-    table = table.sort_index(axis=1)
-    best = {str(arm): float(rate) for arm, rate in table.idxmax(axis=1).items()}
-    ends = {arm: r for arm, r in best.items() if r in (table.columns[0], table.columns[-1])}
-    if ends:
-        raise ValueError(f"rates must go on beyond every rate that is chosen, got {ends}")
-    return best
+    means = grid.groupby(["arm", "rate"]).accuracy.mean()
+    arms = dict.fromkeys(grid.arm)
+    return {name: best_setting(means[name], what=f"step sizes of {name!r}") for name in arms}
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ import torch
 from rclib.data.cifar10 import sha256_json
 from rclib.data.images import Dataset
 from rclib.experiments.pruning.random_pruning import gap, networks, value
+from rclib.stats.grid import best_setting
 from rclib.stats.sequential import interval
 
 __all__ = [
@@ -143,13 +144,8 @@ def chosen_rates(tuning: pd.DataFrame) -> dict[str, float]:
     best may then lie beyond.
     """
     means = tuning.groupby(["arm", "rate"]).accuracy.mean()
-    rates: dict[str, float] = {}
-    for name in dict.fromkeys(tuning.arm):
-        own = means[name].sort_index()
-        rates[name] = float(own.idxmax())
-        if rates[name] in (own.index[0], own.index[-1]):
-            raise ValueError(f"rates must go on beyond {rates[name]:g}, which {name!r} chooses")
-    return rates
+    arms = dict.fromkeys(tuning.arm)
+    return {name: best_setting(means[name], what=f"rates of {name!r}") for name in arms}
 
 
 def at_rates(frame: pd.DataFrame, rates: Mapping[str, float]) -> pd.DataFrame:

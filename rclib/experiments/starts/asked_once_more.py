@@ -18,6 +18,7 @@ import pandas as pd
 from rclib.data.images import Dataset
 from rclib.experiments.starts.gnn_init_runs import ARMS
 from rclib.experiments.starts.gnn_training import best, learning, trained
+from rclib.stats.grid import best_setting
 
 __all__ = [
     "CHOICES",
@@ -142,14 +143,8 @@ def chosen_rates(tuning: pd.DataFrame) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for key, question in QUESTIONS.items():
         for arm in (question.arm, question.over):
-            # Accuracies are counts in single precision: equal means differ by up to 1e-7.
-            means = _of(tuning, question, arm).groupby("rate").valid.mean().round(6)
-            rate = float(means.idxmax())
-            if rate in (means.index[0], means.index[-1]):
-                raise ValueError(
-                    f"grids must go on beyond every rate that is chosen, got {rate} for {arm} in "
-                    f"{key!r}"
-                )
+            means = _of(tuning, question, arm).groupby("rate").valid.mean()
+            rate = best_setting(means, what=f"rates of {arm} in {key!r}")
             found.setdefault(key, {})[arm] = rate
     return found
 

@@ -130,7 +130,9 @@ def test_a_rate_is_that_of_the_best_validation_accuracy() -> None:
     assert single[2] + single[3] < single[4] + single[5]
     assert set(experiment.chosen_rates(tuning.assign(valid=single))["deep"].values()) == {0.01}
     for end in (0.001, 1.0):
-        with pytest.raises(ValueError, match=rf"grids must go on .* got {end} for Kaiming in"):
+        with pytest.raises(
+            ValueError, match=rf"grid of rates of Kaiming in .* must go on beyond {end:g}"
+        ):
             experiment.chosen_rates(_made({**best, "Kaiming": end}))
 
     gap = experiment.rate_gap(tuning, "sum_accuracy")
