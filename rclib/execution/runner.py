@@ -45,9 +45,10 @@ __all__ = [
     "run_one",
 ]
 
-# jsonschema, which nbformat imports, would compile a grammar of 0.7 s for a format of addresses
-# that no notebook has; it goes without if this package cannot be imported.
-sys.modules.setdefault("rfc3987_syntax", cast(Any, None))
+# jsonschema, which nbformat imports, would compile grammars (0.7 s) and import a library of dates
+# for formats that no notebook has; it goes without a package that cannot be imported.
+for _package in ("rfc3987_syntax", "rfc3986_validator", "isoduration"):
+    sys.modules.setdefault(_package, cast(Any, None))
 
 KERNEL = "python3"
 MAX_PARAMETERS = 2**20  # bytes of a parameters file; the largest has a thousand

@@ -204,8 +204,9 @@ def test_a_figure_of_the_quick_profile_is_a_draft(out: Path) -> None:
     folder = out / "figures" / "quick" / "10_small"
     folder.mkdir(parents=True)
     (folder / "a.pdf").write_bytes(b"%PDF- of another day")
+    made = study()  # before the first figure: both have its style
     figure = drawn()
-    study().save_figure(figure, "a", caption="c.", data=FRAME)
+    made.save_figure(figure, "a", caption="c.", data=FRAME)
     assert files(out) == [f"figures/quick/10_small/a.{kind}" for kind in ("csv", "png")]
     study(parameters={"profile": "paper"}).save_figure(drawn(), "a", caption="c.", data=FRAME)
     with Image.open(folder / "a.png") as draft:

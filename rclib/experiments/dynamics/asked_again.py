@@ -21,6 +21,7 @@ from rclib.experiments.dynamics.train_longer import difference, eigenvalue_ratio
 from rclib.experiments.dynamics.train_longer_arms import ladder
 from rclib.runs import sweep
 from rclib.runs.stacked import sweep_stacked
+from rclib.stats.grid import best_setting
 from rclib.stats.sequential import interval
 from rclib.training.regimes import Regime
 
@@ -69,13 +70,12 @@ def chosen(tuning: pd.DataFrame, name: str, measure: str) -> dict[str, float]:
     tuning : arm, seed, the setting and the measure. Raises ValueError if an arm chooses the
     smallest or largest value: the best may then lie beyond, unless it is zero.
     """
-    picks: dict[str, float] = {}
-    for arm, own in tuning.groupby("arm", sort=False):
-        best = float(own.groupby(name)[measure].mean().idxmax())
-        if best == own[name].max() or best == own[name].min() != 0:
-            raise ValueError(f"{name} must go on beyond {best:g}, which {arm!r} chooses")
-        picks[str(arm)] = best
-    return picks
+    return {
+        str(arm): best_setting(
+            own.groupby(name)[measure].mean(), what=f"{name} of {arm!r}", open_end=0.0
+        )
+        for arm, own in tuning.groupby("arm", sort=False)
+    }
 
 
 def tuned(asked: Asked, measure: str) -> pd.DataFrame:

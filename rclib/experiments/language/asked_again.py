@@ -3,7 +3,8 @@
 There, distilled images were used with the step size that was learned with them and real ones with
 that of a few which fits the training data best. Here every arm has the step size of one grid with
 the best mean accuracy on held-out images, over seeds that are used for nothing else; the old rule
-is looked at on the same networks.
+is looked at on the same networks. A second rule gives each set the step size of each seed with
+which its networks fit the training data best.
 """
 
 from __future__ import annotations
@@ -19,16 +20,20 @@ from rclib.data.images import Dataset
 from rclib.experiments.language.asked_again_runs import graded
 from rclib.experiments.language.distillation_runs import BASELINES
 from rclib.runs import sweep
+from rclib.stats.grid import best_setting
+from rclib.stats.sequential import interval
 
 __all__ = [
     "CHOICES",
     "Asked",
+    "all_seeds",
     "arm_table",
     "asked",
     "chosen_rates",
     "difference",
     "difference_frame",
     "fitting",
+    "fitting_frame",
     "graded_frame",
     "held_out",
     "rate_curves",
@@ -93,13 +98,9 @@ def chosen_rates(tuning: pd.DataFrame) -> dict[str, float]:
     the grid, beyond which a better one may lie.
     """
     grid = tuning[~tuning.learned]
-    table = grid.groupby(["arm", "rate"], sort=False).accuracy.mean().unstack("rate")
-    table = table.sort_index(axis=1)
-    best = {str(arm): float(rate) for arm, rate in table.idxmax(axis=1).items()}
-    ends = {arm: r for arm, r in best.items() if r in (table.columns[0], table.columns[-1])}
-    if ends:
-        raise ValueError(f"rates must go on beyond every rate that is chosen, got {ends}")
-    return best
+    means = grid.groupby(["arm", "rate"]).accuracy.mean()
+    arms = dict.fromkeys(grid.arm)
+    return {name: best_setting(means[name], what=f"step sizes of {name!r}") for name in arms}
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,6 +196,37 @@ def difference_frame(found: Asked, pairs: Pairs) -> pd.DataFrame:
         for own in [difference(found, *pair, choice)]
     ]
     return pd.concat(frames, ignore_index=True)
+
+
+def fitting_frame(frame: pd.DataFrame, pairs: Pairs) -> pd.DataFrame:
+    """question, choice ("fit"), seed, value: test accuracy of an arm minus that of another, each at
+    the step size of `fitting`, for all pairs.
+
+    frame : as `graded_frame`. Raises ValueError as `fitting`.
+    """
+    frames = [
+        pd.DataFrame({"question": question, "choice": "fit", "seed": own.index, "value": own})
+        for question, (one, other) in pairs.items()
+        for own in [fitting(frame, one) - fitting(frame, other)]
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def all_seeds(differences: pd.DataFrame) -> pd.DataFrame:
+    """question, choice, seeds (how many), value, low, high: means over all seeds with plain 95
+    percent t-intervals, also of the change from the old choice to each other one.
+
+    differences : rows of `difference_frame` and `fitting_frame`.
+    """
+    rows = []
+    for question, own in differences.groupby("question", sort=False):
+        table = own.pivot(index="seed", columns="choice", values="value")
+        table = table[list(dict.fromkeys(own.choice))]
+        for choice in table.columns.drop("old"):
+            table[f"{choice} - old"] = table[choice] - table["old"]
+        for choice, values in table.items():
+            rows.append((question, choice, len(values), *interval(values.tolist(), 0.05)))
+    return pd.DataFrame(rows, columns=["question", "choice", "seeds", "value", "low", "high"])
 
 
 def rate_curves(found: Asked) -> pd.DataFrame:

@@ -21,6 +21,7 @@ __all__ = ["asked_again"]
 NAMES = {
     "chosen": "step sizes by held-out images",
     "old": "as in notebook 94",
+    "fit": "each seed's own, by training data",
 }
 
 
@@ -49,24 +50,29 @@ def _rates(panel: Panel, curves: pd.DataFrame, arms: Sequence[str], title: str) 
 def _forest(panel: Panel, differences: pd.DataFrame, questions: Mapping[str, Any]) -> None:
     """Differences by question: a small marker a seed, the mean with its 95 percent t-interval, one
     row a choice of step sizes; a dotted line where the criterion lies."""
+    labelled: set[str] = set()
     for row, (question, (_, criterion)) in enumerate(questions.items()):
+        there = set(differences[differences.question == question].choice)
         for number, choice in enumerate(NAMES):
+            if choice not in there:
+                continue
             rows = (differences.question == question) & (differences.choice == choice)
-            seeds, place = differences[rows].value, row + 0.3 * (number - 0.5)
+            seeds, place = differences[rows].value, row + 0.26 * (number - (len(there) - 1) / 2)
             look: Any = {"color": colour(number), "marker": MARKERS[number]}
             panel.plot(seeds, [place] * len(seeds), ls="", ms=2.6, mew=0, alpha=0.45, **look)
             values = differences[rows].groupby("choice").value
             panel.errorbar(
                 values.mean(), [place], xerr=parts.half_widths(values), ms=4.5, lw=1.2, mec="k",
-                mew=0.5, label=NAMES[choice] if row == 0 else None, **look,
+                mew=0.5, label=None if choice in labelled else NAMES[choice], **look,
             )  # fmt: skip
+            labelled.add(choice)
         panel.plot([criterion] * 2, [row - 0.4, row + 0.4], color=GREY, ls=":", lw=1.1)
     panel.set_yticks(range(len(questions)), [name for name, _ in questions.values()], fontsize=6.5)
     panel.set_ylim(len(questions) - 0.5, -0.5)
     panel.grid(axis="y", visible=False)
     panel.xaxis.set_major_locator(MaxNLocator(7))
     panel.set_xlabel("difference of test accuracies")
-    panel.set_title("each at two choices of the step sizes", fontsize=7.5)
+    panel.set_title("by how the step sizes were chosen", fontsize=7.5)
     panel.legend(fontsize=6, loc="best")
 
 
@@ -83,7 +89,7 @@ def asked_again(
     settings = [str(name) for name in dict.fromkeys(curves.setting)]
     figure, panels = plt.subplot_mosaic(
         [list(settings), ["forest" for _ in settings]],
-        figsize=(WIDTH, 5.4), height_ratios=[1, 1.15], layout="constrained",
+        figsize=(WIDTH, 6.4), height_ratios=[1, 1.6], layout="constrained",
     )  # fmt: skip
     for setting in settings:
         _rates(panels[setting], curves[curves.setting == setting], arms, setting)

@@ -8,7 +8,7 @@ networks are notebook 42's stored runs (`random_runs`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,20 +17,24 @@ import pandas as pd
 from rclib.data.held_out import held_out
 from rclib.data.images import Dataset
 from rclib.experiments.pruning.random_pruning import gap, networks, value
+from rclib.stats.grid import best_setting
 from rclib.stats.sequential import interval
 
 __all__ = [
     "CHOICES",
+    "FINER",
     "QUESTIONS",
     "Asked",
     "Sizes",
     "answers",
     "arms_of",
     "asked",
+    "asked_finer",
     "at_rates",
     "change_frame",
     "chosen_rates",
     "difference_frame",
+    "finer_arms",
     "rate_curves",
     "rate_frame",
     "rate_gain",
@@ -42,6 +46,8 @@ QUESTIONS = (
     "width_closes", "matches_dense", "sparse_pays", "depth_closes", "er_over_uniform",
     "rescaling_helps", "calibrated",
 )  # fmt: skip
+# Those whose intervals end nearest to their criterion, asked once more with rates of a finer grid.
+FINER = ("depth_closes", "er_over_uniform")
 Arms = Mapping[str, Mapping[str, Any]]  # name -> width, layers, scheme, density
 
 
@@ -76,6 +82,16 @@ def arms_of(sizes: Sizes) -> dict[str, dict[str, Any]]:
     return {_name(*key): dict(zip(names, key, strict=True)) for key in keys}
 
 
+def finer_arms(sizes: Sizes) -> dict[str, dict[str, Any]]:
+    """Those of `arms_of` that the questions of `FINER` compare."""
+    return {
+        name: arm
+        for name, arm in arms_of(sizes).items()
+        if arm["density"] == 0.05
+        or (arm["width"] == sizes.depth_width and arm["layers"] in sizes.depths)
+    }
+
+
 def _name(width: int, layers: int, scheme: str, density: float) -> str:
     kind = scheme if scheme == "dense" else f"{scheme} {density:g}"
     return f"{kind}, {layers} x {width}"
@@ -108,13 +124,8 @@ def chosen_rates(tuning: pd.DataFrame) -> dict[str, float]:
     best may then lie beyond.
     """
     means = tuning.groupby(["arm", "rate"]).accuracy.mean()
-    rates: dict[str, float] = {}
-    for name in dict.fromkeys(tuning.arm):
-        own = means[name].sort_index()
-        rates[name] = float(own.idxmax())
-        if rates[name] in (own.index[0], own.index[-1]):
-            raise ValueError(f"rates must go on beyond {rates[name]:g}, which {name!r} chooses")
-    return rates
+    arms = dict.fromkeys(tuning.arm)
+    return {name: best_setting(means[name], what=f"rates of {name!r}") for name in arms}
 
 
 def at_rates(frame: pd.DataFrame, rates: Mapping[str, float]) -> pd.DataFrame:
@@ -122,40 +133,49 @@ def at_rates(frame: pd.DataFrame, rates: Mapping[str, float]) -> pd.DataFrame:
     return frame[frame.rate == frame.arm.map(rates)].reset_index(drop=True)
 
 
-def answers(frame: pd.DataFrame, sizes: Sizes) -> dict[str, pd.Series]:
+def answers(
+    frame: pd.DataFrame, sizes: Sizes, questions: Sequence[str] = QUESTIONS
+) -> dict[str, pd.Series]:
     """What the claims of notebook 42 are about, by question and seed, as `random_claims` has it.
 
-    frame : of networks with one rate an arm (`at_rates`).
+    frame : of networks with one rate an arm (`at_rates`). Raises ValueError where it lacks one that
+    a question compares.
     """
     wide, layers = sizes.wide, sizes.layers
     deep, density = sizes.depth_width, sizes.depth_density
 
-    def accuracy(width: int, scheme: str, share: float) -> pd.Series:
-        return value(frame, "accuracy", width, scheme, share, layers)
+    def of(width: int, scheme: str, share: float, what: str = "accuracy") -> pd.Series:
+        return value(frame, what, width, scheme, share, layers)
 
-    shallow, deepest = (gap(frame, deep, "ER", density, depth) for depth in sizes.depths)
-    return {
-        "width_closes": gap(frame, wide, "ER", 0.1, layers)
-        - gap(frame, sizes.small, "ER", 0.1, layers),
-        "matches_dense": gap(frame, wide, "ER", 0.3, layers),
-        "sparse_pays": accuracy(wide, "ER", 0.1) - accuracy(sizes.narrow, "dense", 1.0),
-        "depth_closes": deepest - shallow,
-        "er_over_uniform": accuracy(wide, "ER", 0.05) - accuracy(wide, "uniform", 0.05),
-        "rescaling_helps": accuracy(wide, "ER rescaled", 0.1) - accuracy(wide, "ER", 0.1),
-        "calibrated": value(frame, "ece", wide, "ER", 0.3, layers)
-        - value(frame, "ece", wide, "dense", 1.0, layers),
+    def depth_gap(depth: int) -> pd.Series:
+        return gap(frame, deep, "ER", density, depth)
+
+    def wide_gap(share: float) -> pd.Series:
+        return gap(frame, wide, "ER", share, layers)
+
+    found: dict[str, Callable[[], pd.Series]] = {
+        "width_closes": lambda: wide_gap(0.1) - gap(frame, sizes.small, "ER", 0.1, layers),
+        "matches_dense": lambda: wide_gap(0.3),
+        "sparse_pays": lambda: of(wide, "ER", 0.1) - of(sizes.narrow, "dense", 1.0),
+        "depth_closes": lambda: depth_gap(sizes.depths[1]) - depth_gap(sizes.depths[0]),
+        "er_over_uniform": lambda: of(wide, "ER", 0.05) - of(wide, "uniform", 0.05),
+        "rescaling_helps": lambda: of(wide, "ER rescaled", 0.1) - of(wide, "ER", 0.1),
+        "calibrated": lambda: of(wide, "ER", 0.3, "ece") - of(wide, "dense", 1.0, "ece"),
     }
+    return {question: found[question]() for question in questions}
 
 
 @dataclass(frozen=True, eq=False)
 class Asked:
     """`tuning`, `rate_frame` on images held out; `rates`, choice -> arm -> rate; `frame`,
-    `rate_frame` of the reported seeds on test images, at all of these rates."""
+    `rate_frame` of the reported seeds on test images, at all of these rates; `questions`, those
+    that its arms can answer."""
 
     sizes: Sizes
     tuning: pd.DataFrame
     rates: dict[str, dict[str, float]]
     frame: pd.DataFrame
+    questions: tuple[str, ...] = QUESTIONS
 
     def networks(self, choice: str) -> pd.DataFrame:
         """The reported networks at the rates of a choice."""
@@ -163,7 +183,7 @@ class Asked:
 
     def answers(self, choice: str) -> dict[str, pd.Series]:
         """`answers` at the rates of a choice."""
-        return answers(self.networks(choice), self.sizes)
+        return answers(self.networks(choice), self.sizes, self.questions)
 
 
 def asked(
@@ -185,6 +205,23 @@ def asked(
     return Asked(sizes, tuning, {"own": own, "shared": dict.fromkeys(arms, shared)}, frame)
 
 
+def asked_finer(
+    data: Dataset, sizes: Sizes, rates: Sequence[float], n_valid: int,
+    tuning_seeds: Sequence[int], seeds: Sequence[int], net: Mapping[str, Any],
+) -> Asked:  # fmt: skip
+    """`asked` for the questions of `FINER` and their arms alone, with the one choice "own".
+
+    Raises ValueError if an arm chooses an end of the grid.
+    """
+    arms = finer_arms(sizes)
+    tuning = rate_frame(
+        held_out(data, n_valid), tuning_seeds, arms, dict.fromkeys(arms, rates), net
+    )
+    own = chosen_rates(tuning)
+    frame = rate_frame(data, seeds, arms, {name: [rate] for name, rate in own.items()}, net)
+    return Asked(sizes, tuning, {"own": own}, frame, FINER)
+
+
 def rate_gain(found: Asked) -> pd.Series:
     """Test accuracy at the arms' own rates minus that at the shared one, mean of all arms, by
     seed."""
@@ -196,10 +233,10 @@ def rate_gain(found: Asked) -> pd.Series:
 
 
 def difference_frame(found: Asked) -> pd.DataFrame:
-    """question, choice, seed, value: `answers` of both choices."""
+    """question, choice, seed, value: `answers` of every choice."""
     frames = [
         pd.DataFrame({"question": question, "choice": choice, "seed": own.index, "value": own})
-        for choice in CHOICES
+        for choice in found.rates
         for question, own in found.answers(choice).items()
     ]
     return pd.concat(frames, ignore_index=True)
@@ -227,11 +264,11 @@ def rate_curves(found: Asked) -> pd.DataFrame:
 
 
 def rate_table(found: Asked) -> pd.DataFrame:
-    """By arm: its rate, and accuracy and calibration error on test images at it and at the shared
-    one, means over the reported seeds."""
+    """By arm: its rate, and accuracy and calibration error on test images at it and, where there is
+    one, at the shared one, means over the reported seeds."""
     rows = pd.DataFrame({"rate": found.rates["own"]})
     for what in ("accuracy", "ece"):
-        for choice in CHOICES:
+        for choice in found.rates:
             over = found.networks(choice).groupby("arm")[what]
             rows[f"{what}, {choice} rate"] = over.mean()
     return rows.rename_axis("arm").reset_index()

@@ -1,9 +1,9 @@
 """Frames of notebook 59: claims of notebook 54 on training, asked again with a rate for each start.
 
 There all starts of a setting had one learning rate. Here each has the rate at which its validation
-accuracy is best on tuning seeds, read off where the claim reads the test accuracy off; the same
-seeds are run at notebook 54's rate too, and once with the two rates of a pair exchanged. Networks
-and graphs are those of `gnn_init_runs.training_runs`.
+accuracy is best on tuning seeds, read off where the claim reads the test accuracy off. The seeds
+that are judged are run at notebook 54's rate too, and those of two pairs with the pair's rates
+exchanged. Networks and graphs are those of `gnn_init_runs.training_runs`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pandas as pd
 from rclib.data.images import Dataset
 from rclib.experiments.starts.gnn_init_runs import ARMS
 from rclib.experiments.starts.gnn_training import best, learning, trained
+from rclib.stats.grid import best_setting
 
 __all__ = [
     "CHOICES",
@@ -61,7 +62,7 @@ QUESTIONS: Mapping[str, Question] = {
     "images_xavier": Question("images", "patience", "Virgo, plain mean", "Xavier"),
     "images_kaiming": Question("images", "patience", "Virgo, plain mean", "Kaiming"),
 }
-EXCHANGED = "sum_accuracy"  # of this pair each start is run at the other's rate too
+EXCHANGED = ("sum_accuracy", "deep")  # of these pairs each start is run at the other's rate too
 Rates = Mapping[str, Mapping[str, float]]  # question -> start -> rate
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -142,13 +143,8 @@ def chosen_rates(tuning: pd.DataFrame) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for key, question in QUESTIONS.items():
         for arm in (question.arm, question.over):
-            means = _of(tuning, question, arm).groupby("rate").valid.mean().round(9)
-            rate = float(means.idxmax())
-            if rate in (means.index[0], means.index[-1]):
-                raise ValueError(
-                    f"grids must go on beyond every rate that is chosen, got {rate} for {arm} in "
-                    f"{key!r}"
-                )
+            means = _of(tuning, question, arm).groupby("rate").valid.mean()
+            rate = best_setting(means, what=f"rates of {arm} in {key!r}")
             found.setdefault(key, {})[arm] = rate
     return found
 
@@ -167,7 +163,7 @@ def asked(
     settings: Settings, shared: Mapping[str, Any], moments: Mapping[str, int],
 ) -> pd.DataFrame:  # fmt: skip
     """question, choice, arm, rate, seed, test: both starts of every question at their own rates and
-    at the setting's common one, those of one question at each other's too.
+    at the setting's common one, those of EXCHANGED at each other's too.
 
     seeds : setting -> seeds. common : setting -> the one rate of notebook 54.
     """
@@ -175,7 +171,7 @@ def asked(
         (key, choice, arm, _rate(rates, common, key, arm, choice))
         for key, question in QUESTIONS.items()
         for choice in CHOICES
-        if choice != "exchanged" or key == EXCHANGED
+        if choice != "exchanged" or key in EXCHANGED
         for arm in (question.arm, question.over)
     ]
     read = []
@@ -216,10 +212,10 @@ def gain_frame(found: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)[["question", "choice", "seed", "gain"]]
 
 
-def exchange_loss(found: pd.DataFrame) -> pd.Series:
-    """Test accuracy at own rates minus that at exchanged ones, mean over both starts, by seed; zero
-    if both starts have one rate."""
-    own = found[found.question == EXCHANGED]
+def exchange_loss(found: pd.DataFrame, key: str) -> pd.Series:
+    """Test accuracy at own rates minus that at exchanged ones, mean over both starts of a question
+    of EXCHANGED, by seed; zero if both starts have one rate."""
+    own = found[found.question == key]
     table = own.pivot_table(index="seed", columns="choice", values="test")
     return (table["own"] - table["exchanged"]).rename("loss")
 

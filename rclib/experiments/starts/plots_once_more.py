@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -27,13 +27,17 @@ TITLES = {
 }
 NAMES = {
     "early": "early:\nVirgo − Xavier",
-    "stopped": "stopped:\nVirgo − Xavier",
+    "stopped": "where it stops:\nVirgo − Xavier",
     "deep": "16 layers:\nVirgo − Kaiming",
     "sum_accuracy": "sums:\nVirgo − Kaiming",
-    "images_xavier": "images:\nVirgo − Xavier",
-    "images_kaiming": "images:\nVirgo − Kaiming",
+    "images_xavier": "plain mean\n− Xavier",
+    "images_kaiming": "plain mean\n− Kaiming",
 }
-CHOICES = {"own": "own rates", "shared": "one rate"}
+# Rates are told apart by black and white: the colours of the other panels are those of starts.
+CHOICES: dict[str, dict[str, Any]] = {
+    "own": {"label": "own rates", "color": "k", "marker": "o", "mfc": "k"},
+    "shared": {"label": "one rate", "color": "0.5", "marker": "s", "mfc": "w"},
+}
 
 
 def _look(arm: str) -> dict[str, Any]:
@@ -51,13 +55,14 @@ def once_more_panels(
     common: Mapping[str, float],
     criteria: Mapping[str, float],
 ) -> Figure:
-    """Validation accuracy against the rate, one panel a setting and reading; gains by question.
+    """Validation accuracy against the rate, one panel a setting and reading; gains by question, of
+    drawn graphs and of images.
 
     curves : setting, reading, arm, rate, valid, low, high, chosen. gains : question, choice, seed,
     gain. common : setting -> the rate of notebook 54. criteria : question -> least gain.
     """
     figure, panels = plt.subplots(
-        2, 3, figsize=(WIDTH, 5.0), layout="constrained", width_ratios=[1, 1, 1.15]
+        2, 3, figsize=(WIDTH, 5.4), layout="constrained", width_ratios=[1, 1, 1.1]
     )
     places = list(panels.flat)
     for panel, ((setting, reading), title) in zip(places, TITLES.items(), strict=False):
@@ -65,7 +70,22 @@ def once_more_panels(
         _rates(panel, rows, title, common[setting])
     for panel in (panels[0, 0], panels[1, 0]):
         panel.set_ylabel("validation accuracy")
-    _forest(places[-1], gains, criteria)
+    inside = places[-1].get_subplotspec().subgridspec(2, 1, height_ratios=[4, 2])
+    places[-1].remove()
+    upper, lower = (figure.add_subplot(inside[row]) for row in range(2))
+    drawn = [key for key in NAMES if not key.startswith("images")]
+    _forest(upper, gains, criteria, drawn, "own rates against one")
+    _forest(lower, gains, criteria, [key for key in NAMES if key not in drawn], "images")
+    upper.legend(fontsize=6, loc="lower right", handlelength=1.2)
+    lower.set_xlabel("difference of test accuracies")
+    handles: dict[str, Any] = {}
+    for panel in places[:-1]:
+        handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
+    order = [name for name in (*ARMS, "one rate (notebook 54)") if name in handles]
+    figure.legend(
+        [handles[name] for name in order], order, loc="outside upper center", ncols=len(order),
+        fontsize=7,
+    )  # fmt: skip
     parts.letters(figure)
     return figure
 
@@ -82,33 +102,33 @@ def _rates(panel: Panel, rows: pd.DataFrame, title: str, common: float) -> None:
             mew=0.5,
         )  # fmt: skip
     parts.log_axis(panel, "x")
-    panel.axvline(common, color=GREY, lw=0.9, ls=":", zorder=1.5, label="one rate")
-    low, high = panel.get_ylim()
-    panel.set_ylim(low - 0.42 * (high - low), high)  # room for the names
+    panel.axvline(common, color=GREY, lw=0.9, ls=":", zorder=1.5, label="one rate (notebook 54)")
     panel.set_xlabel("rate")
     panel.set_title(title, fontsize=8)
-    panel.legend(fontsize=6, loc="lower center", ncols=2, columnspacing=1.0, handlelength=1.5)
 
 
-def _forest(panel: Panel, gains: pd.DataFrame, criteria: Mapping[str, float]) -> None:
+def _forest(
+    panel: Panel,
+    gains: pd.DataFrame,
+    criteria: Mapping[str, float],
+    keys: Sequence[str],
+    title: str,
+) -> None:
     """Gains by question: a small marker a seed, the mean with its 95 percent t-interval; dotted:
     the criterion."""
-    names = [key for key in NAMES if key in set(gains.question)]
-    for row, key in enumerate(names):
-        for number, (choice, label) in enumerate(CHOICES.items()):
+    for row, key in enumerate(keys):
+        for number, (choice, look) in enumerate(CHOICES.items()):
             rows = gains[(gains.question == key) & (gains.choice == choice)]
-            values, place = rows.groupby("choice").gain, row + 0.3 * (number - 0.5)
-            look: Any = {"color": colour(number), "marker": "os"[number]}
-            panel.plot(rows.gain, [place] * len(rows), ls="", ms=2.6, mew=0, alpha=0.35, **look)
+            values, place = rows.groupby("choice").gain, row + 0.34 * (number - 0.5)
+            seeds = {"color": look["color"], "marker": look["marker"], "alpha": 0.3}
+            panel.plot(rows.gain, [place] * len(rows), ls="", ms=2.4, mew=0, **seeds)
             panel.errorbar(
-                values.mean(), [place], xerr=parts.half_widths(values), ms=4.5, lw=1.2, mec="k",
-                mew=0.5, label=label if row == 0 else None, **look,
+                values.mean(), [place], xerr=parts.half_widths(values), ms=4.5, lw=1.2, mew=0.8,
+                **{**look, "label": look["label"] if row == 0 else None, "mec": "k"},
             )  # fmt: skip
         panel.plot([criteria[key]] * 2, [row - 0.4, row + 0.4], color=GREY, ls=":", lw=1.1)
     panel.axvline(0, color="0.7", lw=0.7, zorder=0)
-    panel.set_yticks(range(len(names)), [NAMES[key] for key in names], fontsize=6)
-    panel.set_ylim(len(names) + 0.3, -0.5)  # room for the names below
+    panel.set_yticks(range(len(keys)), [NAMES[key] for key in keys], fontsize=6)
+    panel.set_ylim(len(keys) - 0.4, -0.6)
     panel.grid(axis="y", visible=False)
-    panel.set_xlabel("difference of test accuracies")
-    panel.set_title("own rates against one", fontsize=8)
-    panel.legend(fontsize=6, loc="lower center", ncols=2, columnspacing=1.0, handlelength=1.5)
+    panel.set_title(title, fontsize=8)

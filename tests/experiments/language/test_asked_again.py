@@ -186,11 +186,32 @@ def test_fitting_by_hand() -> None:
         frames.fitting(known, "real, x")  # at 0.01
 
 
+def test_differences_by_a_second_rule_and_over_all_seeds() -> None:
+    known = by_hand()
+    own = known.frame[(known.frame.arm == "a") | (known.frame.rate != 0.01)].copy()
+    own.loc[(own.arm == "real, x") & (own.rate == 1.0), "train"] = 0.7
+    fit = frames.fitting_frame(own, {"q": ("a", "real, x")})
+    assert fit.choice.unique().tolist() == ["fit"]
+    assert dict(zip(fit.seed, fit.value, strict=True)) == pytest.approx({5: 0.2, 6: 0.2})
+    both = frames.difference_frame(known, {"q": ("a", "real, x")})
+    table = frames.all_seeds(pd.concat([both, fit])).set_index("choice")
+    assert list(table.index) == ["chosen", "old", "fit", "chosen - old", "fit - old"]
+    assert table.seeds.tolist() == [2] * 5
+    expected = {"chosen": 0.45, "old": 0.35, "fit": 0.2, "chosen - old": 0.1, "fit - old": -0.15}
+    assert table.value.to_dict() == pytest.approx(expected)
+    # Of two values x and y the 95 percent interval is the mean ± tan(0.475 π) |x - y| / 2.
+    half = np.tan(0.475 * np.pi) * 0.05
+    assert table.loc["chosen", ["low", "high"]].tolist() == pytest.approx(
+        [0.45 - half, 0.45 + half]
+    )
+    assert table.loc["chosen - old", ["low", "high"]].tolist() == pytest.approx([0.1, 0.1])
+
+
 def test_an_end_of_the_grid_is_an_error() -> None:
     tuning = by_hand().tuning
     for end in (0.1, 1.0):
         few = tuning[(tuning.rate >= 0.1) if end == 0.1 else (tuning.rate <= 1.0)]
-        with pytest.raises(ValueError, match="rates must go on beyond every rate"):
+        with pytest.raises(ValueError, match=r"grid of step sizes of .* must go on beyond"):
             frames.chosen_rates(few)
 
 
@@ -227,3 +248,20 @@ def test_figure_shows_both_choices(tmp_path: Path) -> None:
     assert at == pytest.approx(means)
     assert [np.asarray(line.get_xdata()).tolist() for line in forest.lines][-1] == [0.01, 0.01]
     figure.savefig(tmp_path / "again.png")
+
+
+def test_figure_shows_three_choices_where_there_are_three() -> None:
+    known = by_hand()
+    curves = frames.rate_curves(known).assign(setting="one")
+    two = frames.difference_frame(known, {"p": ("a", "real, x"), "q": ("a", "real, x")})
+    third = pd.DataFrame({"question": "q", "choice": "fit", "seed": [5, 6], "value": [0.2, 0.3]})
+    questions = {"p": ["first", 0.01], "q": ["second", 0.01]}
+    figure = plots.asked_again(curves, pd.concat([two, third]), ["a"], questions)
+    forest = figure.axes[1]
+    means = [line for line in forest.lines if len(np.asarray(line.get_xdata())) == 1]
+    places = [float(np.asarray(line.get_ydata())[0]) for line in means]
+    assert places == pytest.approx([-0.13, 0.13, 0.74, 1.0, 1.26])
+    legend = forest.get_legend()
+    assert legend is not None
+    told = [text.get_text() for text in legend.get_texts()]
+    assert told == list(plots.NAMES.values())

@@ -64,7 +64,7 @@ def test_rates_are_chosen_by_the_mean_and_never_at_an_end() -> None:
     for rate in (0.01, 10.0):
         beyond = tuning.copy()
         beyond.loc[(beyond.arm == "b") & (beyond.rate == rate), "accuracy"] = 0.8
-        with pytest.raises(ValueError, match=f"rates must go on beyond {rate:g}, which 'b'"):
+        with pytest.raises(ValueError, match=f"grid of rates of 'b' must go on beyond {rate:g}"):
             experiment.chosen_rates(beyond)
 
 
@@ -143,28 +143,76 @@ def test_gains_changes_and_tables(found: experiment.Asked) -> None:
     assert table.loc["dense, 3 x 6", "ece, own rate"] == pytest.approx(row.ece.mean())
 
 
+def test_the_finer_grid_asks_two_questions_with_their_arms_alone(
+    data: Dataset, found: experiment.Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the rates of `found` the answers are those of `found`."""
+    arms = experiment.finer_arms(SIZES)
+    assert list(arms) == [
+        "ER 0.05, 3 x 14", "uniform 0.05, 3 x 14", "dense, 1 x 9", "ER 0.4, 1 x 9", "dense, 2 x 9",
+        "ER 0.4, 2 x 9",
+    ]  # fmt: skip
+    own = {name: rate for name, rate in found.rates["own"].items() if name in arms}
+    looked_at: list[pd.DataFrame] = []
+
+    def choose(tuning: pd.DataFrame) -> dict[str, float]:
+        looked_at.append(tuning)
+        return own
+
+    monkeypatch.setattr(experiment, "chosen_rates", choose)
+    finer = experiment.asked_finer(data, SIZES, RATES, 60, [980], SEEDS, NET)
+    assert finer.rates == {"own": own}
+    assert finer.questions == experiment.FINER
+    (tuning,) = looked_at
+    coarse = found.tuning[found.tuning.arm.isin(arms)]
+    assert list(tuning.accuracy) == list(coarse.accuracy)
+    assert len(finer.frame) == len(arms) * len(SEEDS)
+    theirs = found.answers("own")
+    for question, values in finer.answers("own").items():
+        assert list(values) == list(theirs[question]), question
+    frame = experiment.difference_frame(finer)
+    assert list(frame.question.unique()) == list(experiment.FINER)
+    assert set(frame.choice) == {"own"}
+    table, whole = (experiment.rate_table(some).set_index("arm") for some in (finer, found))
+    assert list(table.columns) == ["rate", "accuracy, own rate", "ece, own rate"]
+    pd.testing.assert_frame_equal(table, whole.loc[table.index, table.columns])
+    with pytest.raises(ValueError, match="width 14, dense, density 1, 3 layers: not run"):
+        experiment.answers(finer.frame, SIZES)
+
+
 def test_an_arm_that_wants_more_than_the_grid_is_an_error(data: Dataset) -> None:
-    with pytest.raises(ValueError, match="rates must go on beyond"):
+    with pytest.raises(ValueError, match="must go on beyond"):
         experiment.asked(data, SIZES, [1e-6, 1e-5], 1e-6, 60, [980], [3], NET)
+    with pytest.raises(ValueError, match="must go on beyond"):
+        experiment.asked_finer(data, SIZES, [1e-6, 1e-5], 60, [980], [3], NET)
 
 
 def test_figure_marks_chosen_rates_and_both_choices(
     found: experiment.Asked, tmp_path: Path
 ) -> None:
     arms = list(experiment.arms_of(SIZES))
+    differences = experiment.difference_frame(found)
+    twice = differences[differences.question == "matches_dense"].query("choice == 'own'")
     figure = plots.again_panels(
-        experiment.rate_curves(found), experiment.difference_frame(found),
+        experiment.rate_curves(found), pd.concat([differences, twice.assign(choice="finer")]),
         {"one": arms[:6], "two": arms[6:]},
         {"three": {"sparse_pays": "a", "matches_dense": "b"}, "four": {"calibrated": "c"}},
         shared=SHARED,
     )  # fmt: skip
     one, two, three, four = figure.axes
     for panel, names in ((one, arms[:6]), (two, arms[6:])):
-        assert [t for t in (str(x.get_label()) for x in panel.lines) if t[0] != "_"] == names
+        shown = [t for t in (str(x.get_label()) for x in panel.lines) if t[0] != "_"]
+        assert shown == [f"{arm}: {found.rates['own'][arm]:g}" for arm in names]
     marked: Any = [line for line in one.lines if line.get_linestyle() == "None"]
     assert [line.get_xdata()[0] for line in marked] == [found.rates["own"][arm] for arm in arms[:6]]
     assert [text.get_text() for text in three.get_yticklabels()] == ["a", "b"]
     assert four.get_title() == "(d) four"
+    legend = three.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == list(plots.NAMES.values())
+    drawn: Any = three.containers
+    rows = [container.lines[0].get_ydata()[0] for container in drawn]
+    np.testing.assert_allclose(rows, [-0.135, 0.135, 0.73, 1.0, 1.27])
     mean = 100 * found.answers("own")["matches_dense"].mean()
     assert any(np.allclose(line.get_xdata(), mean) for line in three.lines)
     figure.savefig(tmp_path / "again.png")
