@@ -39,7 +39,8 @@ def split(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """x_train (n_train, d), y_train, x_test (n_test, d), y_test of one seed.
 
-    The training images are drawn from the set's; tested is on its test images and, if they are
+    The training images are drawn from the set's; tested is on its first test images, which show few
+    classes where the set is sorted by class (CIFAR-10's are: take all of them), and, if they are
     too few, on training images that were not drawn. Images are averaged over squares of `pool`
     pixels, and every pixel is standardised with the mean and the standard deviation (+ 0.01) of
     the images drawn. Raises ValueError for more images than there are.

@@ -9,13 +9,12 @@ networks are notebook 42's stored runs (`random_runs`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import torch
 
-from rclib.data.cifar10 import sha256_json
+from rclib.data.held_out import held_out
 from rclib.data.images import Dataset
 from rclib.experiments.pruning.random_pruning import gap, networks, value
 from rclib.stats.grid import best_setting
@@ -36,7 +35,6 @@ __all__ = [
     "chosen_rates",
     "difference_frame",
     "finer_arms",
-    "held_out",
     "rate_curves",
     "rate_frame",
     "rate_gain",
@@ -66,24 +64,6 @@ class Sizes:
     depth_width: int
     depths: tuple[int, int]
     depth_density: float
-
-
-def held_out(data: Dataset, n: int) -> Dataset:
-    """The training images alone, n of them, drawn once, in place of the test images.
-
-    Raises ValueError if that leaves no training image, or n is below one.
-    """
-    if not 1 <= n < len(data.y_train):
-        raise ValueError(f"n must lie in 1 to {len(data.y_train) - 1}, got {n}")
-    order = torch.randperm(len(data.y_train), generator=torch.Generator().manual_seed(47))
-    valid, train = order[:n], order[n:]
-    return replace(
-        data,
-        description=f"{data.description}, {n:,} training images held out",
-        x_train=data.x_train[train], y_train=data.y_train[train],
-        x_test=data.x_train[valid], y_test=data.y_train[valid],
-        checksum=sha256_json([data.checksum, "held out", n]),
-    )  # fmt: skip
 
 
 def arms_of(sizes: Sizes) -> dict[str, dict[str, Any]]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
+from rclib.data.held_out import held_out
 from rclib.data.images import Dataset, load
 from rclib.experiments.pruning import asked_again as experiment
 from rclib.experiments.pruning import plots_asked_again as plots
@@ -43,24 +43,6 @@ def found(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[e
             choice.setattr(experiment, "chosen_rates", lambda tuning: own)
             asked = experiment.asked(data, SIZES, RATES, SHARED, 60, [980], SEEDS, NET)
         yield asked
-
-
-def test_images_held_out_are_training_images_that_are_not_trained_on(data: Dataset) -> None:
-    apart = experiment.held_out(data, 60)
-    assert (len(apart.x_train), len(apart.x_test)) == (240, 60)
-    together = torch.cat([apart.x_train, apart.x_test])
-    assert sorted(map(tuple, together.tolist())) == sorted(map(tuple, data.x_train.tolist()))
-    labels = {
-        tuple(x): y for x, y in zip(data.x_train.tolist(), data.y_train.tolist(), strict=True)
-    }
-    for x, y in ((apart.x_train, apart.y_train), (apart.x_test, apart.y_test)):
-        assert [labels[tuple(one)] for one in x.tolist()] == y.tolist()
-    assert torch.equal(apart.x_test, experiment.held_out(data, 60).x_test)
-    sums = {experiment.held_out(data, n).checksum for n in (59, 60)} | {data.checksum}
-    assert len(sums) == 3
-    for n in (0, 300):
-        with pytest.raises(ValueError, match=f"n must lie in 1 to 299, got {n}"):
-            experiment.held_out(data, n)
 
 
 def test_arms_are_those_that_the_questions_compare() -> None:
@@ -116,7 +98,7 @@ def test_every_arm_has_its_rate(data: Dataset, found: experiment.Asked) -> None:
     plan = [{"width": 14, "layers": 3, "schemes": {"ER": [0.05]}}]
     for images, seeds, frame in (
         (data, SEEDS, found.networks("own")),
-        (experiment.held_out(data, 60), [980], found.tuning[found.tuning.rate == rate]),
+        (held_out(data, 60), [980], found.tuning[found.tuning.rate == rate]),
     ):
         alone = networks(images, seeds, plan, {**NET, "rate": rate})
         assert list(frame[frame.arm == name].accuracy) == list(alone.accuracy)
