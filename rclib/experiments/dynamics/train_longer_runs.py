@@ -39,11 +39,11 @@ def split(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """x_train (n_train, d), y_train, x_test (n_test, d), y_test of one seed.
 
-    The training images are drawn from the set's; tested is on its first test images, which show few
-    classes where the set is sorted by class (CIFAR-10's are: take all of them), and, if they are
-    too few, on training images that were not drawn. Images are averaged over squares of `pool`
-    pixels, and every pixel is standardised with the mean and the standard deviation (+ 0.01) of
-    the images drawn. Raises ValueError for more images than there are.
+    The training images are drawn from the set's; tested is on its test images, spread evenly over
+    all of them where fewer are asked for (a set may be sorted by class), and, if they are too few,
+    on training images that were not drawn. Images are averaged over squares of `pool` pixels, and
+    every pixel is standardised with the mean and the standard deviation (+ 0.01) of the images
+    drawn. Raises ValueError for more images than there are.
     """
     have, extra = len(data.y_train), max(0, n_test - len(data.y_test))
     if n_train + extra > have:
@@ -53,8 +53,10 @@ def split(
     order = torch.randperm(have, generator=torch.Generator().manual_seed(seed))
     chosen, left = order[:n_train], order[n_train : n_train + extra]
     train = _pooled(data.x_train[chosen], pool)
-    test = torch.cat([data.x_test[: n_test - extra], data.x_train[left]])
-    labels = torch.cat([data.y_test[: n_test - extra], data.y_train[left]])
+    own = n_test - extra
+    spread_out = torch.arange(own) * len(data.y_test) // max(1, own)
+    test = torch.cat([data.x_test[spread_out], data.x_train[left]])
+    labels = torch.cat([data.y_test[spread_out], data.y_train[left]])
     mean, spread = train.mean(0), train.std(0, correction=0) + FLOOR
     return (
         (train - mean) / spread,
