@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,15 @@ def test_a_split_has_no_image_twice_and_is_standardised() -> None:
     assert not torch.equal(x, other[0])
     with pytest.raises(ValueError, match="n_train"):
         runs.split(DIGITS, seed=1, n_train=1437, n_test=361, pool=1)
+
+
+def test_a_few_test_images_of_a_sorted_set_show_all_its_classes() -> None:
+    order = DIGITS.y_test.argsort(stable=True)
+    ordered = replace(DIGITS, x_test=DIGITS.x_test[order], y_test=DIGITS.y_test[order])
+    few = runs.split(ordered, seed=1, n_train=64, n_test=100, pool=1)[3]
+    assert few.bincount().min() >= 7  # of 10 or so
+    every = runs.split(ordered, seed=1, n_train=64, n_test=len(order), pool=1)[3]
+    assert torch.equal(every, ordered.y_test)
 
 
 def test_pooled_pixels_are_means_of_squares() -> None:
