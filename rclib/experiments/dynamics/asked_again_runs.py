@@ -14,7 +14,12 @@ from torch import Tensor
 
 from rclib.checks.arguments import choice
 from rclib.experiments.dynamics import grokking_theory as theory
-from rclib.experiments.dynamics.grokking_networks import Member, of_weights, squares_gradients
+from rclib.experiments.dynamics.grokking_networks import (
+    Member,
+    of_weights,
+    polar,
+    squares_gradients,
+)
 from rclib.runs.source import Source
 from rclib.runs.store import Arrays
 from rclib.training.stacked_optimizers import Settings, Updates
@@ -82,7 +87,7 @@ def narrow_networks(
         else:
             momentum = MOMENTUM * momentum + of_w
             w *= kept
-            w -= moved * _polar(of_w + MOMENTUM * momentum)
+            w -= moved * polar(of_w + MOMENTUM * momentum)
     every_pair = torch.from_numpy(theory.inputs_of(table)[0]).float()
     rows = [
         _ends(one, every_pair, w[s], v[s]) | dict(zip(WEIGHTS, of_weights(w[s], v[s]), strict=True))
@@ -93,12 +98,6 @@ def narrow_networks(
 
 def _wide(values: Any) -> Tensor:
     return torch.from_numpy(values).float().view(-1, 1, 1)
-
-
-def _polar(matrices: Tensor) -> Tensor:
-    """U Vᵀ of each matrix (S, a, b), as `grokking_networks.polar`."""
-    u, _, v = torch.linalg.svd(matrices, full_matrices=False)
-    return torch.bmm(u, v)
 
 
 def _ends(one: Member, every_pair: Tensor, w: Tensor, v: Tensor) -> dict[str, float]:
