@@ -84,6 +84,9 @@ INLINE = "module://matplotlib_inline.backend_inline"  # what a kernel sets befor
 # Variables that differ from kernel to kernel and that no package reads when it is imported.
 _OWN = ("RCLIB_", "JPY_", "PYTEST_", "COVERAGE_", "MAKE", "MFLAGS")
 _OWN_NAMES = {"PWD", "OLDPWD", "SHLVL", "_", "JUPYTER_DEFAULT_PROVISIONER_NAME"}
+# Packages ask for the terminal's size when they print. readline, once imported, sets it for the
+# processes that are started from then on, so pytest's workers have it and this process has not.
+_OWN_NAMES |= {"COLUMNS", "LINES"}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -208,6 +209,31 @@ def test_the_environment_is_the_askers(forked: None, monkeypatch: pytest.MonkeyP
     for value in ("a", "b"):
         monkeypatch.setenv("RCLIB_OUT", value)
         assert run("10_variables") == f"{value} None\n"
+
+
+def test_a_terminal_of_another_size_is_the_askers(
+    forked: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """readline sets the size in the environment of the processes that pytest's workers are."""
+    monkeypatch.setenv("COLUMNS", "123")
+    monkeypatch.setenv("LINES", "45")
+    assert parent() != os.getpid()
+    assert run(write("10_size", "import shutil; print(*shutil.get_terminal_size())")) == "123 45\n"
+
+
+def test_workers_of_pytest_get_forked_kernels(project: Path, tmp_path: Path) -> None:
+    """As in `make test`: nbval in a worker, the server outside of it."""
+    shutil.copy(ROOT / "notebooks" / "conftest.py", "notebooks")
+    shutil.copy(ROOT / "pyproject.toml", ".")
+    found = tmp_path / "parent"
+    cell = "import os, pathlib as p; by = p.Path(f'/proc/{os.getppid()}/cmdline').read_text()"
+    write("10_who", cell, f"_ = p.Path({str(found)!r}).write_text(by)")
+    command = [sys.executable, "-m", "rclib.execution.kernels", "--", sys.executable, "-m", "pytest"]
+    options = ["-n", "1", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env"]
+    outer = ("PYTEST_", "COVERAGE_", "COLUMNS", "LINES", kernels.OFFER)
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(outer)}
+    subprocess.run([*command, *options, "notebooks/10_who.ipynb"], check=True, env=variables)
+    assert "rclib.execution.kernel_server" in found.read_text()
 
 
 def test_two_kernels_at_once(forked: None) -> None:
