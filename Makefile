@@ -146,22 +146,29 @@ endif
 # A result that was deleted is made again even when the executed notebook is still there.
 $(filter-out $(OVERVIEW),$(MISSING)): FORCE
 
+define STYLE
+@$(PY) -m ruff check --quiet .
+@$(PY) -m ruff format --check --quiet rclib tests benchmarks
+@$(VENV)/bin/lint-imports >/dev/null || $(VENV)/bin/lint-imports
+@$(PY) -m codespell_lib *.md *.cff docs notebooks rclib benchmarks Makefile
+endef
+
 # Notebooks write their results to a folder that is thrown away; finished runs are shared with
 # `make figures` through the store. Notebooks come first, since they take longest. Coverage of
 # lines and branches, in all processes that the tests start, must reach what pyproject.toml asks.
-test: lint ## Run the tests, the notebooks' checks (nbval), coverage, ruff and mypy
-	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && mkdir "$$out/coverage" && \
-	export COVERAGE_FILE="$$out/coverage/data" && \
-	RCLIB_OUT="$$out" TQDM_DISABLE=1 $(KERNELS) -- $(PY) -m coverage run -m pytest notebooks tests -n $(CORES) --dist loadfile --no-loadscope-reorder \
+# mypy, which needs one core for a minute, runs beside the tests; what it says comes after theirs.
+test: $(STAMP) ## Run the tests, the notebooks' checks (nbval), coverage, ruff and mypy
+	$(STYLE)
+	@types= ; out=$$(mktemp -d) && trap 'kill $$types 2>/dev/null || true; rm -rf "$$out"' EXIT && mkdir "$$out/coverage" && \
+	{ $(PY) -m mypy >"$$out/types" 2>&1 & types=$$!; } && export COVERAGE_FILE="$$out/coverage/data" && failed= && \
+	{ RCLIB_OUT="$$out" TQDM_DISABLE=1 $(KERNELS) -- $(PY) -m coverage run -m pytest notebooks tests -n $(CORES) --dist loadfile --no-loadscope-reorder \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --nbval-kernel-startup-timeout=120 && \
-	$(PY) -m coverage combine --quiet && $(PY) -m coverage report
+	$(PY) -m coverage combine --quiet && $(PY) -m coverage report || failed=1; }; \
+	wait $$types || failed=1; types= ; cat "$$out/types"; exit $${failed:-0}
 
 lint: $(STAMP) ## ruff, mypy, import-linter and spelling alone
-	@$(PY) -m ruff check --quiet .
-	@$(PY) -m ruff format --check --quiet rclib tests benchmarks
+	$(STYLE)
 	@$(PY) -m mypy
-	@$(VENV)/bin/lint-imports >/dev/null || $(VENV)/bin/lint-imports
-	@$(PY) -m codespell_lib *.md *.cff docs notebooks rclib benchmarks Makefile
 
 # Make's text goes to the environment unexpanded: no character of it means anything on the way.
 unexport NAME PAPER TITLE

@@ -8,8 +8,10 @@ Compared with
     output forward, and twice as many backward, same shapes, same number of threads, without
     attention's own products.
 Each way makes the same number of steps in turn, round after round; medians over the rounds.
-On a GPU all use bfloat16 autocast, and ours torch.compile as in training. Run it on an
-otherwise idle machine.
+On a GPU all use bfloat16 autocast, and ours torch.compile as in training. On a CPU ours is
+measured both ways, compiled where a C++ compiler is installed: there compiling is the caller's
+choice, since it takes as long as the setting "first step" says. Run it on an otherwise idle
+machine.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from torch.nn import functional
 
 from rclib.data.text import TextData, load_text
 from rclib.nets.gpt import GPT
-from rclib.training.lm_loop import train_lm
+from rclib.training.lm_loop import cpp_compiler, train_lm
 from rclib.training.lm_recipe import Recipe
 
 LR = 1e-3
@@ -84,11 +86,14 @@ def plain_loop(
     return steps
 
 
-def our_loop(model: GPT, text: TextData, batch_size: int) -> Callable[[int], None]:
+def our_loop(
+    model: GPT, text: TextData, batch_size: int, *, compiled: bool | None = None
+) -> Callable[[int], None]:
     """Makes so many steps by `train_lm`, its set-up included."""
 
     def steps(count: int) -> None:
-        train_lm(model, text, Recipe(steps=count, lr=LR, batch_size=batch_size), progress=False)
+        recipe = Recipe(steps=count, lr=LR, batch_size=batch_size)
+        train_lm(model, text, recipe, compiled=compiled, progress=False)
 
     return steps
 
@@ -145,12 +150,16 @@ def main() -> None:
         options = {"blocks": o.blocks, "context": o.context, "head_size": o.head_size}
         ours = GPT(width, norm="layer", **options).to(device)
         ways: dict[str, Callable[[int], None]] = {"rclib": our_loop(ours, text, o.batch_size)}
+        if device.type == "cpu" and cpp_compiler() is not None:
+            again = GPT(width, norm="layer", **options)
+            ways["rclib, compiled"] = our_loop(again, text, o.batch_size, compiled=True)
         for name, fused in (("plain PyTorch", False), ("plain, fused AdamW", True)):
             plain = PlainGPT(width, o.blocks, o.context, o.head_size).to(device)
             adam = torch.optim.AdamW(plain.parameters(), lr=LR, fused=fused or None)
             ways[name] = plain_loop(plain, adam, text, o.batch_size, device)
         ways["matrix products alone"] = products(width, o.blocks, tokens, device)
         times: dict[str, list[float]] = {name: [] for name in ways}
+        first = {name: [seconds(way, 1, device)] for name, way in ways.items()}
         for way in ways.values():
             seconds(way, 3, device)
         for _ in range(o.rounds):
@@ -167,6 +176,7 @@ def main() -> None:
                 f"   (spread {spread:.2f})"
             )
         kept.add(f"width {width}, {tokens} tokens, {where}, {o.steps} steps", times)
+        kept.add(f"width {width}, first step", first)
     kept.write()
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -33,6 +35,7 @@ __all__ = [
     "DivergedRunError",
     "LMHistory",
     "Recipe",
+    "cpp_compiler",
     "evaluate_lm",
     "flops_per_token",
     "learning_rate",
@@ -146,11 +149,14 @@ def train_lm(
     stop_at : stop after this step, with the state saved; call again to go on.
     moments : Adam's means to start with (`lm_state.adam_moments`), e.g. of a grown network.
     precision : "float32", "bfloat16" (autocast) or "auto": bfloat16 on a GPU.
-    compiled : torch.compile, on a GPU with CUDA graphs; default on a GPU alone.
+    compiled : torch.compile, on a GPU with CUDA graphs; default on a GPU alone. On a CPU it asks
+        for a C++ compiler and for most of a minute before the first step; the steps are then
+        faster by what docs/speed.md says, so it pays from some ten thousand of them on.
 
-    Raises ValueError for arguments out of range, a text shorter than the context and another
-    vocabulary, StateError for a checkpoint of another run, and DivergedRunError when the loss is
-    no number any more; the last state saved before stays where it is.
+    Raises ValueError for arguments out of range, a text shorter than the context, another
+    vocabulary and `compiled` on a CPU without a compiler, StateError for a checkpoint of another
+    run, and DivergedRunError when the loss is no number any more; the last state saved before
+    stays where it is.
     """
     run = _Run(model, text, recipe, checkpoint, moments, precision, compiled)
     last = recipe.steps if stop_at is None else stop_at
@@ -193,6 +199,13 @@ def train_lm(
     return run.record.history(run.step)
 
 
+def cpp_compiler() -> str | None:
+    """The C++ compiler that torch.compile would use on a CPU: $CXX, else g++ or clang++; None where
+    there is none."""
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
+    return next(filter(None, map(shutil.which, names)), None)
+
+
 def _compile_mode(device: torch.device, recipe: Recipe) -> str:
     """CUDA graphs where they can be: they launch all kernels of a step at once, which takes longer
     one by one than the kernels themselves. A graph's next call writes over its buffers, so the
@@ -230,6 +243,8 @@ class _Run:
         half = precision == "bfloat16" or (precision == "auto" and on_gpu)
         self.dtype = torch.bfloat16 if half else torch.float32
         self.forward: Callable[[Tensor], Tensor] = model
+        if compiled and self.device.type == "cpu" and cpp_compiler() is None:
+            raise ValueError("compiled must be False on a CPU without a C++ compiler, got True")
         if on_gpu if compiled is None else compiled:
             mode = _compile_mode(self.device, recipe)
             self.forward = torch.compile(model, mode=mode)  # type: ignore[assignment]

@@ -228,7 +228,15 @@ def test_workers_of_pytest_get_forked_kernels(project: Path, tmp_path: Path) -> 
     found = tmp_path / "parent"
     cell = "import os, pathlib as p; by = p.Path(f'/proc/{os.getppid()}/cmdline').read_text()"
     write("10_who", cell, f"_ = p.Path({str(found)!r}).write_text(by)")
-    command = [sys.executable, "-m", "rclib.execution.kernels", "--", sys.executable, "-m", "pytest"]
+    command = [
+        sys.executable,
+        "-m",
+        "rclib.execution.kernels",
+        "--",
+        sys.executable,
+        "-m",
+        "pytest",
+    ]
     options = ["-n", "1", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env"]
     outer = ("PYTEST_", "COVERAGE_", "COLUMNS", "LINES", kernels.OFFER)
     variables = {k: v for k, v in os.environ.items() if not k.startswith(outer)}

@@ -17,7 +17,6 @@ from bs4 import BeautifulSoup
 from PIL import Image
 from site_project import (
     Links,
-    copy_of_this_project,
     dangling,
     make_project,
     picture,
@@ -448,32 +447,6 @@ def test_replication_page_links_to_the_sites_notebooks(project: Path) -> None:
     page = Links((project / "site" / "replication.html").read_text(encoding="utf-8"))
     assert "notebooks/quick/11_a.html" in page.links
     assert dangling(project / "site") == []
-
-
-@pytest.mark.slow
-def test_site_of_this_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(copy_of_this_project(tmp_path / "project", ROOT))
-    for variable in VARIABLES:
-        monkeypatch.delenv(variable, raising=False)
-    made = build(tmp_path / "site", api=False)
-    gallery = loading.load_gallery()
-    named = {p.relative_to(ROOT / "figures" / "paper") for p in ROOT.glob("figures/paper/*/*.png")}
-    assert named <= {Path(f"{figure.path}.png") for figure in gallery.figures}
-    assert made.figures == len(gallery.figures)
-    assert made.problems == ()
-    assert dangling(tmp_path / "site") == []
-    assert made.bytes < 60e6
-    # Every claim of a committed result is declared in a cell that the scoreboard links to, but
-    # those of notebooks 15 and 21 whose keys are made from the names of checkpoints and optimisers.
-    page = soup(tmp_path / "site" / "claims.html")
-    links = [source.select("a")[-1]["href"] for source in page.select("#scoreboard .source")]
-    assert len(links) == made.claims
-    unplaced = [link for link in links if "#cell-" not in link]
-    assert [link for link in unplaced if not re.search("15_figure_4_4|21_spikes", link)] == []
-    assert len(unplaced) < 14
-    pieces = soup(tmp_path / "site" / "docs" / "how_the_pieces_fit.html")
-    assert pieces.select_one("svg.layers text") is not None
-    assert pieces.select("table a") == []  # without the API's pages there is nothing to link to
 
 
 # --- errors --------------------------------------------------------------------------------

@@ -432,6 +432,33 @@ def test_cuda_graphs_where_no_gradient_has_to_wait(
     assert lm_train._compile_mode(torch.device(device), recipe) == mode
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(lm_train.cpp_compiler() is None, reason="no C++ compiler is installed")
+def test_compiled_on_a_cpu_it_is_the_same_training(
+    text: TextData, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # else in the temporary folder
+    # Without looks at the validation loss, which would be compiled for themselves, and by gradient
+    # descent: Adam makes whole steps of the last bits where a gradient is zero (biases of keys).
+    recipe = replace(RECIPE, eval_steps=(), snapshot_steps=(), optimizer="sgd", weight_decay=0.0)
+    model = {"blocks": 1}
+    plain, one = run(text, recipe, model=model)
+    other, same_run = run(text, recipe, model=model, compiled=True)
+    assert torch.allclose(one.train_loss, same_run.train_loss, rtol=1e-5)
+    for name, p in plain.state_dict().items():
+        assert torch.allclose(p, other.state_dict()[name], rtol=1e-3, atol=1e-4), name
+
+
+def test_without_a_compiler_that_is_refused(
+    text: TextData, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CXX", str(tmp_path / "none"))
+    with pytest.raises(ValueError, match="compiled must be False on a CPU without"):
+        run(text, compiled=True)
+    (tmp_path / "none").touch(mode=0o755)
+    assert lm_train.cpp_compiler() == str(tmp_path / "none")
+
+
 def test_bar_shows_tokens_per_second_utilisation_and_loss(
     text: TextData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
