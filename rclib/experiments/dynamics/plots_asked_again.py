@@ -65,7 +65,7 @@ def _rates(panel: Panel, tuned: pd.DataFrame, part: str, old: Sequence[float]) -
     panel.set_title(part)
     if part in DEEP:
         panel.set_ylim(curves.value.max() - DEEP[part], curves.value.max() + 0.1 * DEEP[part])
-    panel.legend(fontsize=6, loc="best")
+    panel.legend(fontsize=6, loc="lower center" if part in DEEP else "best")
 
 
 def _forest(panel: Panel, differences: pd.DataFrame, rows: Mapping[str, Sequence[Any]]) -> None:
