@@ -169,7 +169,7 @@ def test_questions_on_networks_are_those_of_notebook_62(found: dict[str, Any]) -
 
 
 def test_the_loss_is_that_of_the_pairs_that_were_not_trained_on() -> None:
-    one = {"seed": 2, "labels": "group", "rate": 1.0, "top": 1.0, "decay": 1.0}
+    one: dict[str, Any] = {"seed": 2, "labels": "group", "rate": 1.0, "top": 1.0, "decay": 1.0}
     config: dict[str, Any] = {"m": 5, "width": 6, "share": 0.6, "rule": "adam"}
     never = runs.narrow_networks(None, group=[one], steps=0, **config)
     member = Member(one, group_table("Z5"), 6, 0.6)
