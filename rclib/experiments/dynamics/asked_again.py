@@ -21,7 +21,7 @@ from rclib.experiments.dynamics.train_longer import difference, eigenvalue_ratio
 from rclib.experiments.dynamics.train_longer_arms import ladder
 from rclib.runs import sweep
 from rclib.runs.stacked import sweep_stacked
-from rclib.stats.grid import best_setting
+from rclib.stats.grid import EQUAL, best_setting
 from rclib.stats.sequential import interval
 from rclib.training.regimes import Regime
 
@@ -36,7 +36,9 @@ __all__ = [
     "chosen",
     "cover",
     "cover_answers",
+    "cover_table",
     "difference_frame",
+    "loss_difference",
     "narrow",
     "narrow_answers",
     "narrow_frame",
@@ -78,6 +80,14 @@ def chosen(tuning: pd.DataFrame, name: str, measure: str) -> dict[str, float]:
     }
 
 
+def _last_equal(tuning: pd.DataFrame, name: str, measure: str) -> dict[str, float]:
+    """As `chosen`, the largest of equal ones, be it an end: what a tie would have given too."""
+    return {
+        str(arm): float(means.index[means >= means.max() - EQUAL].max())
+        for arm, means in tuning.groupby(["arm", name])[measure].mean().unstack(0).items()
+    }
+
+
 def tuned(asked: Asked, measure: str) -> pd.DataFrame:
     """stage, arm, rate, value, own: the mean of the measure over the tuning seeds at every value
     (`rate`, whichever setting it is) that was tried, and whether the arm chose it."""
@@ -100,8 +110,8 @@ def _by_rate(picks: Mapping[str, float]) -> dict[str, dict[str, float]]:
 def narrow_frame(
     seeds: Sequence[int], arms: Mapping[str, Mapping[str, Any]], **shared: Any
 ) -> pd.DataFrame:
-    """Networks of `narrow_networks`: arm, seed, rule, width, rate, top, decay, train, test, found
-    and `WEIGHTS`.
+    """Networks of `narrow_networks`: arm, seed, rule, width, rate, top, decay, train, test, loss,
+    found and `WEIGHTS`.
 
     arms : name -> rule, width and what differs from `OLD`; or a list of such for one name.
     shared : m, share, steps.
@@ -124,27 +134,29 @@ def narrow_frame(
 
 
 def narrow(
-    seeds: Sequence[int], tuning_seeds: Sequence[int], widths: Sequence[int],
-    grids: Mapping[str, Sequence[float]], **shared: Any,
+    seeds: Sequence[int], tuning_seeds: Sequence[int], loss_seeds: Sequence[int],
+    widths: Sequence[int], grids: Mapping[str, Sequence[float]], **shared: Any,
 ) -> Asked:  # fmt: skip
     """Adam and Muon at every width, with settings by test accuracy over the tuning seeds, one after
     the other: the rate of W, then that of V at it, then, at the first width, the decay at both.
 
     grids : values of "rate", "top" and "decay". frames : "own" (both rates), "shared"; at the first
-    width "decay" (chosen as well), and "random", the own rates on a random table. shared : m,
-    share, steps. Raises ValueError if an arm chooses an end of a grid.
+    width "decay" (chosen as well), "random" (the own rates on a random table), "tied" (the largest
+    of rates that are equally good, where `chosen` takes the smallest) and "loss" (the own rates,
+    loss_seeds). shared : m, share, steps. Raises ValueError if an arm chooses an end of a grid.
     """
     arms = {f"{RULES[r]}, K = {k}": {"rule": r, "width": k} for k in widths for r in RULES}
     first = [arm for arm, one in arms.items() if one["width"] == widths[0]]
     now: dict[str, dict[str, Any]] = {arm: dict(one) for arm, one in arms.items()}
-    stages = []
+    stages, last = [], {arm: dict(one) for arm, one in arms.items()}
     for name in ("rate", "top", "decay"):
         tried = {arm: now[arm] for arm in (first if name == "decay" else arms)}
         each: dict[str, Any] = {
             arm: [{**one, name: value} for value in grids[name]] for arm, one in tried.items()
         }
         stages.append(narrow_frame(tuning_seeds, each, **shared).assign(stage=name))
-        picks = chosen(stages[-1], name, "test")
+        picks, ties = (of(stages[-1], name, "test") for of in (chosen, _last_equal))
+        last = {arm: {**one, name: ties[arm]} for arm, one in last.items() if arm in ties}
         now |= {arm: {**one, name: picks[arm]} for arm, one in tried.items()}
     own = {arm: {**one, "decay": OLD["decay"]} for arm, one in now.items()}
     frames: dict[str, Any] = {
@@ -152,11 +164,14 @@ def narrow(
         "shared": arms,
         "decay": {arm: now[arm] for arm in first},
         "random": {arm: {**own[arm], "labels": "random"} for arm in first},
+        "tied": {arm: {**last[arm], "decay": OLD["decay"]} for arm in first},
     }
+    found = {name: narrow_frame(seeds, each, **shared) for name, each in frames.items()}
+    found["loss"] = narrow_frame(loss_seeds, {arm: own[arm] for arm in first}, **shared)
     return Asked(
         pd.concat(stages, ignore_index=True),
         {arm: {k: v for k, v in one.items() if k in grids} for arm, one in now.items()},
-        {name: narrow_frame(seeds, each, **shared) for name, each in frames.items()},
+        found,
     )
 
 
@@ -180,6 +195,13 @@ def narrow_answers(asked: Asked, choice: str, widths: Sequence[int]) -> Answers:
         muon, adam = _pair(frame, widths[0], column)
         found[question] = muon / adam
     return found
+
+
+def loss_difference(asked: Asked) -> pd.Series:
+    """Test loss at the first width, Muon minus Adam, by seed of those that are for it alone."""
+    frame = asked.frames["loss"]
+    muon, adam = _pair(frame, frame.width.iloc[0], "loss")
+    return muon - adam
 
 
 def random_table(asked: Asked) -> pd.Series:
@@ -226,6 +248,16 @@ def cover_answers(asked: Asked, choice: str) -> Answers:
     """Frequencies that few units find, Muon minus gradient ascent, by seed."""
     table = asked.frames[choice].pivot(index="seed", columns="arm", values="count")
     return {"muon_covers": table.muon - table.gradient}
+
+
+def cover_table(asked: Asked) -> pd.DataFrame:
+    """choice, arm and means over seeds of count, pure and purity, of `covered_at`."""
+    parts = [
+        frame.groupby("arm", sort=False)[["count", "pure", "purity"]].mean().reset_index()
+        .assign(choice=choice)
+        for choice, frame in asked.frames.items()
+    ]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
 
 
 # --- small and large batches -----------------------------------------------------------------
@@ -311,19 +343,21 @@ def change_frame(answers: Mapping[str, Answers]) -> pd.DataFrame:
 
 
 def weight_table(asked: Asked) -> pd.DataFrame:
-    """choice, arm and means over seeds of train, test, found and `WEIGHTS`."""
-    columns = ["train", "test", "found", *WEIGHTS]
-    parts = [
-        frame.groupby("arm", sort=False)[columns].mean().reset_index().assign(choice=choice)
-        for choice, frame in asked.frames.items()
-    ]
+    """choice, arm, means over seeds of train, test, loss, found and `WEIGHTS`, and spread, the
+    standard deviation of test over seeds."""
+    columns = ["train", "test", "loss", "found", *WEIGHTS]
+    parts = []
+    for choice, frame in asked.frames.items():
+        arms = frame.groupby("arm", sort=False)
+        table = arms[columns].mean().assign(spread=arms.test.std())
+        parts.append(table.reset_index().assign(choice=choice))
     return pd.concat(parts, ignore_index=True)
 
 
 def batch_table(asked: Asked) -> pd.DataFrame:
-    """choice, arm and means over seeds of accuracy, recomputed, train, alpha, leading, spikes and
-    share, of `regime_frames`."""
-    columns = ["accuracy", "recomputed", "train", "alpha", "leading", "spikes", "share"]
+    """choice, arm and means over seeds of accuracy, recomputed, train, distance, alpha, leading,
+    spikes and share, of `regime_frames`."""
+    columns = ["accuracy", "recomputed", "train", "distance", "alpha", "leading", "spikes", "share"]
     parts = [
         asked.frames[choice].groupby("arm", sort=False)[columns].mean().reset_index()
         .assign(choice=choice)

@@ -16,8 +16,10 @@ from rclib.checks.arguments import choice
 from rclib.experiments.dynamics import grokking_theory as theory
 from rclib.experiments.dynamics.grokking_networks import (
     Member,
+    network_loss,
     of_weights,
     polar,
+    squares,
     squares_gradients,
 )
 from rclib.runs.source import Source
@@ -53,9 +55,9 @@ def narrow_networks(
     rate (of W), top (of V, which Adam has) and decay (of both), as multiples of notebook 62's.
     share : of the pairs, trained on. rule : "adam" or "muon", for W.
 
-    One number a member: train, test (accuracies), found (how many frequencies are the strongest of
-    a unit that carries at least a tenth of a mean unit's |v| |w|²), and those of `WEIGHTS`. Raises
-    ValueError for another rule.
+    One number a member: train, test (accuracies), loss (`network_loss` of the pairs that were not
+    trained on), found (how many frequencies are the strongest of a unit that carries at least a
+    tenth of a mean unit's |v| |w|²), and those of `WEIGHTS`. Raises ValueError for another rule.
     """
     choice("rule", rule, RULES)
     table = theory.group_table(f"Z{m}")
@@ -101,14 +103,21 @@ def _wide(values: Any) -> Tensor:
 
 
 def _ends(one: Member, every_pair: Tensor, w: Tensor, v: Tensor) -> dict[str, float]:
-    """train, test and found of one network."""
-    before = every_pair @ w
-    right = (((before * before) @ v).argmax(1) == one.labels).float()
+    """train, test, loss and found of one network."""
+    out = squares({"W": w, "V": v}, every_pair)
+    right = (out.argmax(1) == one.labels).float()
     shares = [float((right * part).sum() / part.sum()) for part in (one.trained, 1.0 - one.trained)]
+    left, m = one.trained == 0, out.shape[1]
+    targets = torch.eye(m)[one.labels[left]] - 1.0 / m
     hat = torch.fft.rfft(w.reshape(2, len(w) // 2, -1), dim=1).abs().square().sum(0)
     mass = v.norm(dim=1) * w.square().sum(0)
     strongest = hat[1:].argmax(0)[mass >= 0.1 * mass.mean()]
-    return {"train": shares[0], "test": shares[1], "found": float(len(strongest.unique()))}
+    return {
+        "train": shares[0],
+        "test": shares[1],
+        "loss": float(network_loss(out[left], targets)),
+        "found": float(len(strongest.unique())),
+    }
 
 
 def covered_at(

@@ -36,6 +36,7 @@ AXES = {
     "few units": ("rate over notebook 62's", "frequencies, tuning seeds"),
     "batches": ("rate", "accuracy, images held out"),
 }
+DEEP = {"batches": 0.13}  # how far below the best a panel goes: what is near it decides
 
 
 def _rates(panel: Panel, tuned: pd.DataFrame, part: str, old: Sequence[float]) -> None:
@@ -62,7 +63,9 @@ def _rates(panel: Panel, tuned: pd.DataFrame, part: str, old: Sequence[float]) -
     panel.set_xlabel(AXES[part][0])
     panel.set_ylabel(AXES[part][1])
     panel.set_title(part)
-    panel.legend(fontsize=6, loc="best")
+    if part in DEEP:
+        panel.set_ylim(curves.value.max() - DEEP[part], curves.value.max() + 0.1 * DEEP[part])
+    panel.legend(fontsize=6, loc="lower center" if part in DEEP else "best")
 
 
 def _forest(panel: Panel, differences: pd.DataFrame, rows: Mapping[str, Sequence[Any]]) -> None:

@@ -18,7 +18,8 @@ from rclib.experiments.dynamics import asked_again_runs as runs
 from rclib.experiments.dynamics import plots_asked_again as plots
 from rclib.experiments.dynamics.grokking_energies import cover_frame, covered
 from rclib.experiments.dynamics.grokking_li2 import narrow_frame
-from rclib.experiments.dynamics.grokking_networks import narrow_network
+from rclib.experiments.dynamics.grokking_networks import Member, narrow_network
+from rclib.experiments.dynamics.grokking_theory import group_table
 from rclib.experiments.dynamics.train_longer import difference, eigenvalue_ratio, regime_frames
 from rclib.experiments.dynamics.train_longer_arms import ladder
 from rclib.training.regimes import Regime
@@ -28,7 +29,7 @@ WIDTHS = [6, 4]
 FEW: dict[str, Any] = {"m": 5, "units": 4, "steps": 20}
 NETWORKS: dict[str, Any] = {"sizes": [12], "n_train": 128, "n_test": 60, "pool": 1}
 SMALL = Regime(8, 8, 0.05, 32, (16, 24))
-SEEDS, TUNING = [3, 8], [1, 2]
+SEEDS, TUNING, FRESH = [3, 8], [1, 2], [5, 6]
 GRID = [0.1, 1.0, 4.0, 20.0]
 
 
@@ -54,7 +55,7 @@ def found(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
         with pytest.MonkeyPatch.context() as choice:
             choice.setattr(experiment, "chosen", second)
             grids = {"rate": [0.1, 2.0, 9.0], "top": [0.1, 3.0, 9.0], "decay": [0.1, 5.0, 9.0]}
-            nets = experiment.narrow(SEEDS, TUNING, WIDTHS, grids, **NARROW)
+            nets = experiment.narrow(SEEDS, TUNING, FRESH, WIDTHS, grids, **NARROW)
             units = experiment.cover(SEEDS, TUNING, GRID, **FEW)
             sizes = experiment.batches(data, SEEDS, TUNING, GRID, 60, SMALL, 4, **NETWORKS)
         yield {"nets": nets, "units": units, "sizes": sizes}
@@ -70,7 +71,7 @@ def test_at_the_old_rates_networks_are_those_of_notebook_62(rule: str) -> None:
     theirs = [narrow_network(None, seed=s, **shared) for s in range(4)]
     np.testing.assert_allclose(ours["test"], [float(one["test"]) for one in theirs], atol=1e-6)
     assert list(ours["found"]) == [float(one["found"]) for one in theirs]
-    assert set(ours) == {"train", "test", "found", *runs.WEIGHTS}
+    assert set(ours) == {"train", "test", "loss", "found", *runs.WEIGHTS}
     assert (ours["rank"] <= 6 + 1e-6).all()
     with pytest.raises(ValueError, match="rule must be one of"):
         runs.narrow_networks(None, group=group, **{**shared, "rule": "sgd"})
@@ -110,6 +111,7 @@ def test_settings_are_chosen_by_the_mean_and_never_at_an_end() -> None:
     tuning = pd.DataFrame(rows, columns=["arm", "rate", "seed", "test"])
     picks = experiment.chosen(tuning, "rate", "test")
     assert picks == {"a": 1.0, "b": 1.0}  # b: the smaller of equal ones
+    assert experiment._last_equal(tuning, "rate", "test") == {"a": 1.0, "b": 3.0}
     for rate in (0.1, 9.0):
         beyond = tuning.copy()
         beyond.loc[(beyond.arm == "b") & (beyond.rate == rate), "test"] = 0.8
@@ -153,13 +155,42 @@ def test_questions_on_networks_are_those_of_notebook_62(found: dict[str, Any]) -
     assert (tops.decay == 1.0).all()
     assert experiment.tuned(nets, "test").own.sum() == 4 + 4 + 2
     table = experiment.weight_table(nets)
-    assert len(table) == 4 + 4 + 2 + 2
+    assert len(table) == 4 + 4 + 2 + 2 + 2 + 2
+    spread = table[(table.choice == "own") & (table.arm == "Adam, K = 6")].spread.item()
+    assert spread == pytest.approx(np.std([group.loc[("adam", s), "test"] for s in SEEDS], ddof=1))
+    losses = nets.frames["loss"].pivot(index="seed", columns="rule", values="loss")
+    assert list(experiment.loss_difference(nets)) == list(losses.muon - losses.adam)
+    assert list(losses.index) == FRESH
+    for stage in ("rate", "top"):
+        of_rule = nets.tuning[(nets.tuning.stage == stage) & (nets.tuning.arm == "Muon, K = 6")]
+        means = of_rule.groupby(stage).test.mean()
+        tied = nets.frames["tied"].query("rule == 'muon'")[stage].unique()
+        assert list(tied) == [means.index[means > means.max() - 1e-6].max()]
+
+
+def test_the_loss_is_that_of_the_pairs_that_were_not_trained_on() -> None:
+    one: dict[str, Any] = {"seed": 2, "labels": "group", "rate": 1.0, "top": 1.0, "decay": 1.0}
+    config: dict[str, Any] = {"m": 5, "width": 6, "share": 0.6, "rule": "adam"}
+    never = runs.narrow_networks(None, group=[one], steps=0, **config)
+    member = Member(one, group_table("Z5"), 6, 0.6)
+    w, v = (member.start[name].numpy().astype(float) for name in ("W", "V"))
+    wanted = []
+    for a, b in np.argwhere(member.trained.numpy().reshape(5, 5) == 0):
+        out = np.square(w[a] + w[5 + b]) @ v
+        target = np.eye(5)[(a + b) % 5] - 0.2
+        wanted.append(np.square(out - out.mean() - target).sum())
+    assert len(wanted) == 10
+    assert float(never["loss"][0]) == pytest.approx(np.mean(wanted), rel=1e-5)
 
 
 def test_the_question_on_units_is_that_of_notebook_62(found: dict[str, Any]) -> None:
     theirs = cover_frame(SEEDS, **FEW)
     ours = experiment.cover_answers(found["units"], "shared")["muon_covers"]
     assert list(ours) == list(theirs.muon - theirs.gradient)
+    table = experiment.cover_table(found["units"])
+    shared = table[table.choice == "shared"].set_index("arm")
+    assert shared.loc["muon", "count"] == theirs.muon.mean()
+    assert len(table) == 4
     assert found["units"].picks == {rule: {"rate": 1.0} for rule in ("gradient", "muon")}
     assert (experiment.cover_answers(found["units"], "own")["muon_covers"] == ours).all()
 
