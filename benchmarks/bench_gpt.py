@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -141,6 +142,8 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="for docs/speed.md")
     o = parser.parse_args()
     kept = Kept("gpt", threads=o.threads, keeping=o.keep)
+    fresh = tempfile.TemporaryDirectory()  # what was compiled before does not count
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = fresh.name
     torch.set_num_threads(o.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     text, tokens = load_text(), o.batch_size * o.context
