@@ -121,15 +121,7 @@ def test_committed_figures_are_those_of_the_results(
     for notebook in {path.parent for path in found}:
         size = sum(path.stat().st_size for path in notebook.iterdir())
         size += (ROOT / "results" / profile / f"{notebook.name}.json").stat().st_size
-        assert size < ALLOWED.get((profile, notebook.name), 500_000), f"{notebook.name}: {size}"
-
-
-ALLOWED = {
-    # Ten to forty seeds, since the rule asked for them: all are in tables and figures.
-    ("paper", "21_spikes_learning_rate_sweep"): 660_000,
-    ("paper", "22_spikes_schedule_and_overlaps"): 550_000,
-    ("paper", "24_spikes_width_scaling"): 650_000,
-}
+        assert size < 500_000, f"{notebook.name}: {size}"
 
 
 def claim_record(notebook: str, *verdicts: str) -> dict[str, Any]:
