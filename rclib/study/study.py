@@ -140,8 +140,8 @@ class Study:
         At the quick profile the picture is a draft for a screen, without `.pdf`.
 
         The caption is completed with the data set and the profile, kept with the results and
-        returned, for the reader of the notebook, who is shown the saved picture. The data are in
-        long form, one row a value.
+        returned, for the reader of the notebook, who is shown the saved picture. The data are
+        a table: one row a value, or one row a run with all that the picture shows of it.
         data_note : what the picture says of its data, where that is not the data set's own line
         (one seed of five, sizes that vary). A figure that no `rclib.plots.drawing.redrawable`
         function drew is saved without its call, with a warning.
