@@ -159,7 +159,7 @@ endef
 # mypy, which needs one core for a minute, runs beside the tests; what it says comes after theirs.
 test: $(STAMP) ## Run the tests, the notebooks' checks (nbval), coverage, ruff and mypy
 	$(STYLE)
-	@types= ; out=$$(mktemp -d) && trap 'kill $$types 2>/dev/null || true; rm -rf "$$out"' EXIT && mkdir "$$out/coverage" && \
+	@types= ; out=$$(mktemp -d) && trap 'kill $$types 2>/dev/null || true; rm -rf "$$out"' EXIT && trap 'exit 130' INT && mkdir "$$out/coverage" && \
 	{ $(PY) -m mypy >"$$out/types" 2>&1 & types=$$!; } && export COVERAGE_FILE="$$out/coverage/data" && failed= && \
 	{ RCLIB_OUT="$$out" TQDM_DISABLE=1 $(KERNELS) -- $(PY) -m coverage run -m pytest notebooks tests -n $(CORES) --dist loadfile --no-loadscope-reorder \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --nbval-kernel-startup-timeout=120 && \

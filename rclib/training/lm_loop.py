@@ -13,7 +13,9 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import shlex
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -200,10 +202,10 @@ def train_lm(
 
 
 def cpp_compiler() -> str | None:
-    """The C++ compiler that torch.compile would use on a CPU: $CXX, else g++ or clang++; None where
-    there is none."""
-    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
-    return next(filter(None, map(shutil.which, names)), None)
+    """The C++ compiler that torch.compile uses on a CPU, of which it knows one: $CXX, or its own
+    choice for this system. None where that is not installed."""
+    own = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    return shutil.which(shlex.split(os.environ.get("CXX") or own)[0])
 
 
 def _compile_mode(device: torch.device, recipe: Recipe) -> str:

@@ -457,6 +457,14 @@ def test_without_a_compiler_that_is_refused(
         run(text, compiled=True)
     (tmp_path / "none").touch(mode=0o755)
     assert lm_train.cpp_compiler() == str(tmp_path / "none")
+    # torch does not go on to another one.
+    monkeypatch.delenv("CXX")
+    monkeypatch.setattr(lm_train.sys, "platform", "linux")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "clang++").touch(mode=0o755)
+    assert lm_train.cpp_compiler() is None
+    (tmp_path / "g++").touch(mode=0o755)
+    assert lm_train.cpp_compiler() == str(tmp_path / "g++")
 
 
 def test_bar_shows_tokens_per_second_utilisation_and_loss(
